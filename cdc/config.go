@@ -1,0 +1,93 @@
+package cdc
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/rs/zerolog"
+)
+
+// LSN is a position in the WAL, in bytes.
+type LSN = pglogrepl.LSN
+
+// Table names an outbox table.
+type Table struct{ Schema, Name string }
+
+func (t Table) String() string { return t.Schema + "." + t.Name }
+
+// Config says which stream to read.
+type Config struct {
+	Postgres    *pgconn.Config // where and as whom; never modified
+	Slot        string         // must match ^[a-z0-9_]{1,63}$: it goes into replication commands unquoted
+	Publication string
+	Tables      []Table
+	Log         zerolog.Logger
+}
+
+const (
+	// connectTimeout bounds a connection attempt if the settings do not.
+	connectTimeout = 10 * time.Second
+	// readBuffer is what one read of the socket may bring.
+	readBuffer = 256 << 10
+	// localReceiveBuffer is the socket's receive buffer for a server on the same host. A small window that is drained
+	// in gulps lets the walsender append to its buffer instead of sending each row by itself, which doubles what a
+	// slot delivers. Over a real link it would cap the throughput at window / round trip.
+	localReceiveBuffer = 128 << 10
+)
+
+// replication returns the settings of the replication connection. Its frontend reads through r.
+func (c Config) replication(r *pacedReader, notice func(*pgconn.Notice)) *pgconn.Config {
+	cfg := c.sql()
+	cfg.RuntimeParams["replication"] = "database"
+	// Text forms depend on settings of the session: this one decides how a bytea looks.
+	cfg.RuntimeParams["bytea_output"] = "hex"
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notice(n) }
+	cfg.BuildFrontend = func(conn io.Reader, w io.Writer) *pgproto3.Frontend {
+		r.conn = conn
+		return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBuffer), w)
+	}
+	dial := cfg.DialFunc
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		tuneSocket(conn)
+		return conn, nil
+	}
+	return cfg
+}
+
+// sql returns the settings of an ordinary connection.
+func (c Config) sql() *pgconn.Config {
+	cfg := c.Postgres.Copy()
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = connectTimeout
+	}
+	if cfg.RuntimeParams == nil {
+		cfg.RuntimeParams = map[string]string{}
+	}
+	if cfg.RuntimeParams["application_name"] == "" {
+		cfg.RuntimeParams["application_name"] = "walpost " + c.Slot
+	}
+	return cfg
+}
+
+func tuneSocket(conn net.Conn) {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	setUserTimeout(tcp)
+	if peer, err := netip.ParseAddrPort(tcp.RemoteAddr().String()); err == nil && peer.Addr().Unmap().IsLoopback() {
+		// Only a hint to the kernel: the stream is right without it.
+		_ = tcp.SetReadBuffer(localReceiveBuffer)
+	}
+}

@@ -1,0 +1,130 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Conn is a replication connection to a server that was identified. One goroutine uses it.
+type Conn struct {
+	cfg     Config
+	pg      *pgconn.PgConn
+	reader  *pacedReader
+	warning atomic.Pointer[pgconn.Notice] // the first warning the server sent
+
+	System  string        // system identifier of the cluster
+	History History       // its timelines
+	timeout time.Duration // wal_sender_timeout of the session; zero = off
+}
+
+// Connect opens a replication connection and identifies the server. Errors that are not [Transient] need an operator.
+func Connect(ctx context.Context, cfg Config) (*Conn, error) {
+	c := &Conn{cfg: cfg, reader: &pacedReader{}}
+	pg, err := pgconn.ConnectConfig(ctx, cfg.replication(c.reader, c.notice))
+	if err != nil {
+		var refused *pgconn.PgError
+		if errors.As(err, &refused) && !transientState(refused.Code) {
+			return nil, cfg.serverError(refused)
+		}
+		return nil, fmt.Errorf("connect to Postgres: %w", err)
+	}
+	c.pg = pg
+	if err := c.identify(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Close ends the connection. Postgres frees the slot when it notices, which is at once.
+func (c *Conn) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	// The connection is given up whatever the answer.
+	_ = c.pg.Close(ctx)
+}
+
+func (c *Conn) notice(n *pgconn.Notice) {
+	if n.SeverityUnlocalized == "WARNING" {
+		c.warning.CompareAndSwap(nil, n)
+	}
+}
+
+func (c *Conn) identify(ctx context.Context) error {
+	id, err := pglogrepl.IdentifySystem(ctx, c.pg)
+	if err != nil {
+		return fmt.Errorf("identify system: %w", err)
+	}
+	c.System = id.SystemID
+	c.History = History{current: uint32(id.Timeline)}
+	if id.Timeline > 1 {
+		file, err := pglogrepl.TimelineHistory(ctx, c.pg, id.Timeline)
+		if err != nil {
+			return fmt.Errorf("read history of timeline %d: %w", id.Timeline, err)
+		}
+		if c.History, err = parseHistory(uint32(id.Timeline), file.Content); err != nil {
+			return err
+		}
+	}
+	if c.timeout, err = c.senderTimeout(ctx); err != nil {
+		return fmt.Errorf("read wal_sender_timeout: %w", err)
+	}
+	return nil
+}
+
+func (c *Conn) senderTimeout(ctx context.Context) (time.Duration, error) {
+	results, err := c.pg.Exec(ctx, "SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").ReadAll()
+	if err != nil {
+		return 0, err
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 {
+		return 0, errors.New("no such setting")
+	}
+	ms, err := strconv.Atoi(string(results[0].Rows[0][0]))
+	return time.Duration(ms) * time.Millisecond, err
+}
+
+// Start takes the slot and starts the stream: transactions that end after from arrive whole and in commit order.
+// binary asks for columns in their binary form. An error that wraps [ErrSlotInUse] means that another relay has the
+// slot. The Conn must not be used afterwards, except for Close.
+func (c *Conn) Start(ctx context.Context, from LSN, binary bool) (*Stream, error) {
+	args := []string{
+		"proto_version '1'",
+		// A name inside a list inside a string: quoted twice.
+		"publication_names " + quoteLiteral(quoteIdent(c.cfg.Publication)),
+	}
+	if binary {
+		args = append(args, "binary 'true'")
+	}
+	err := pglogrepl.StartReplication(ctx, c.pg, c.cfg.Slot, from, pglogrepl.StartReplicationOptions{
+		Mode: pglogrepl.LogicalReplication, PluginArgs: args,
+	})
+	if err != nil {
+		return nil, c.cfg.startError(err)
+	}
+	if n := c.warning.Load(); n != nil {
+		return nil, c.cfg.warningError(n.Code, n.Message)
+	}
+	return newStream(c, from), nil
+}
+
+// warningError makes a warning on the stream a reason to stop: newer servers skip rows of a publication they cannot
+// load, and say so in a warning only.
+func (c Config) warningError(code, message string) error {
+	warning := &pgconn.PgError{Severity: "WARNING", Code: code, Message: message}
+	if code == "55000" {
+		return c.publicationMissing(warning)
+	}
+	return &StopError{
+		What: fmt.Sprintf("Postgres warned on the stream of slot %q, so events may be missing in it", c.Slot),
+		Hint: "look into the log of Postgres for this warning and mend its cause; nothing was confirmed past it",
+		Err:  warning,
+	}
+}

@@ -1,0 +1,166 @@
+package cdc
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrSlotInUse says that another process reads the slot. A second relay waits.
+var ErrSlotInUse = errors.New("the slot is in use by another process")
+
+// ErrStopping says that the server is shutting down and waits for us to let go.
+var ErrStopping = errors.New("the server is shutting down")
+
+// StopError says that going on could lose events: an operator must act first.
+type StopError struct {
+	What string // what was found
+	Hint string // the command or SQL that helps
+	Err  error  // the cause, if there is one
+}
+
+func (e *StopError) Error() string {
+	if e.Err != nil {
+		return e.What + ": " + e.Err.Error()
+	}
+	return e.What
+}
+
+func (e *StopError) Unwrap() error { return e.Err }
+
+// Transient reports whether an error is an outage to wait for. What is not known to be transient is permanent.
+func Transient(err error) bool {
+	var stop *StopError
+	if errors.As(err, &stop) {
+		return false
+	}
+	if errors.Is(err, ErrSlotInUse) || errors.Is(err, ErrStopping) {
+		return true
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return transientState(pg.Code)
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	var broken *brokenError
+	return errors.As(err, &connect) || errors.As(err, &network) || errors.As(err, &broken)
+}
+
+// transientState classes an SQLSTATE.
+func transientState(code string) bool {
+	switch code {
+	case "58P01", "XX000", "XX001", "XX002": // a file that is gone, or damage
+		return false
+	case "55006", "55P03": // object in use, lock not available
+		return true
+	}
+	switch code[:min(2, len(code))] {
+	case "08", // connection
+		"28", // authentication: passwords are rotated
+		"3D", // the database is not there yet
+		"40", // rolled back
+		"53", // insufficient resources
+		"57", // operator intervention: shutdown, terminated session, cancelled statement
+		"58": // system error
+		return true
+	}
+	return false
+}
+
+// brokenError is a connection that ended or fell silent.
+type brokenError struct {
+	what string
+	err  error
+}
+
+func (e *brokenError) Error() string {
+	if e.err == nil {
+		return e.what
+	}
+	return e.what + ": " + e.err.Error()
+}
+
+func (e *brokenError) Unwrap() error { return e.err }
+
+// startError translates a refusal of START_REPLICATION.
+func (c Config) startError(err error) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return fmt.Errorf("start replication on slot %q: %w", c.Slot, err)
+	}
+	return c.serverError(pg)
+}
+
+// serverError translates an error that the walsender answered or sent in the stream.
+func (c Config) serverError(pg *pgconn.PgError) error {
+	switch {
+	case pg.Code == "55006":
+		return fmt.Errorf("slot %q: %w (%s)", c.Slot, ErrSlotInUse, pg.Message)
+	case pg.Code == "42704" && strings.Contains(pg.Message, "publication"):
+		return c.publicationMissing(pg)
+	case pg.Code == "42704":
+		return c.slotMissing(pg)
+	case pg.Code == "55000":
+		return &StopError{
+			What: fmt.Sprintf("Postgres refuses to stream from slot %q", c.Slot),
+			Hint: c.recreateHint(),
+			Err:  pg,
+		}
+	case pg.Code == "42501":
+		return &StopError{
+			What: fmt.Sprintf("role %q may not replicate", c.Postgres.User),
+			Hint: fmt.Sprintf("as a superuser: ALTER ROLE %s REPLICATION", quoteIdent(c.Postgres.User)),
+			Err:  pg,
+		}
+	case transientState(pg.Code):
+		return fmt.Errorf("slot %q: %w", c.Slot, pg)
+	default:
+		return &StopError{
+			What: fmt.Sprintf("Postgres ended the stream of slot %q", c.Slot),
+			Hint: "look into the log of Postgres for this error; walpost goes on from the same position once it is mended",
+			Err:  pg,
+		}
+	}
+}
+
+func (c Config) slotMissing(err error) error {
+	return &StopError{
+		What: fmt.Sprintf("replication slot %q does not exist", c.Slot),
+		Hint: "on a new database run `walpost init`; if the slot existed before, see the next lines of this hint: " + c.recreateHint(),
+		Err:  err,
+	}
+}
+
+func (c Config) publicationMissing(err error) error {
+	return &StopError{
+		What: fmt.Sprintf("publication %q does not exist, or did not exist where the slot reads", c.Publication),
+		Hint: fmt.Sprintf("events committed while the publication was missing are not in the stream. Create it with `walpost init`, "+
+			"insert those events again, then move the slot past them and accept the gap: "+
+			"SELECT pg_replication_slot_advance('%s', pg_current_wal_lsn()); walpost init --accept-gap", c.Slot),
+		Err: err,
+	}
+}
+
+// recreateHint says how an operator replaces a slot that cannot be read any more. walpost never does it by itself:
+// everything between the old position and the new slot would be lost without a word.
+func (c Config) recreateHint() string {
+	return fmt.Sprintf("events after the stored position cannot be read from this slot any more. They are still in the outbox table "+
+		"unless they were deleted. Drop the slot if it is there (SELECT pg_drop_replication_slot('%s')), make a new one with "+
+		"`walpost init --accept-gap`, and insert the events that were not published again", c.Slot)
+}
+
+// quoteIdent quotes an SQL identifier.
+func quoteIdent(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
+
+// quoteLiteral quotes an SQL string; a backslash forces the escape syntax, whatever the server's settings.
+func quoteLiteral(s string) string {
+	s = strings.ReplaceAll(s, `'`, `''`)
+	if strings.Contains(s, `\`) {
+		return ` E'` + strings.ReplaceAll(s, `\`, `\\`) + `'`
+	}
+	return `'` + s + `'`
+}

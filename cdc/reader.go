@@ -1,0 +1,27 @@
+package cdc
+
+import (
+	"io"
+	"time"
+)
+
+// gulp is the pause between two drains of the socket while the stream is behind. It never adds latency that matters:
+// what is read then was committed longer ago than that.
+const gulp = 10 * time.Millisecond
+
+// pacedReader reads the socket. Caught up it reads at once. Behind, it reads until the socket is empty and then lets it
+// fill for a moment: the walsender appends to its buffer while the socket is full, and sends row by row while it is not.
+type pacedReader struct {
+	conn    io.Reader
+	behind  bool // set by the goroutine that reads
+	drained bool
+}
+
+func (r *pacedReader) Read(p []byte) (int, error) {
+	if r.behind && r.drained {
+		time.Sleep(gulp)
+	}
+	n, err := r.conn.Read(p)
+	r.drained = n < len(p)
+	return n, err
+}

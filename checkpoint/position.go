@@ -1,0 +1,47 @@
+package checkpoint
+
+import (
+	"fmt"
+
+	"github.com/jackc/pglogrepl"
+)
+
+// LSN is a position in the WAL, in bytes.
+type LSN = pglogrepl.LSN
+
+// Position says how far the stream of one slot has been published.
+type Position struct {
+	// End is the flush position to confirm: the end LSN of a transaction or the WAL end of a keepalive. Every
+	// transaction that ends at or before it is published. Exactly this value is right: the LSN of the commit record
+	// would send the transaction again, one byte more would lose a neighbour.
+	End LSN
+	// Commit and Rows describe the transaction after End that is published in part: the first Rows row changes of the
+	// transaction whose commit record starts at Commit. Both are zero if there is none.
+	Commit LSN
+	Rows   uint32
+}
+
+// Before reports whether p has published less than q, on one timeline.
+func (p Position) Before(q Position) bool {
+	switch {
+	case p.End != q.End:
+		return p.End < q.End
+	case p.Commit != q.Commit:
+		return p.Commit < q.Commit
+	default:
+		return p.Rows < q.Rows
+	}
+}
+
+// Published reports whether the row change with this index of the transaction that commits at commit is published
+// already, in a stream that starts at p.End.
+func (p Position) Published(commit LSN, row uint32) bool {
+	return commit < p.End || (commit == p.Commit && row < p.Rows)
+}
+
+func (p Position) String() string {
+	if p.Rows == 0 {
+		return p.End.String()
+	}
+	return fmt.Sprintf("%s and %d rows of the transaction at %s", p.End, p.Rows, p.Commit)
+}

@@ -1,0 +1,91 @@
+package checkpoint
+
+import "fmt"
+
+// Server is what a start needs to know of the slot and of the server that holds it.
+type Server struct {
+	Slot           string
+	ConfirmedFlush LSN    // confirmed_flush_lsn of the slot, read while the slot was held
+	WALEnd         LSN    // how far the WAL of the server goes
+	Timeline       uint32 // the server's current timeline
+	// Ended returns where a former timeline of the server ended; false if the server's history does not know it.
+	Ended func(timeline uint32) (LSN, bool)
+}
+
+// Start is where a session begins.
+type Start struct {
+	Position Position
+	First    bool // nothing was stored: the slot's own position was adopted
+	// Lost is set after a failover to a server that did not have the end of what was published: events between
+	// Position.End and Lost reached Kafka, and the database does not know them any more.
+	Lost LSN
+}
+
+// GapError says that the slot is ahead of the stored position: somebody moved or re-created it. What lies between
+// cannot be filled from the stream.
+type GapError struct {
+	Slot              string
+	Stored, Confirmed LSN
+}
+
+func (e *GapError) Error() string {
+	return fmt.Sprintf("slot %q is at %s, ahead of the stored position %s: the slot was moved or re-created, and what was "+
+		"committed between these two LSNs cannot be read from it", e.Slot, e.Confirmed, e.Stored)
+}
+
+// RestoredError says that the stored position lies in a future that the server does not have.
+type RestoredError struct {
+	Slot           string
+	Stored, WALEnd LSN
+	StoredTimeline uint32
+	Timeline       uint32
+}
+
+func (e *RestoredError) Error() string {
+	return fmt.Sprintf("the stored position %s on timeline %d is not part of the server's history (WAL end %s on timeline %d): "+
+		"the server was restored to an earlier moment, or it is another copy of the cluster",
+		e.Stored, e.StoredTimeline, e.WALEnd, e.Timeline)
+}
+
+// Resume decides where a session starts. state is the furthest one stored for this source; stored is false if there
+// is none. The errors are *GapError and *RestoredError; both need an operator.
+func Resume(state State, stored bool, server Server) (Start, error) {
+	if !stored {
+		return Start{Position: Position{End: server.ConfirmedFlush}, First: true}, nil
+	}
+	restored := &RestoredError{
+		Slot: server.Slot, Stored: state.End, WALEnd: server.WALEnd,
+		StoredTimeline: state.Timeline, Timeline: server.Timeline,
+	}
+	start := Start{Position: state.Position}
+	if state.Timeline != server.Timeline {
+		if state.Timeline > server.Timeline {
+			return Start{}, restored
+		}
+		end, ok := server.Ended(state.Timeline)
+		if !ok {
+			return Start{}, restored
+		}
+		start = startAfterFailover(state.Position, end)
+	} else if state.End > server.WALEnd {
+		return Start{}, restored
+	}
+	if start.Position.End < server.ConfirmedFlush {
+		return Start{}, &GapError{Slot: server.Slot, Stored: start.Position.End, Confirmed: server.ConfirmedFlush}
+	}
+	return start, nil
+}
+
+// startAfterFailover cuts a position at the point where its timeline ended.
+func startAfterFailover(p Position, ended LSN) Start {
+	s := Start{Position: p}
+	if p.Commit >= ended {
+		s.Position.Commit, s.Position.Rows = 0, 0
+		s.Lost = p.Commit
+	}
+	if p.End > ended {
+		s.Position.End = ended
+		s.Lost = max(s.Lost, p.End)
+	}
+	return s
+}

@@ -1,0 +1,83 @@
+package checkpoint
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+)
+
+// stateVersion is the version of the state record that this package writes.
+const stateVersion = 1
+
+// State is a stored position: the value of a record of the state topic. The record's key is the source.
+type State struct {
+	Position
+	Timeline uint32    // the timeline on which End lies
+	At       time.Time // when it was stored
+}
+
+// Before orders states as their streams ran: a later timeline is a later state, wherever its LSN is.
+func (s State) Before(t State) bool {
+	if s.Timeline != t.Timeline {
+		return s.Timeline < t.Timeline
+	}
+	return s.Position.Before(t.Position)
+}
+
+// stateJSON is the wire form of a state. LSNs are text, as Postgres prints them.
+type stateJSON struct {
+	Version  int       `json:"version"`
+	Source   string    `json:"source"`
+	Timeline uint32    `json:"timeline"`
+	End      string    `json:"end_lsn"`
+	Commit   string    `json:"commit_lsn"`
+	Rows     uint32    `json:"rows_done"`
+	At       time.Time `json:"at"`
+}
+
+// Encode returns the record value of the state of a source.
+func (s State) Encode(source string) ([]byte, error) {
+	return json.Marshal(stateJSON{
+		Version: stateVersion, Source: source, Timeline: s.Timeline,
+		End: s.End.String(), Commit: s.Commit.String(), Rows: s.Rows, At: s.At.UTC(),
+	})
+}
+
+// RecordError is a record of the state topic that cannot be read. Another program may have written it.
+type RecordError struct {
+	Topic  string
+	Offset int64
+	Err    error
+}
+
+func (e *RecordError) Error() string {
+	return fmt.Sprintf("state topic %q, offset %d: %v", e.Topic, e.Offset, e.Err)
+}
+
+func (e *RecordError) Unwrap() error { return e.Err }
+
+// DecodeState reads a record value of the state topic.
+func DecodeState(value []byte) (State, error) {
+	var j stateJSON
+	if err := json.Unmarshal(value, &j); err != nil {
+		return State{}, fmt.Errorf("decode state record: %w", err)
+	}
+	if j.Version != stateVersion {
+		return State{}, fmt.Errorf("decode state record: version %d, this walpost reads version %d: "+
+			"start the newer walpost that wrote it", j.Version, stateVersion)
+	}
+	end, err := pglogrepl.ParseLSN(j.End)
+	if err != nil {
+		return State{}, fmt.Errorf("decode end_lsn of state record: %w", err)
+	}
+	commit, err := pglogrepl.ParseLSN(j.Commit)
+	if err != nil {
+		return State{}, fmt.Errorf("decode commit_lsn of state record: %w", err)
+	}
+	if end == 0 || j.Timeline == 0 {
+		return State{}, fmt.Errorf("decode state record: end_lsn %s on timeline %d is not a position", j.End, j.Timeline)
+	}
+	return State{Position: Position{End: end, Commit: commit, Rows: j.Rows}, Timeline: j.Timeline, At: j.At}, nil
+}

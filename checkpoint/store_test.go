@@ -1,0 +1,186 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+func setup(t *testing.T) (*kfake.Cluster, func(source string) *Store) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	return cluster, func(source string) *Store {
+		s, err := NewStore([]kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}, "state", source, zerolog.Nop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		return s
+	}
+}
+
+func at(end LSN) State {
+	return State{Timeline: 1, Position: Position{End: end}, At: time.Unix(1, 0).UTC()}
+}
+
+func mustSave(t *testing.T, s *Store, states ...State) {
+	t.Helper()
+	for _, state := range states {
+		if err := s.Save(t.Context(), state); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func expectLoad(t *testing.T, s *Store, want State, stored bool) {
+	t.Helper()
+	got, ok, err := s.Load(t.Context())
+	if err != nil || ok != stored || got != want {
+		t.Fatalf("Load = %+v, %v, %v, want %+v, %v", got, ok, err, want, stored)
+	}
+}
+
+func TestStoreRoundTrip(t *testing.T) {
+	t.Parallel()
+	_, open := setup(t)
+	s := open("1/a")
+	expectLoad(t, s, State{}, false)
+	full := State{Timeline: 3, Position: Position{End: 1 << 40, Commit: 1<<40 + 9, Rows: 17}, At: time.Unix(7, 0).UTC()}
+	mustSave(t, s, at(100), full)
+	expectLoad(t, s, full, true)
+	expectLoad(t, open("1/a"), full, true)
+	expectLoad(t, open("1/b"), State{}, false) // another source has its own record
+}
+
+func TestStoreFurthestRecordWins(t *testing.T) {
+	t.Parallel()
+	_, open := setup(t)
+	old, next := open("1/a"), open("1/a")
+	expectLoad(t, old, State{}, false)
+	mustSave(t, old, at(100))
+	mustSave(t, next, at(300))
+	mustSave(t, old, at(200)) // a paused relay wakes up and writes what it had in hand
+	expectLoad(t, next, at(300), true)
+	later := State{Timeline: 2, Position: Position{End: 250}, At: time.Unix(1, 0).UTC()}
+	mustSave(t, next, later) // after a failover a smaller LSN of a later timeline is further
+	expectLoad(t, next, later, true)
+}
+
+func TestStoreResetForgets(t *testing.T) {
+	t.Parallel()
+	_, open := setup(t)
+	s, other := open("1/a"), open("1/b")
+	expectLoad(t, s, State{}, false)
+	mustSave(t, s, at(500))
+	mustSave(t, other, at(400))
+	if err := s.Reset(t.Context(), at(200)); err != nil {
+		t.Fatal(err)
+	}
+	expectLoad(t, s, at(200), true)
+	expectLoad(t, other, at(400), true)
+}
+
+func TestStoreTopicIsCompactedAndOfOnePartition(t *testing.T) {
+	t.Parallel()
+	cluster, open := setup(t)
+	s := open("1/a")
+	expectLoad(t, s, State{}, false)
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	configs, err := kadm.NewClient(client).DescribeTopicConfigs(t.Context(), "state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := ""
+	for _, c := range configs[0].Configs {
+		if c.Key == "cleanup.policy" {
+			policy = c.MaybeValue()
+		}
+	}
+	if policy != "compact" {
+		t.Fatalf("cleanup.policy is %q, want compact", policy)
+	}
+	if _, err := kadm.NewClient(client).CreateTopic(t.Context(), 3, 1, nil, "wide"); err != nil {
+		t.Fatal(err)
+	}
+	wide, err := NewStore([]kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}, "wide", "1/a", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wide.Close()
+	var bad *TopicError
+	if _, _, err := wide.Load(t.Context()); !errors.As(err, &bad) {
+		t.Fatalf("Load of a topic with three partitions = %v, want a TopicError", err)
+	}
+}
+
+func TestSaveFailsWithItsCause(t *testing.T) {
+	t.Parallel()
+	cluster, open := setup(t)
+	s := open("1/a")
+	expectLoad(t, s, State{}, false)
+	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		resp := r.ResponseKind().(*kmsg.ProduceResponse)
+		for _, t := range r.Topics {
+			rt := kmsg.NewProduceResponseTopic()
+			rt.Topic, rt.TopicID = t.Topic, t.TopicID
+			rp := kmsg.NewProduceResponseTopicPartition()
+			rp.ErrorCode = kerr.TopicAuthorizationFailed.Code
+			rt.Partitions = append(rt.Partitions, rp)
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil, true
+	})
+	if err := s.Save(t.Context(), at(100)); !errors.Is(err, kerr.TopicAuthorizationFailed) {
+		t.Fatalf("Save = %v, want the broker's refusal", err)
+	}
+}
+
+func TestSaveReturnsWithItsContext(t *testing.T) {
+	t.Parallel()
+	s, err := NewStore([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "state", "1/a", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := s.Save(ctx, at(100)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Save = %v, want the deadline", err)
+	}
+}
+
+func TestDecodeStateRefusesWhatItDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{
+		``, `{}`, `{"version":2,"timeline":1,"end_lsn":"0/1","commit_lsn":"0/0"}`,
+		`{"version":1,"timeline":1,"end_lsn":"x","commit_lsn":"0/0"}`, `{"version":1,"timeline":0,"end_lsn":"0/1","commit_lsn":"0/0"}`,
+		`{"version":1,"timeline":1,"end_lsn":"0/0","commit_lsn":"0/0"}`,
+	} {
+		if s, err := DecodeState([]byte(bad)); err == nil {
+			t.Errorf("DecodeState(%s) = %+v, want an error", bad, s)
+		}
+	}
+	value, err := at(0x16B3748).Encode("1/a")
+	if err != nil || !strings.Contains(string(value), `"end_lsn":"0/16B3748"`) {
+		t.Fatalf("Encode = %s, %v", value, err)
+	}
+}

@@ -1,0 +1,116 @@
+package decoder
+
+import "maps"
+
+// Table names a table, without quotes, as the catalog spells it.
+type Table struct {
+	Schema, Name string
+}
+
+// Config says which rows are events and where their columns are.
+type Config struct {
+	// Tables are the outbox tables.
+	Tables []Table
+	// Columns maps the names of the contract (id, aggregatetype, aggregateid,
+	// type, payload, headers) to the column names of the tables. A name that
+	// is absent is its own column name; names of anything else are ignored.
+	Columns map[string]string
+	// Extra names further columns whose text the events shall carry, as the
+	// tables spell them. A table without one of them is an error.
+	Extra []string
+}
+
+// Decoder reads the messages of one replication connection, in their order.
+// It must not be used by two goroutines at once.
+type Decoder struct {
+	tables  map[Table]bool
+	columns map[string]string
+	extra   []string
+
+	// relations holds the plan of each relation announced so far, nil for one
+	// that is not an outbox table.
+	relations map[uint32]*plan
+
+	// commitLSN is that of the current transaction, 0 between transactions.
+	commitLSN uint64
+	// rows counts the row changes of the current transaction.
+	rows uint64
+
+	// failed is the error that ended this Decoder.
+	failed *Error
+
+	// event, raw and scratch are reused by every insert: the event that is
+	// lent out, the wanted columns as they came, and the values that had to be
+	// rewritten.
+	event   Event
+	raw     []value
+	scratch []byte
+}
+
+// New returns a Decoder for one replication connection. It keeps nothing of
+// cfg that the caller may change later.
+func New(cfg Config) *Decoder {
+	d := &Decoder{
+		tables:    make(map[Table]bool, len(cfg.Tables)),
+		columns:   maps.Clone(cfg.Columns),
+		extra:     append([]string(nil), cfg.Extra...),
+		relations: make(map[uint32]*plan),
+		scratch:   make([]byte, 0, scratchStart),
+	}
+	for _, t := range cfg.Tables {
+		d.tables[t] = true
+	}
+	d.event.Extra = make([][]byte, len(cfg.Extra))
+	d.raw = make([]value, int(logicalColumns)+len(cfg.Extra))
+	return d
+}
+
+// Decode reads one pgoutput message, the whole payload of one XLogData. What
+// it returns is borrowed: it is valid until the next call, and as long as msg
+// is not changed.
+//
+// An error is always an *Error. It is final: the Decoder must not be used any
+// further, and returns the same error if it is.
+func (d *Decoder) Decode(msg []byte) (Change, error) {
+	if d.failed != nil {
+		return Change{}, d.failed
+	}
+	d.takeBack()
+	change, err := d.decode(msg)
+	if err != nil {
+		err.CommitLSN = d.commitLSN
+		d.failed = err
+		return Change{}, err
+	}
+	return change, nil
+}
+
+func (d *Decoder) decode(msg []byte) (Change, *Error) {
+	if len(msg) == 0 {
+		return Change{}, fault("malformed message: it is empty")
+	}
+	r := reader{rest: msg[1:]}
+	switch msg[0] {
+	case 'B':
+		return d.begin(&r)
+	case 'C':
+		return d.commit(&r)
+	case 'I':
+		return d.insert(&r)
+	case 'R':
+		return Change{}, d.relation(&r)
+	case 'U':
+		return Change{}, d.update(&r)
+	case 'D':
+		return Change{}, d.delete(&r)
+	case 'T':
+		return Change{}, truncate(&r)
+	case 'Y':
+		return Change{}, typeName(&r)
+	case 'O':
+		return Change{}, origin(&r)
+	case 'M':
+		return Change{}, message(&r)
+	}
+	return Change{}, fault("unknown message type %q: not part of pgoutput protocol version 1", msg[0])
+}

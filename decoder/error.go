@@ -1,0 +1,41 @@
+package decoder
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Error is the only type of error that Decode returns. What it reports is
+// permanent: the same bytes come again after a reconnect. Fields that do not
+// apply, or were not known, are zero.
+type Error struct {
+	// Schema, Table and Column name what is at fault, as the server spells it.
+	Schema, Table, Column string
+	// CommitLSN is that of the transaction which was being read.
+	CommitLSN uint64
+	// EventID is the text of the column id, if it could be read.
+	EventID string
+	// Reason says what is wrong. It never holds data of a row.
+	Reason string
+}
+
+// Error puts the fields into one line.
+func (e *Error) Error() string {
+	var s strings.Builder
+	if e.Table != "" {
+		fmt.Fprintf(&s, "table %q.%q: ", e.Schema, e.Table)
+	}
+	if e.EventID != "" {
+		fmt.Fprintf(&s, "event %q: ", e.EventID)
+	}
+	s.WriteString(e.Reason)
+	if e.CommitLSN != 0 {
+		fmt.Fprintf(&s, ", in the transaction with commit LSN %X/%X", e.CommitLSN>>32, uint32(e.CommitLSN))
+	}
+	return s.String()
+}
+
+// fault makes an Error of a reason alone; Decode adds the commit LSN.
+func fault(format string, args ...any) *Error {
+	return &Error{Reason: fmt.Sprintf(format, args...)}
+}

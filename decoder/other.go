@@ -1,0 +1,71 @@
+package decoder
+
+// The messages of this file are passed over. They are read to their end all
+// the same, and the row changes among them are counted.
+
+func (d *Decoder) update(r *reader) *Error {
+	oid, part := r.uint32(), r.byte()
+	if part == 'K' || part == 'O' {
+		if _, err := r.tuple("Update", nil, nil); err != nil {
+			return err
+		}
+		part = r.byte()
+	}
+	if part != 'N' && !r.cut {
+		return fault("malformed Update message: tuple of kind %q", part)
+	}
+	return d.skipRow(r, "Update", oid)
+}
+
+func (d *Decoder) delete(r *reader) *Error {
+	oid, part := r.uint32(), r.byte()
+	if part != 'K' && part != 'O' && !r.cut {
+		return fault("malformed Delete message: tuple of kind %q", part)
+	}
+	return d.skipRow(r, "Delete", oid)
+}
+
+// skipRow reads the last tuple of a row change that is no event, and counts it.
+func (d *Decoder) skipRow(r *reader, message string, oid uint32) *Error {
+	if _, err := r.tuple(message, nil, nil); err != nil {
+		return err
+	}
+	if err := r.end(message); err != nil {
+		return err
+	}
+	_, _, err := d.row(message, oid)
+	return err
+}
+
+func truncate(r *reader) *Error {
+	relations := uint64(r.uint32())
+	r.byte() // CASCADE, RESTART IDENTITY
+	if !r.cut && uint64(len(r.rest)) != 4*relations {
+		return fault("malformed Truncate message: %d relations in %d bytes", relations, len(r.rest))
+	}
+	r.take(uint32(4 * relations))
+	return r.end("Truncate")
+}
+
+func typeName(r *reader) *Error {
+	r.uint32()
+	r.cstring()
+	r.cstring()
+	return r.end("Type")
+}
+
+func origin(r *reader) *Error {
+	r.uint64()
+	r.cstring()
+	return r.end("Origin")
+}
+
+// message reads a logical decoding message. One that is not transactional may
+// come at any place, also between transactions.
+func message(r *reader) *Error {
+	r.byte() // 1 if it is transactional
+	r.uint64()
+	r.cstring()
+	r.take(r.uint32())
+	return r.end("Message")
+}

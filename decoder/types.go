@@ -1,0 +1,95 @@
+package decoder
+
+import "fmt"
+
+// The OIDs of the types whose binary form is read here, or that a column of
+// the contract may have. They are fixed in the catalog of every Postgres.
+const (
+	oidBool    uint32 = 16
+	oidBytea   uint32 = 17
+	oidName    uint32 = 19
+	oidInt8    uint32 = 20
+	oidInt2    uint32 = 21
+	oidInt4    uint32 = 23
+	oidText    uint32 = 25
+	oidOID     uint32 = 26
+	oidJSON    uint32 = 114
+	oidBpchar  uint32 = 1042
+	oidVarchar uint32 = 1043
+	oidUUID    uint32 = 2950
+	oidJSONB   uint32 = 3802
+
+	// firstUserOID is where the OIDs of types begin that were created by
+	// users: enums, domains, and extensions such as citext.
+	firstUserOID uint32 = 16384
+)
+
+// BinarySafe tells whether columns of a type can be decoded from their binary
+// form. If a wanted column of a table has another type, the stream has to be
+// started in text form. User-defined types are not safe: their OID says
+// nothing of what their binary form is.
+func BinarySafe(oid uint32) bool {
+	switch oid {
+	case oidBool, oidBytea, oidName, oidInt8, oidInt2, oidInt4, oidText, oidOID,
+		oidJSON, oidBpchar, oidVarchar, oidUUID, oidJSONB:
+		return true
+	}
+	return false
+}
+
+func anyType(uint32) bool { return true }
+
+func isLabel(oid uint32) bool {
+	switch oid {
+	case oidText, oidVarchar, oidBpchar, oidName:
+		return true
+	}
+	return oid >= firstUserOID
+}
+
+func isPayload(oid uint32) bool {
+	switch oid {
+	case oidText, oidVarchar, oidBpchar, oidBytea:
+		return true
+	}
+	return isJSON(oid)
+}
+
+func isJSON(oid uint32) bool { return oid == oidJSON || oid == oidJSONB }
+
+// typeText names a type for an error.
+func typeText(oid uint32) string {
+	name := "user-defined"
+	if oid < firstUserOID {
+		if name = typeNames[oid]; name == "" {
+			return fmt.Sprintf("oid %d", oid)
+		}
+	}
+	return fmt.Sprintf("%s (oid %d)", name, oid)
+}
+
+// typeNames are the names of the types that are likely to be met by mistake.
+var typeNames = map[uint32]string{
+	oidBool:    "boolean",
+	oidBytea:   "bytea",
+	18:         "\"char\"",
+	oidName:    "name",
+	oidInt8:    "bigint",
+	oidInt2:    "smallint",
+	oidInt4:    "integer",
+	oidText:    "text",
+	oidOID:     "oid",
+	oidJSON:    "json",
+	142:        "xml",
+	700:        "real",
+	701:        "double precision",
+	1009:       "text[]",
+	oidBpchar:  "char",
+	oidVarchar: "varchar",
+	1082:       "date",
+	1114:       "timestamp",
+	1184:       "timestamptz",
+	1700:       "numeric",
+	oidUUID:    "uuid",
+	oidJSONB:   "jsonb",
+}

@@ -1,0 +1,100 @@
+package integration
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// eventPartitions is the default number of partitions of every broker that the harness starts.
+const eventPartitions = 6
+
+// fakeProcess is the other end of Fake: it runs the broker and carries out commands until its input ends, which it also
+// does when the parent dies.
+type fakeProcess struct {
+	cluster   *kfake.Cluster
+	faults    []*kfake.FaultHandle
+	swallow   atomic.Bool
+	swallowed atomic.Int64
+}
+
+// runFake returns when the input has ended.
+func runFake(port string, input io.Reader, output io.Writer) error {
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return fmt.Errorf("read port of fake broker: %w", err)
+	}
+	cluster, err := kfake.NewCluster(
+		kfake.NumBrokers(1), kfake.Ports(number), kfake.DefaultNumPartitions(eventPartitions),
+		kfake.DataDir(os.Getenv(fakeDir)), kfake.SyncWrites(),
+	)
+	if err != nil {
+		return fmt.Errorf("start fake broker: %w", err)
+	}
+	defer cluster.Close()
+	p := &fakeProcess{cluster: cluster}
+	cluster.ControlKey(int16(kmsg.Produce), p.control)
+
+	commands, answers := json.NewDecoder(input), json.NewEncoder(output)
+	answer := fakeAnswer{} // to the start itself
+	for {
+		if err := answers.Encode(answer); err != nil {
+			return fmt.Errorf("answer: %w", err)
+		}
+		var command fakeCommand
+		if err := commands.Decode(&command); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read command: %w", err)
+		}
+		answer = p.carryOut(command)
+	}
+}
+
+func (p *fakeProcess) carryOut(command fakeCommand) fakeAnswer {
+	switch command.Op {
+	case "fail":
+		known := kerr.TypedErrorForCode(command.Code)
+		if known == nil {
+			return fakeAnswer{Error: fmt.Sprintf("code %d is not an error of Kafka", command.Code)}
+		}
+		fault := kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: command.Topic, Count: command.Count, Err: known}
+		p.faults = append(p.faults, p.cluster.Fault(fault))
+	case "blackhole":
+		p.swallow.Store(true)
+	case "heal":
+		for _, fault := range p.faults {
+			fault.Remove()
+		}
+		p.faults = nil
+		p.swallow.Store(false)
+		p.swallowed.Store(0)
+	case "hits":
+		hits := int(p.swallowed.Load())
+		for _, fault := range p.faults {
+			hits += fault.Hits()
+		}
+		return fakeAnswer{Hits: hits}
+	default:
+		return fakeAnswer{Error: fmt.Sprintf("unknown command %q", command.Op)}
+	}
+	return fakeAnswer{}
+}
+
+// control swallows a request by handling it without an answer.
+func (p *fakeProcess) control(kmsg.Request) (kmsg.Response, error, bool) {
+	p.cluster.KeepControl()
+	if !p.swallow.Load() {
+		return nil, nil, false
+	}
+	p.swallowed.Add(1)
+	return nil, nil, true
+}

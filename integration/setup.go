@@ -1,0 +1,252 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/walpost/walpost/internal/pgserver"
+)
+
+// KafkaKind is which broker a test gets.
+type KafkaKind int
+
+// The kinds of broker. A test must not stop or configure the shared one.
+const (
+	Shared   KafkaKind = iota // one real broker for all tests
+	Own                       // one real broker of its own
+	OwnThree                  // three real brokers of its own
+	Faulty                    // a fake broker of its own, which fails on demand
+)
+
+// Needs say what a test needs. The zero value is a database of the shared newest Postgres and the shared broker.
+type Needs struct {
+	Postgres    int               // major version; 0 is the newest
+	OwnPostgres bool              // a server of its own, which the test may stop, kill and restart
+	Settings    map[string]string // of the own server
+	Kafka       KafkaKind
+	KafkaConfig map[string]string // of own brokers
+}
+
+// Env is a database, a broker and the names that belong to one test. Everything ends with the test.
+type Env struct {
+	Database string
+	Server   *pgserver.Server // the Postgres if it runs as our child; to be stopped only if it is the test's own
+	Kafka    *Kafka           // the real brokers if they run as our children; likewise
+	Fake     *Fake            // the fake broker of a Faulty test
+	Brokers  []string
+
+	Prefix      string // of the event topics: the topic of an aggregate type is Prefix + type
+	StateTopic  string
+	Slot        string
+	Publication string
+	Table       string
+
+	address string // of the database
+}
+
+var envCount atomic.Int64
+
+// Setup gives the test what it needs, or skips it where that cannot be had. It creates the database but nothing in it:
+// see Init and CreateOutbox.
+func Setup(t testing.TB, needs Needs) *Env {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs real servers")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	n := envCount.Add(1)
+	e := &Env{
+		Database: fmt.Sprintf("walpost%d", n), Prefix: fmt.Sprintf("t%d.", n), StateTopic: fmt.Sprintf("walpost.state%d", n),
+		Slot: fmt.Sprintf("walpost%d", n), Publication: "walpost", Table: "public.outbox",
+	}
+	dumpOnFailure(t, "postgres", func() string {
+		if e.Server == nil {
+			return ""
+		}
+		return e.Server.LogTail()
+	})
+	admin := e.setupPostgres(ctx, t, needs)
+	e.setupKafka(ctx, t, needs)
+	e.createDatabase(t, admin)
+	return e
+}
+
+// setupPostgres returns the address of the database postgres.
+func (e *Env) setupPostgres(ctx context.Context, t testing.TB, needs Needs) string {
+	t.Helper()
+	major := needs.Postgres
+	if major == 0 {
+		major = pgserver.NewestMajor
+	}
+	if !needs.OwnPostgres && needs.Settings == nil {
+		shared, err := servers.sharedPostgres(ctx, major)
+		if err != nil {
+			servers.missing(t, err)
+		}
+		e.Server = shared.local
+		return shared.address
+	}
+	own, err := startPostgres(ctx, major, needs.Settings)
+	if err != nil {
+		servers.missing(t, err)
+	}
+	servers.note("postgres %s (local programs)", own.version)
+	t.Cleanup(func() {
+		if err := own.local.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	e.Server = own.local
+	return own.address
+}
+
+func (e *Env) setupKafka(ctx context.Context, t testing.TB, needs Needs) {
+	t.Helper()
+	switch needs.Kafka {
+	case Faulty:
+		e.Fake = StartFake(t)
+		e.Brokers = e.Fake.Brokers()
+		servers.note("kfake (own process)")
+	case Own, OwnThree:
+		count := 1
+		if needs.Kafka == OwnThree {
+			count = 3
+		}
+		own, err := StartKafka(ctx, KafkaOptions{Brokers: count, Config: needs.KafkaConfig}, progress)
+		if err != nil {
+			servers.missing(t, err)
+		}
+		t.Cleanup(own.Close)
+		dumpOnFailure(t, "kafka", own.LogTail)
+		servers.note("kafka %s (jars, %s)", kafkaVersion, brokers(count))
+		e.Kafka, e.Brokers = own, own.Brokers()
+	case Shared:
+		shared, err := servers.sharedBroker(ctx)
+		if err != nil {
+			servers.missing(t, err)
+		}
+		e.Kafka, e.Brokers = shared.cluster, shared.brokers
+		t.Cleanup(func() { e.deleteTopics(t) })
+	}
+}
+
+func brokers(count int) string {
+	if count == 1 {
+		return "1 broker"
+	}
+	return fmt.Sprintf("%d brokers", count)
+}
+
+// createDatabase registers what removes the database and its slots again, so that they hold no WAL of a shared server.
+func (e *Env) createDatabase(t testing.TB, admin string) {
+	t.Helper()
+	address, err := url.Parse(admin)
+	if err != nil {
+		t.Fatalf("parse address of postgres: %v", err)
+	}
+	address.Path = "/" + e.Database
+	e.address = address.String()
+	execute(t, admin, "DROP DATABASE IF EXISTS "+e.Database+" WITH (FORCE)")
+	execute(t, admin, "CREATE DATABASE "+e.Database)
+	t.Cleanup(func() { e.dropDatabase(t, admin) })
+}
+
+func (e *Env) dropDatabase(t testing.TB, admin string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, admin)
+	if err != nil {
+		return // the test left its own server stopped
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	for {
+		// The walsender of a relay that was killed may need a moment to find out.
+		_, err = conn.Exec(ctx, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = $1 AND active`, e.Database)
+		if err == nil {
+			_, err = conn.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1`, e.Database)
+		}
+		if err == nil {
+			_, err = conn.Exec(ctx, "DROP DATABASE IF EXISTS "+e.Database+" WITH (FORCE)")
+		}
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Logf("drop database %s: %v", e.Database, err)
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// URL is the address of the database, with the rights of a superuser.
+func (e *Env) URL() string { return e.address }
+
+// Connect opens a connection to the database until the test ends.
+func (e *Env) Connect(t testing.TB) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), e.URL())
+	if err != nil {
+		t.Fatalf("connect to postgres: %v", err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+// Exec runs one statement in the database, on a connection of its own.
+func (e *Env) Exec(t testing.TB, sql string, args ...any) {
+	t.Helper()
+	execute(t, e.URL(), sql, args...)
+}
+
+func execute(t testing.TB, address, sql string, args ...any) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatalf("connect to postgres: %v", err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// Value runs a query and returns its only value as text; NULL is empty.
+func (e *Env) Value(t testing.TB, sql string, args ...any) string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), e.URL())
+	if err != nil {
+		t.Fatalf("connect to postgres: %v", err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	var value *string
+	if err := conn.QueryRow(t.Context(), "SELECT ("+sql+")::text", args...).Scan(&value); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	if value == nil {
+		return ""
+	}
+	return *value
+}
+
+// dumpOnFailure prints what a server or a relay said, if the test failed.
+func dumpOnFailure(t testing.TB, name string, tail func() string) {
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		if text := strings.TrimSpace(tail()); text != "" {
+			t.Logf("end of the log of %s:\n%s", name, text)
+		}
+	})
+}

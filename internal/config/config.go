@@ -1,0 +1,41 @@
+package config
+
+import "time"
+
+// Config is every setting that the commands share. Commands embed it; Parse fills and checks it. The zero value is not
+// usable: defaults come from Parse.
+type Config struct {
+	Config string `placeholder:"FILE" help:"YAML file of settings, by default walpost.yaml in the working directory if it is there. Its keys are the names of the flags with underscores (kafka_brokers: [a:9092, b:9092]); lists and maps are written as YAML has them, and an unknown key is an error."`
+
+	PostgresURL string            `name:"postgres-url" group:"Postgres" placeholder:"URL" help:"Required. libpq URL or keywords. What it leaves out comes from PG* variables and the password file. Off the local host it means sslmode=verify-full unless an sslmode is named. A password does not belong in the flag."`
+	Table       []string          `group:"Postgres" sep:"," default:"public.outbox" help:"Outbox tables, comma-separated: schema.name, or a name alone in public. Double quotes as in SQL."`
+	Columns     map[string]string `group:"Postgres" mapsep:"," placeholder:"NAME=COLUMN,..." help:"Where columns have other names: aggregatetype=aggregate_type,aggregateid=aggregate_id. Names: id, aggregatetype, aggregateid, type, payload, headers, created_at."`
+	Slot        string            `group:"Postgres" default:"walpost" help:"Logical replication slot."`
+	Publication string            `group:"Postgres" default:"walpost" help:"Publication of the outbox tables."`
+
+	KafkaBrokers []string      `group:"Kafka" sep:"," placeholder:"HOST:PORT" help:"Required. Seed brokers, comma-separated."`
+	Topic        string        `group:"Kafka" default:"outbox.event.{aggregatetype}" help:"Topic of an event. {column} stands for a column of the row."`
+	StateTopic   string        `group:"Kafka" default:"walpost.state" help:"Topic that keeps the relay's position: compacted, one partition, created if it is missing."`
+	CreateTopics bool          `group:"Kafka" default:"false" help:"Create a missing topic of events with the brokers' defaults; otherwise wait for it and report it."`
+	Delivery     string        `group:"Kafka" default:"at-least-once" help:"at-least-once or exactly-once."`
+	KafkaLinger  time.Duration `group:"Kafka" default:"2ms" help:"How long a record may wait for company in its batch."`
+
+	KafkaTLS              bool   `name:"kafka-tls" group:"Kafka security" default:"false" help:"Connect to the brokers with TLS."`
+	KafkaCAFile           string `name:"kafka-ca-file" group:"Kafka security" placeholder:"FILE" help:"PEM file of the authorities to trust; otherwise those of the system."`
+	KafkaCertFile         string `group:"Kafka security" placeholder:"FILE" help:"PEM file of the client certificate."`
+	KafkaKeyFile          string `group:"Kafka security" placeholder:"FILE" help:"PEM file of the client certificate's key."`
+	KafkaTLSServerName    string `name:"kafka-tls-server-name" group:"Kafka security" placeholder:"NAME" help:"Name to expect in the brokers' certificates; otherwise each broker's host."`
+	KafkaSASLMechanism    string `name:"kafka-sasl-mechanism" group:"Kafka security" placeholder:"NAME" help:"plain, scram-sha-256 or scram-sha-512."`
+	KafkaSASLUser         string `name:"kafka-sasl-user" group:"Kafka security" placeholder:"USER" help:"User name for SASL."`
+	KafkaSASLPasswordFile string `name:"kafka-sasl-password-file" group:"Kafka security" placeholder:"FILE" help:"File that holds the password for SASL, read at each login. The password itself may be given in the environment alone, as WALPOST_KAFKA_SASL_PASSWORD."`
+	KafkaSASLPassword     string `kong:"-"` // From WALPOST_KAFKA_SASL_PASSWORD alone. Never logged.
+
+	MaxInFlightBytes ByteSize      `group:"Running" default:"64MiB" help:"How much may be on its way to the brokers at once: bytes, or with KiB, MiB, GiB."`
+	DrainTimeout     time.Duration `group:"Running" default:"30s" help:"How long a stop may wait for what is in flight."`
+	HTTPAddr         string        `name:"http-addr" group:"Running" default:"127.0.0.1:8085" help:"Address of metrics, health and status; empty turns them off."`
+	LogLevel         string        `group:"Running" default:"info" help:"trace, debug, info, warn or error."`
+	LogFormat        string        `group:"Running" default:"auto" help:"json, console, or auto: console on a terminal."`
+}
+
+// passwordVariable is the one setting that only the environment may carry.
+const passwordVariable = "WALPOST_KAFKA_SASL_PASSWORD"

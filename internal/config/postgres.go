@@ -1,0 +1,136 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+var (
+	keywordPassword = regexp.MustCompile(`(?i)(^|\s)(ssl)?password\s*=`)
+	keywordSSLMode  = regexp.MustCompile(`(^|\s)sslmode\s*=`)
+)
+
+// PostgresConfig is what a plain protocol connection needs. It is the caller's own copy.
+func (c *Config) PostgresConfig() (*pgconn.Config, error) {
+	config, err := c.PostgresConnConfig()
+	if err != nil {
+		return nil, err
+	}
+	return &config.Config, nil
+}
+
+// PostgresConnConfig is what a pgx connection needs. Where the URL is silent, PG* variables and the password file are
+// asked. If neither names an sslmode and a host is not this machine, the server's certificate is verified in full: the
+// password and every row of the outbox travel on this connection, and the default of libpq would fall back to plain text.
+// Errors do not repeat the URL.
+func (c *Config) PostgresConnConfig() (*pgx.ConnConfig, error) {
+	config, err := parsePostgres(c.PostgresURL)
+	if err != nil {
+		return nil, err
+	}
+	if !namesSSLMode(c.PostgresURL) && !onlyLocal(&config.Config) {
+		config, err = parsePostgres(withSSLMode(c.PostgresURL))
+		if err != nil {
+			return nil, err
+		}
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "walpost"
+	}
+	return config, nil
+}
+
+func parsePostgres(given string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(given)
+	var parseError *pgconn.ParseConfigError
+	if errors.As(err, &parseError) {
+		return nil, errors.New("is not a Postgres URL or list of keywords: " + parseReason(parseError))
+	}
+	if err != nil {
+		return nil, errors.New("is not a Postgres URL or list of keywords")
+	}
+	return config, nil
+}
+
+// parseReason is the part of the driver's message that cannot hold a piece of the URL, and with it a password.
+func parseReason(err *pgconn.ParseConfigError) string {
+	message := err.Error()
+	if at := strings.LastIndex(message, "`: "); at >= 0 {
+		message = message[at+len("`: "):]
+	}
+	reason, _, _ := strings.Cut(message, " (")
+	if inner := errors.Unwrap(err); inner != nil && strings.Contains(reason, "TLS") {
+		return fmt.Sprintf("%s: %v", reason, inner)
+	}
+	return reason
+}
+
+func isURL(given string) bool {
+	return strings.HasPrefix(given, "postgres://") || strings.HasPrefix(given, "postgresql://")
+}
+
+// holdsPassword tells whether the text itself carries a secret, wherever else a password may come from.
+func holdsPassword(given string) bool {
+	if !isURL(given) {
+		return keywordPassword.MatchString(given)
+	}
+	u, err := url.Parse(given)
+	if err != nil {
+		// It cannot be read as a URL, so nobody can say that it is harmless.
+		return strings.Contains(given, "@")
+	}
+	_, inUser := u.User.Password()
+	query := u.Query()
+	return inUser || query.Has("password") || query.Has("sslpassword")
+}
+
+func namesSSLMode(given string) bool {
+	if os.Getenv("PGSSLMODE") != "" {
+		return true
+	}
+	if !isURL(given) {
+		return keywordSSLMode.MatchString(given)
+	}
+	u, err := url.Parse(given)
+	return err == nil && u.Query().Has("sslmode")
+}
+
+func withSSLMode(given string) string {
+	if !isURL(given) {
+		return given + " sslmode=verify-full"
+	}
+	base, query, found := strings.Cut(given, "?")
+	if !found || query == "" {
+		return base + "?sslmode=verify-full"
+	}
+	return base + "?" + query + "&sslmode=verify-full"
+}
+
+func onlyLocal(config *pgconn.Config) bool {
+	if !localHost(config.Host) {
+		return false
+	}
+	for _, fallback := range config.Fallbacks {
+		if !localHost(fallback.Host) {
+			return false
+		}
+	}
+	return true
+}
+
+// localHost is true for this machine: a socket directory, localhost or a loopback address.
+func localHost(host string) bool {
+	if strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

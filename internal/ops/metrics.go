@@ -1,0 +1,122 @@
+package ops
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	maxTopics  = 1000    // Topics come from rows, so nothing else bounds them.
+	otherTopic = "other" // Where the topics beyond that are counted.
+)
+
+// NewLatency makes the histogram of the time from commit to the brokers' confirmation, in seconds. Observe is cheap and
+// may be called from any goroutine.
+func NewLatency() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "walpost_publish_latency_seconds",
+		Help:    "Time from the commit in Postgres to the confirmation by the brokers.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+	})
+}
+
+// collector turns one Snapshot into metrics at each scrape, so the pipeline counts nothing twice.
+type collector struct {
+	source Source
+
+	mu     sync.Mutex
+	topics map[string]bool // Those with a series of their own. One that has it keeps it, or its counter would go back.
+}
+
+func newCollector(source Source) *collector {
+	return &collector{source: source, topics: map[string]bool{}}
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("walpost_"+name, help, labels, nil)
+}
+
+// The metrics of the contract, apart from the histogram.
+type descriptions struct {
+	published, inFlightEvents, inFlightBytes, confirmedLag, restartLag, safeWAL, oldest, reconnects, produceErrors, up *prometheus.Desc
+}
+
+func describe() descriptions {
+	return descriptions{
+		published:      desc("events_published_total", "Events that the brokers have confirmed.", "topic"),
+		inFlightEvents: desc("in_flight_events", "Events handed to the producer and not confirmed yet."),
+		inFlightBytes:  desc("in_flight_bytes", "Bytes handed to the producer and not confirmed yet."),
+		confirmedLag:   desc("confirmed_lag_bytes", "WAL between the position confirmed to Postgres and the server's end; NaN: not known."),
+		restartLag:     desc("restart_lag_bytes", "WAL that the slot makes Postgres keep; NaN: not known."),
+		safeWAL:        desc("slot_safe_wal_bytes", "WAL that may still be written before Postgres may drop what the slot needs; NaN: no limit, or not known."),
+		oldest:         desc("oldest_unpublished_seconds", "Age of the oldest event that is received and not confirmed by the brokers."),
+		reconnects:     desc("reconnects_total", "Connections made again after the first.", "peer"),
+		produceErrors:  desc("produce_errors_total", "Errors of producing, also those that were retried.", "reason"),
+		up:             desc("up", "Whether the relay has a working connection.", "peer"),
+	}
+}
+
+// Describe is part of prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	d := describe()
+	for _, one := range []*prometheus.Desc{
+		d.published, d.inFlightEvents, d.inFlightBytes, d.confirmedLag, d.restartLag, d.safeWAL, d.oldest, d.reconnects, d.produceErrors, d.up,
+	} {
+		ch <- one
+	}
+}
+
+// Collect is part of prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	d, s := describe(), c.source.Snapshot()
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	counter := func(desc *prometheus.Desc, value uint64, label string) {
+		// The library panics on a label that is not UTF-8.
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), strings.ToValidUTF8(label, "?"))
+	}
+	gauge(d.inFlightEvents, float64(s.InFlightEvents))
+	gauge(d.inFlightBytes, float64(s.InFlightBytes))
+	gauge(d.confirmedLag, s.ConfirmedLagBytes)
+	gauge(d.restartLag, s.RestartLagBytes)
+	gauge(d.safeWAL, s.SlotSafeWALBytes)
+	gauge(d.oldest, s.OldestUnpublished.Seconds())
+	// Both peers are always there: an alert on a series that is missing until the first outage would miss that outage.
+	for _, peer := range []string{PeerPostgres, PeerKafka} {
+		up := 0.0
+		if s.Up[peer] {
+			up = 1
+		}
+		gauge(d.up, up, peer)
+		counter(d.reconnects, s.Reconnects[peer], peer)
+	}
+	for reason, count := range s.ProduceErrors {
+		counter(d.produceErrors, count, reason)
+	}
+	for topic, count := range c.bounded(s.Published) {
+		counter(d.published, count, topic)
+	}
+}
+
+// bounded adds up the topics for which there is no room under one name.
+func (c *collector) bounded(published map[string]uint64) map[string]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	counts := make(map[string]uint64, min(len(published), maxTopics+1))
+	for _, topic := range slices.Sorted(maps.Keys(published)) {
+		label := topic
+		if !c.topics[topic] && len(c.topics) < maxTopics {
+			c.topics[topic] = true
+		}
+		if !c.topics[topic] {
+			label = otherTopic
+		}
+		counts[label] += published[topic]
+	}
+	return counts
+}

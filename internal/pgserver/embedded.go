@@ -1,0 +1,59 @@
+package pgserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
+)
+
+// embeddedVersions are the releases that the library fetches by itself, over plain HTTPS without Maven.
+var embeddedVersions = map[int]embeddedpostgres.PostgresVersion{
+	14: embeddedpostgres.V14, 15: embeddedpostgres.V15, 16: embeddedpostgres.V16, 17: embeddedpostgres.V17, 18: embeddedpostgres.V18,
+}
+
+// fetchEmbedded is the last resort: the library downloads and unpacks, and this package runs the result. The library
+// does that only on the way to starting a server, which fails where this process is root, after unpacking. So its own
+// start is not what counts: the programs are.
+func fetchEmbedded(_ context.Context, opts Options, cache string, major int) (string, error) {
+	version, ok := embeddedVersions[major]
+	if !ok {
+		return "", fmt.Errorf("fetch postgres %d: the embedded-postgres library does not know it", major)
+	}
+	opts.progress("downloading PostgreSQL %s (about 15 MB, once)", version)
+
+	dir, err := Install(cache, "postgres-"+string(version), func(dir string) error {
+		scratch, err := os.MkdirTemp("", "walpost-embedded-")
+		if err != nil {
+			return fmt.Errorf("create download directory: %w", err)
+		}
+		defer func() { _ = os.RemoveAll(scratch) }()
+		port, err := choosePort(0)
+		if err != nil {
+			return err
+		}
+		library := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
+			Version(version).Port(uint32(port)).Logger(io.Discard).
+			CachePath(filepath.Join(scratch, "cache")).RuntimePath(filepath.Join(scratch, "run")).BinariesPath(dir))
+		startErr := library.Start()
+		http.DefaultClient.CloseIdleConnections() // the library downloads through it and leaves its connections open
+		if startErr == nil {
+			if err := library.Stop(); err != nil {
+				return fmt.Errorf("stop the server that the embedded-postgres library started: %w", err)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(dir, "bin", "postgres")); err != nil {
+			return fmt.Errorf("download postgres %s: %w", version, errors.Join(startErr, err))
+		}
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "bin"), nil
+}

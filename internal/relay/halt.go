@@ -1,0 +1,120 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/decoder"
+	"github.com/walpost/walpost/sink"
+)
+
+// ErrDrain says that a stop did not wait for everything in flight.
+var ErrDrain = errors.New("the drain took too long")
+
+// Halt is why a Relay stopped although nobody told it to: an operator must act.
+type Halt struct {
+	Err  error
+	Hint string // the command or SQL that helps
+}
+
+func (h *Halt) Error() string { return h.Err.Error() }
+func (h *Halt) Unwrap() error { return h.Err }
+
+// kafkaError is an error of the state topic.
+type kafkaError struct{ err error }
+
+func (e *kafkaError) Error() string { return e.err.Error() }
+func (e *kafkaError) Unwrap() error { return e.err }
+
+// transient reports whether err is an outage to wait for. What is not known to be transient is permanent.
+func transient(err error) bool {
+	var kafka *kafkaError
+	if errors.As(err, &kafka) {
+		var topic *checkpoint.TopicError
+		var record *checkpoint.RecordError
+		if errors.As(err, &topic) || errors.As(err, &record) {
+			return false
+		}
+		var refused *kerr.Error
+		return !errors.As(err, &refused) || refused.Retriable ||
+			refused == kerr.UnknownTopicOrPartition || refused == kerr.SaslAuthenticationFailed
+	}
+	return errors.Is(err, errMoved) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || cdc.Transient(err)
+}
+
+// inDoubt reports whether a session ended because rows may be missing in the stream.
+func inDoubt(err error) bool {
+	var stop *cdc.StopError
+	return errors.As(err, &stop)
+}
+
+// halt decides what becomes of an event that cannot be published and of every other permanent error: the relay stops.
+// This is the one place for another policy. The hint says how to go on.
+func (r *Relay) halt(err error) error {
+	var already *Halt
+	if errors.As(err, &already) {
+		return err
+	}
+	h := &Halt{Err: err}
+	var (
+		stop     *cdc.StopError
+		gap      *checkpoint.GapError
+		restored *checkpoint.RestoredError
+		bad      *decoder.Error
+		event    *sink.EventError
+	)
+	switch {
+	case errors.As(err, &stop):
+		h.Hint = stop.Hint
+	case errors.As(err, &gap):
+		h.Hint = fmt.Sprintf("find the events committed between %s and %s in the outbox table and insert those that were not published again; "+
+			"then `walpost init --accept-gap` records the slot's position as ours", gap.Stored, gap.Confirmed)
+	case errors.As(err, &restored):
+		h.Hint = "events published after the restore point are unknown to this server. Once their consumers are dealt with, " +
+			"`walpost init --accept-gap` records the slot's position as ours"
+	case errors.As(err, &bad):
+		h.Hint = "mend the cause if it is the table (a column renamed or of another type: rename it back, or map it with WALPOST_COLUMNS). " +
+			r.passOver(bad.CommitLSN)
+	case errors.As(err, &event):
+		h.Hint = event.Hint
+		if h.Hint == "" {
+			h.Hint = r.passOver(event.Commit)
+		}
+	}
+	return h
+}
+
+// passOver tells how to leave out a transaction whose row can never be published.
+func (r *Relay) passOver(commit uint64) string {
+	if commit == 0 {
+		return "A start of walpost reads the same bytes again."
+	}
+	return fmt.Sprintf("A row in the WAL cannot be changed. To pass over its whole transaction: copy what else it inserted, then "+
+		"SELECT pg_replication_slot_advance('%s', '%s'); walpost init --accept-gap; and insert the copy, corrected, again",
+		r.cfg.CDC.Slot, cdc.LSN(commit+1))
+}
+
+// drainContext ends the given time after ctx has ended. Unless wait is set, it ends that time from now in any case.
+func (r *Relay) drainContext(ctx context.Context, wait bool) (context.Context, context.CancelFunc) {
+	drain, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	if !wait {
+		limited, cancelTimer := context.WithTimeout(drain, r.cfg.DrainTimeout)
+		return limited, func() { cancelTimer(); cancel() }
+	}
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(r.cfg.DrainTimeout)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-drain.Done():
+		}
+	})
+	return drain, func() { stop(); cancel() }
+}

@@ -1,0 +1,162 @@
+package relay
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/checkpoint"
+)
+
+const (
+	// keepEvery is the shortest time between two stored positions: a kill repeats at most that much.
+	keepEvery = 50 * time.Millisecond
+	// idleEvery is the shortest time between two that moved without an event.
+	idleEvery = 10 * time.Second
+)
+
+// keep carries the position back: stored first, confirmed second. It returns nil when ctx ends, or why no position can
+// be stored any more.
+func (s *session) keep(ctx context.Context) error {
+	if s.fresh {
+		// The position that was adopted is stored before anything moves, so that from now on a slot that was moved is
+		// recognised.
+		if err := s.save(ctx, s.start); err != nil {
+			return err
+		}
+	}
+	stored, passed := s.start, uint64(0)
+	last := time.Now()
+	for {
+		hurry := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.watermark.Moved():
+		case <-s.hurry:
+			hurry = true
+		}
+		pos, n := s.watermark.Position()
+		if pos == stored {
+			continue
+		}
+		wait := keepEvery
+		if n == passed {
+			wait = idleEvery
+		}
+		if !hurry && !s.pause(ctx, last.Add(wait), n == passed) {
+			return nil
+		}
+		last = time.Now()
+		pos, passed = s.watermark.Position()
+		if err := s.save(ctx, pos); err != nil {
+			return err
+		}
+		stored = pos
+	}
+}
+
+// pause waits until the given time, or until the server hurries; a pause that is only for an idle advance also ends
+// when events have moved the position. False means that ctx has ended.
+func (s *session) pause(ctx context.Context, until time.Time, idle bool) bool {
+	_, passed := s.watermark.Position()
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	var moved <-chan struct{}
+	if idle {
+		moved = s.watermark.Moved()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return true
+		case <-s.hurry:
+			return true
+		case <-moved:
+			if _, n := s.watermark.Position(); n != passed {
+				return true
+			}
+		}
+	}
+}
+
+// save stores a position and then lets the stream confirm it.
+func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
+	state := checkpoint.State{Position: pos, Timeline: s.history.At(pos.End), At: time.Now()}
+	if err := s.r.store.Save(ctx, state); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return &kafkaError{err}
+	}
+	s.trusted.store(pos.End)
+	return nil
+}
+
+// settle stores and confirms the last position of a session, and remembers it for the next one. It confirms nothing if
+// the session ended because rows may be missing.
+func (s *session) settle(ctx context.Context, cause error) {
+	pos, _ := s.watermark.Position()
+	s.r.last = checkpoint.State{Position: pos, Timeline: s.history.At(pos.End), At: time.Now()}
+	if err := s.save(ctx, pos); err != nil {
+		s.log.Warn().Err(err).Msg("the last position could not be stored; it will be, or its events are sent again")
+		return
+	}
+	if inDoubt(cause) || s.closed || s.stream.Gone() {
+		return
+	}
+	if pos.End > s.trusted.verified() {
+		if err := s.verify(ctx); err != nil {
+			s.log.Debug().Err(err).Msg("the last position is stored, but could not be confirmed")
+		}
+	}
+}
+
+// gate lets a position through to the stream once it is stored, and the publication is known to have been whole until there.
+type gate struct {
+	mu       sync.Mutex
+	stream   *cdc.Stream
+	saved    cdc.LSN
+	sound    cdc.LSN
+	lastView cdc.View
+}
+
+func (g *gate) init(stream *cdc.Stream, start cdc.LSN, view cdc.View) {
+	g.stream, g.saved, g.sound, g.lastView = stream, start, max(start, view.WALEnd), view
+}
+
+func (g *gate) store(lsn cdc.LSN) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.saved = max(g.saved, lsn)
+	g.stream.Confirm(min(g.saved, g.sound))
+}
+
+func (g *gate) trust(view cdc.View) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lastView = view
+	g.sound = max(g.sound, view.WALEnd)
+	g.stream.Confirm(min(g.saved, g.sound))
+}
+
+func (g *gate) view() cdc.View {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.lastView
+}
+
+func (g *gate) stored() cdc.LSN {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.saved
+}
+
+func (g *gate) verified() cdc.LSN {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sound
+}

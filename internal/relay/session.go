@@ -1,0 +1,190 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/decoder"
+	"github.com/walpost/walpost/sink"
+)
+
+// behind is how old a transaction is, when it is sent, if the stream is behind the present. Both times are the server's.
+const behind = 20 * time.Millisecond
+
+// session is one replication connection and what belongs to it.
+type session struct {
+	r         *Relay
+	log       zerolog.Logger
+	history   cdc.History
+	stream    *cdc.Stream
+	decoder   *decoder.Decoder
+	out       *sink.Sink
+	watermark *checkpoint.Watermark
+	start     checkpoint.Position
+	fresh     bool // nothing is stored yet
+	closed    bool
+	pings     pings
+
+	hurry   chan struct{} // the server wants to know our position
+	look    chan struct{} // the watcher shall look now
+	trusted gate
+}
+
+// session connects, resumes, streams, and ends in order. It returns why it ended.
+func (r *Relay) session(ctx context.Context) error {
+	s, err := r.resume(ctx)
+	if err != nil {
+		return err
+	}
+	r.streaming(s)
+	return s.finish(ctx, s.run(ctx))
+}
+
+// run is the loop with the keeper and the watcher beside it, until one of them ends.
+func (s *session) run(parent context.Context) error {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer s.stream.WatchContext(ctx)()
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel(nil)
+	beside.Go(func() { cancel(s.keep(ctx)) })
+	beside.Go(func() { cancel(s.watch(ctx)) })
+	beside.Go(func() {
+		select {
+		case <-s.out.Failed():
+			cancel(s.out.Err())
+		case <-ctx.Done():
+		}
+	})
+	return s.pump(ctx)
+}
+
+// pump is the relay: it reads the stream, decodes it in place, produces its events and keeps count of them. Everything
+// that it calls returns at once, except Next and Wait, which answer the server meanwhile.
+func (s *session) pump(ctx context.Context) error {
+	var txn sink.Transaction
+	for {
+		msg, err := s.stream.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if msg.Kind == cdc.Keepalive {
+			s.keepalive(msg)
+			continue
+		}
+		change, err := s.decoder.Decode(msg.Data)
+		if err != nil {
+			return err
+		}
+		switch change.Kind {
+		case decoder.Begin:
+			commit := cdc.LSN(change.CommitLSN)
+			txn = sink.Transaction{Timeline: s.history.At(commit), Commit: change.CommitLSN, Time: change.CommitTime}
+			s.watermark.Begin(commit, cdc.Time(change.CommitTime))
+			s.stream.Pace(msg.ServerTime-change.CommitTime > behind.Microseconds())
+		case decoder.Insert:
+			if s.start.Published(cdc.LSN(txn.Commit), change.Event.Index) {
+				continue
+			}
+			if err := s.out.Produce(change.Event, txn, s.watermark.Add(change.Event.Index)); err != nil {
+				return err
+			}
+		case decoder.Commit:
+			s.watermark.Commit(cdc.LSN(change.EndLSN))
+		}
+		if s.out.Full() {
+			if err := s.stream.Wait(ctx, s.out.Room()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// keepalive takes the server's WAL end as an idle advance, and hurries if the server wants to know.
+func (s *session) keepalive(msg cdc.Message) {
+	s.watermark.Idle(msg.WALEnd)
+	if !msg.ReplyRequested {
+		return
+	}
+	signal(s.hurry)
+	if s.pings.storm(msg.WALEnd, time.Now()) {
+		signal(s.look)
+	}
+}
+
+// finish ends a session. This is the order of every shutdown: nothing more is received; what is in flight is confirmed;
+// the position is stored; it is confirmed to Postgres; the stream is closed. While it waits, status goes out as long as
+// the stream lives.
+func (s *session) finish(ctx context.Context, cause error) error {
+	stop := ctx.Err() != nil
+	if stop {
+		s.r.setState(Draining, "draining")
+		s.log.Info().Msg("stopping: waiting for the events in flight")
+	}
+	s.watermark.Suspend()
+	drain, cancel := s.r.drainContext(ctx, transient(cause) && !stop)
+	defer cancel()
+
+	if errors.Is(cause, cdc.ErrStopping) {
+		s.close() // the server waits for us to go: let it, and wait for Kafka without it
+	}
+	var flushed error
+	s.await(drain, func() { flushed = s.out.Flush(drain) })
+	s.await(drain, func() { s.settle(drain, cause) })
+	s.close()
+
+	switch {
+	case ctx.Err() != nil && drain.Err() != nil:
+		return &Halt{Err: fmt.Errorf("%w: %d events were still in flight after %s and will be sent again",
+			ErrDrain, s.out.Stats().Events, s.r.cfg.DrainTimeout)}
+	case stop && flushed == nil:
+		s.log.Info().Stringer("lsn", s.trusted.stored()).Msg("stopped: everything received is published and confirmed")
+		return nil
+	case flushed != nil && transient(cause):
+		return flushed // the sink failed meanwhile
+	default:
+		return cause
+	}
+}
+
+// await runs f and keeps the stream alive meanwhile.
+func (s *session) await(ctx context.Context, f func()) {
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	if !s.closed && !s.stream.Gone() {
+		// Whatever it returns: what counts now is that f ends.
+		_ = s.stream.Wait(ctx, done)
+	}
+	<-done
+}
+
+// close ends the stream once.
+func (s *session) close() {
+	if s.closed {
+		return
+	}
+	s.closed = true
+	if s.stream.Gone() {
+		s.stream.Close()
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := s.stream.Stop(ctx); err != nil {
+		s.log.Debug().Err(err).Msg("the stream did not end in order; the stored position counts")
+	}
+}
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

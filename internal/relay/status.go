@@ -1,0 +1,96 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/sink"
+)
+
+// State is what a Relay is doing.
+type State string
+
+// The states of a Relay.
+const (
+	Starting     State = "starting"
+	Waiting      State = "waiting for the slot"
+	Streaming    State = "streaming"
+	Reconnecting State = "reconnecting"
+	Draining     State = "draining"
+	Stopped      State = "stopped"
+)
+
+// Status is a picture of a Relay.
+type Status struct {
+	Source     string // <system identifier>/<slot>; empty before the first session
+	State      State
+	Reasons    []string // why it is not ready; empty = it is
+	Postgres   bool     // a stream is running
+	Sink       sink.Stats
+	Reconnects uint64 // streams after the first
+
+	Stored, Confirmed cdc.LSN
+	Database          *cdc.View // the last look at the database; nil before the first
+	Oldest            time.Time // commit time of the oldest transaction not wholly published; zero = none
+}
+
+// view is what the relay keeps for Status, under its mutex.
+type view struct {
+	state      State
+	reason     string
+	source     string
+	out        *sink.Sink
+	session    *session
+	watermark  *checkpoint.Watermark
+	streams    uint64
+	lastStored cdc.LSN
+}
+
+// setState notes what the relay does; it reports whether that is a change.
+func (r *Relay) setState(state State, reason string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changed := r.view.state != state
+	r.view.state, r.view.reason = state, reason
+	return changed
+}
+
+// streaming notes a new session.
+func (r *Relay) streaming(s *session) {
+	r.pause = 0
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.view.state, r.view.reason, r.view.session = Streaming, "", s
+	r.view.streams++
+}
+
+// Status returns the present state. It reads counters and never waits for the pipeline, Postgres or Kafka.
+func (r *Relay) Status() Status {
+	r.mu.Lock()
+	v := r.view
+	r.mu.Unlock()
+	st := Status{Source: v.source, State: v.state, Postgres: v.state == Streaming || v.state == Draining}
+	if v.streams > 0 {
+		st.Reconnects = v.streams - 1
+	}
+	if v.state != Streaming {
+		st.Reasons = append(st.Reasons, v.reason)
+	}
+	if v.out != nil {
+		st.Sink = v.out.Stats()
+	} else {
+		st.Sink.Up, st.Sink.Reason, st.Sink.Reconnects = r.health.Look()
+	}
+	if st.Sink.Reason != "" {
+		st.Reasons = append(st.Reasons, st.Sink.Reason)
+	} else if !st.Sink.Up {
+		st.Reasons = append(st.Reasons, "no word from Kafka yet")
+	}
+	if s := v.session; s != nil {
+		database := s.trusted.view()
+		st.Database, st.Stored, st.Confirmed = &database, s.trusted.stored(), s.stream.Confirmed()
+		st.Oldest, _ = s.watermark.Oldest()
+	}
+	return st
+}

@@ -1,0 +1,120 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/walpost/walpost/cdc"
+)
+
+const (
+	// lookOften is the time between two looks while positions wait to be trusted or events are in flight.
+	lookOften = time.Second
+	// lookRarely is the time between two looks at an idle database.
+	lookRarely = 10 * time.Second
+	// lookTimeout bounds one look.
+	lookTimeout = 10 * time.Second
+)
+
+// watch looks at the slot and the publication for as long as the session runs. It returns what must end the session: the
+// server shuts down, or rows may be missing in the stream.
+func (s *session) watch(ctx context.Context) error {
+	last := time.Now()
+	failing := false
+	for {
+		timer := time.NewTimer(lookOften)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-s.look:
+			timer.Stop()
+		case <-timer.C:
+			if time.Since(last) < lookRarely && !s.busy() {
+				continue
+			}
+		}
+		last = time.Now()
+		err := s.verify(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			if failing {
+				s.log.Info().Msg("looking at the slot works again")
+			}
+			failing = false
+		case errors.Is(err, cdc.ErrStopping), !cdc.Transient(err):
+			return err
+		case s.pings.stormy.Load():
+			return fmt.Errorf("%w: it asks for our position again and again, and takes no other connection", cdc.ErrStopping)
+		case !failing:
+			failing = true
+			s.log.Warn().Err(err).Msg("cannot look at the slot and the publication: positions wait to be confirmed until it works")
+		}
+		s.ping(ctx)
+	}
+}
+
+// busy reports whether a look would let something through or notice something in time.
+func (s *session) busy() bool {
+	return s.trusted.stored() > s.trusted.verified() || s.out.Stats().Events > 0
+}
+
+// verify looks at the database and lets positions through as far as the look reaches.
+func (s *session) verify(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	view, err := cdc.Inspect(ctx, s.r.cfg.CDC)
+	if err != nil {
+		return err
+	}
+	if err := view.CheckSince(s.r.cfg.CDC, s.trusted.view()); err != nil {
+		return err
+	}
+	s.trusted.trust(view)
+	return nil
+}
+
+// ping keeps the health of Kafka known while there is nothing to produce.
+func (s *session) ping(ctx context.Context) {
+	if s.out.Stats().Events > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	// The hooks of the client have noted the outcome.
+	_ = s.out.Ping(ctx)
+}
+
+// pings recognises a server that wants to stop: its walsender asks for our position thousands of times a second until we
+// confirm everything that it has sent.
+type pings struct {
+	since  time.Time
+	end    cdc.LSN
+	count  int
+	stormy atomic.Bool
+}
+
+// stormPings within stormTime, with an end of the WAL that does not move, are a storm.
+const (
+	stormPings = 50
+	stormTime  = 2 * time.Second
+)
+
+// storm counts a ping and reports whether it is one of a storm that deserves a look.
+func (p *pings) storm(end cdc.LSN, now time.Time) bool {
+	if end != p.end || now.Sub(p.since) > stormTime {
+		p.since, p.end, p.count = now, end, 0
+		p.stormy.Store(false)
+	}
+	p.count++
+	if p.count == stormPings {
+		p.stormy.Store(true)
+		return true
+	}
+	return false
+}

@@ -1,0 +1,78 @@
+package sink
+
+import "github.com/walpost/walpost/decoder"
+
+// refuse is the failure of an event that breaks the contract; it was never on its way.
+func (s *Sink) refuse(e *decoder.Event, txn Transaction, reason string, err error) error {
+	return s.latch(&EventError{
+		EventID: string(e.ID), Commit: txn.Commit, Index: e.Index, Topic: string(s.name), Reason: reason, Err: err,
+	})
+}
+
+// fail is the failure of an event that the brokers refuse for good.
+func (s *Sink) fail(f *flight, err error) {
+	reason, hint := classify(f.topic.name, err)
+	s.latch(&EventError{
+		EventID: string(f.record.Headers[0].Value), Commit: f.txn.Commit, Index: f.index, Topic: f.topic.name,
+		Reason: reason, Hint: hint, Err: err,
+	})
+}
+
+// latch keeps the first permanent error, stops the wire and wakes whoever waits.
+func (s *Sink) latch(err *EventError) *EventError {
+	s.gate.close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.causes[err.Reason]++
+	if s.err != nil {
+		return s.err
+	}
+	s.err = err
+	close(s.failed)
+	select {
+	case s.room <- struct{}{}:
+	default:
+	}
+	return err
+}
+
+// Failed is closed when the first permanent error has happened; Err returns it.
+func (s *Sink) Failed() <-chan struct{} { return s.failed }
+
+// Err returns the first permanent error, an [*EventError], or nil.
+func (s *Sink) Err() error {
+	select {
+	case <-s.failed:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.err
+	default:
+		return nil
+	}
+}
+
+// Stats is what a Sink shows of itself.
+type Stats struct {
+	Events, Bytes int64             // in flight
+	Published     map[string]uint64 // by topic
+	Errors        map[string]uint64 // permanent errors by reason
+	Up            bool              // the last word of the brokers was not an error
+	Reason        string            // why events wait; empty = they do not
+	Reconnects    uint64            // how often the brokers came back after an outage
+}
+
+// Stats returns a copy.
+func (s *Sink) Stats() Stats {
+	st := Stats{Events: s.events.Load(), Bytes: s.bytes.Load(), Published: s.topics.published()}
+	st.Up, st.Reason, st.Reconnects = s.health.Look()
+	if m := s.missing.Load(); m != nil && st.Reason == "" {
+		st.Reason = *m
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Errors = make(map[string]uint64, len(s.causes))
+	for reason, n := range s.causes {
+		st.Errors[reason] = n
+	}
+	return st
+}

@@ -1,0 +1,78 @@
+package sink
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// gate stops the wire after a permanent error.
+//
+// When the brokers refuse a batch for good, the client fails what it has buffered for that partition and is ready to
+// send what comes next. Promises run later, on a goroutine of their own; an event of the same key that is produced in
+// between would be published past the refused one. So the gate shuts when the client says in its log that a batch
+// failed, which it does under the partition's lock, before it can send anything else for that partition. From then on
+// nothing is written to any broker; answers are still read.
+type gate struct {
+	shut    atomic.Bool
+	release chan struct{} // closed when the client is closed: who waits in Write gives up
+	once    sync.Once
+}
+
+func newGate() *gate { return &gate{release: make(chan struct{})} }
+
+func (g *gate) close()  { g.shut.Store(true) }
+func (g *gate) giveUp() { g.once.Do(func() { close(g.release) }) }
+
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// dialer returns dial with connections that the gate can stop.
+func (g *gate) dialer(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &gatedConn{Conn: conn, gate: g}, nil
+	}
+}
+
+type gatedConn struct {
+	net.Conn
+	gate *gate
+}
+
+func (c *gatedConn) Write(b []byte) (int, error) {
+	if c.gate.shut.Load() {
+		<-c.gate.release
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(b)
+}
+
+// batchFailed is what the client logs when a batch failed for good.
+const batchFailed = "batch in a produce request failed"
+
+// clientLog passes the log of the Kafka client on, a level lower than the client ranks it: what an operator has to
+// know, the relay says itself. It shuts the gate.
+type clientLog struct {
+	gate *gate
+	log  zerolog.Logger
+}
+
+func (l *clientLog) Level() kgo.LogLevel { return kgo.LogLevelInfo }
+
+func (l *clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	if msg == batchFailed {
+		l.gate.close()
+	}
+	event := l.log.Trace()
+	if level <= kgo.LogLevelWarn {
+		event = l.log.Debug()
+	}
+	event.Fields(keyvals).Msg("client: " + msg)
+}

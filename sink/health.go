@@ -1,0 +1,92 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// sinceOutage is how long the brokers must have failed before it is said.
+const sinceOutage = time.Second
+
+// Health knows whether the brokers answer, from what every request of the clients meets that carry it as a hook. It says
+// so once a change.
+type Health struct {
+	log zerolog.Logger
+
+	mu         sync.Mutex
+	answered   bool      // they have answered once
+	failing    time.Time // since when every request fails; zero = they answer
+	said       bool      // the outage was said
+	reason     string
+	reconnects uint64
+}
+
+// NewHealth returns a Health that has not heard of any broker.
+func NewHealth(log zerolog.Logger) *Health { return &Health{log: log} }
+
+// OnBrokerConnect implements kgo.HookBrokerConnect.
+func (h *Health) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if err != nil {
+		h.fails(net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port))), err)
+	}
+}
+
+// OnBrokerE2E implements kgo.HookBrokerE2E.
+func (h *Health) OnBrokerE2E(meta kgo.BrokerMetadata, _ int16, e2e kgo.BrokerE2E) {
+	if err := e2e.Err(); err != nil {
+		h.fails(net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port))), err)
+		return
+	}
+	h.answers()
+}
+
+func (h *Health) answers() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.said {
+		h.reconnects++
+		h.log.Info().Dur("outage_ms", time.Since(h.failing)).Msg("Kafka answers again")
+	}
+	h.answered, h.failing, h.said, h.reason = true, time.Time{}, false, ""
+}
+
+func (h *Health) fails(addr string, err error) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed) {
+		return // it was we who gave up
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	if h.failing.IsZero() {
+		h.failing = now
+	}
+	h.reason = "Kafka does not answer at " + addr + ": " + err.Error()
+	// One broker of several may be restarting: the others answer within that time.
+	if !h.said && (!h.answered || now.Sub(h.failing) >= sinceOutage) {
+		h.said = true
+		h.log.Warn().Str("address", addr).Err(err).Msg("Kafka does not answer: events wait, nothing is lost")
+	}
+}
+
+// Look returns whether the last word of the brokers was no error, else why, and how often they came back.
+func (h *Health) Look() (up bool, reason string, reconnects uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.answered && h.failing.IsZero(), h.reason, h.reconnects
+}
+
+// Ping asks the brokers for a sign of life, past the client's cache.
+func (s *Sink) Ping(ctx context.Context) error {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = []kmsg.MetadataRequestTopic{}
+	_, err := req.RequestWith(ctx, s.client)
+	return err
+}

@@ -1,0 +1,152 @@
+package sink
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/decoder"
+)
+
+const (
+	// arenaSize is the size of the chunks that hold the bytes of records.
+	arenaSize = 256 << 10
+	// flightSlab is how many flights are allocated at once.
+	flightSlab = 64
+	// flightOverhead is what a flight takes besides its bytes, about.
+	flightOverhead = 512
+	// inlineHeaders is how many record headers need no allocation of their own: the four of the contract and some.
+	inlineHeaders = 6
+	// maxInterned bounds the header names that are kept as strings.
+	maxInterned = 1024
+	// posLength is the length of TTTTTTTT-LLLLLLLLLLLLLLLL-IIIIIIII.
+	posLength = 8 + 1 + 16 + 1 + 8
+)
+
+// Mark is what a confirmed event is reported to.
+type Mark interface{ Done() }
+
+// Transaction is what an event's transaction adds to its record.
+type Transaction struct {
+	Timeline uint32 // on which the commit LSN lies
+	Commit   uint64 // LSN of the commit record
+	Time     int64  // when it committed, in microseconds since 2000-01-01, by the server's clock
+}
+
+// flight is one event on its way: the record, and whom to tell. It is the record's own Context, so that one promise
+// serves all records and no event needs a closure.
+type flight struct {
+	context.Context
+	record  kgo.Record
+	headers [inlineHeaders]kgo.RecordHeader
+	topic   *topic
+	mark    Mark
+	txn     Transaction
+	index   uint32
+	size    int64
+}
+
+// large reports whether the record may be too large for its topic.
+func (f *flight) large() bool { return f.size > f.topic.limit-2*batchOverhead }
+
+// builder makes flights out of events. One goroutine uses it.
+type builder struct {
+	source   []byte
+	arena    []byte
+	flights  []flight
+	interned map[string]string
+}
+
+// build copies what Kafka needs of the event. The record's bytes are never written again.
+func (b *builder) build(e *decoder.Event, txn Transaction, t *topic, mark Mark) (*flight, error) {
+	f := b.flight()
+	f.topic, f.mark, f.txn, f.index = t, mark, txn, e.Index
+	need := len(e.Key) + len(e.Payload) + len(e.ID) + len(e.Type) + posLength + len(e.Headers)
+	f.size = int64(need) + flightOverhead
+	space := b.take(need)
+
+	put := func(v []byte) []byte {
+		n := copy(space, v)
+		v, space = space[:n:n], space[n:]
+		return v
+	}
+	r := &f.record
+	r.Context, r.Topic, r.Key = f, t.name, put(e.Key)
+	if e.Payload != nil { // NULL is a tombstone; an empty payload is a value
+		r.Value = put(e.Payload)
+	}
+	h := append(f.headers[:0], kgo.RecordHeader{Key: "id", Value: put(e.ID)})
+	if e.HasType {
+		header := kgo.RecordHeader{Key: "type"}
+		if e.Type != nil {
+			header.Value = put(e.Type)
+		}
+		h = append(h, header)
+	}
+	pos := appendPos(space[:0:posLength], txn, e.Index)
+	space = space[posLength:]
+	h = append(h, kgo.RecordHeader{Key: "source", Value: b.source}, kgo.RecordHeader{Key: "pos", Value: pos})
+	if e.Headers != nil {
+		var err error
+		if h, _, err = appendHeaders(h, e.Headers, space, b.intern); err != nil {
+			return nil, err
+		}
+	}
+	r.Headers = h
+	return f, nil
+}
+
+func (b *builder) flight() *flight {
+	if len(b.flights) == 0 {
+		b.flights = make([]flight, flightSlab)
+	}
+	f := &b.flights[0]
+	b.flights = b.flights[1:]
+	f.Context = context.Background()
+	return f
+}
+
+// take returns n bytes that nobody else writes. Large values get memory of their own, so that one of them does not
+// keep a chunk alive.
+func (b *builder) take(n int) []byte {
+	if n > arenaSize/8 {
+		return make([]byte, n)
+	}
+	if n > len(b.arena) {
+		b.arena = make([]byte, arenaSize)
+	}
+	p := b.arena[:n:n]
+	b.arena = b.arena[n:]
+	return p
+}
+
+// intern returns a header's name as a string; names repeat.
+func (b *builder) intern(name []byte) string {
+	if s, ok := b.interned[string(name)]; ok {
+		return s
+	}
+	s := string(name)
+	if len(b.interned) < maxInterned {
+		b.interned[s] = s
+	}
+	return s
+}
+
+const hexDigits = "0123456789ABCDEF"
+
+// appendPos writes the position of an event: timeline, commit LSN and index, in hexadecimal of fixed width, so that
+// it sorts as text.
+func appendPos(b []byte, txn Transaction, index uint32) []byte {
+	b = appendHex(b, uint64(txn.Timeline), 8)
+	b = append(b, '-')
+	b = appendHex(b, txn.Commit, 16)
+	b = append(b, '-')
+	return appendHex(b, uint64(index), 8)
+}
+
+func appendHex(b []byte, v uint64, digits int) []byte {
+	for shift := 4 * (digits - 1); shift >= 0; shift -= 4 {
+		b = append(b, hexDigits[v>>shift&0xF])
+	}
+	return b
+}

@@ -1,0 +1,264 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/decoder"
+)
+
+// Config says where and how to produce.
+type Config struct {
+	Client       []kgo.Opt                                                         // seeds, SASL; neither a dialer nor anything about producing
+	Dial         func(ctx context.Context, network, addr string) (net.Conn, error) // nil = plain TCP
+	Topic        *Template
+	Source       string // header source: <system identifier>/<slot>
+	StateTopic   string // where no event may go
+	CreateTopics bool
+	MaxInFlight  int64 // bytes; one event may exceed it alone
+	Linger       time.Duration
+	Health       *Health
+	Observe      func(latency time.Duration) // called per confirmed event with the time since its commit; nil = nobody asks
+	Log          zerolog.Logger
+}
+
+// Sink produces events. Produce and Full belong to one goroutine; all else may be called by any.
+type Sink struct {
+	cfg     Config
+	log     zerolog.Logger
+	client  *kgo.Client
+	gate    *gate
+	health  *Health
+	builder builder
+	topics  topics
+	byBytes map[string]*topic // topics again, for the goroutine that produces
+	name    []byte
+	promise func(*kgo.Record, error) // s.done, made once
+
+	events atomic.Int64
+	bytes  atomic.Int64
+	held   atomic.Bool // a record waits for its topic, or might be too large: produce nothing behind it
+	full   atomic.Bool // somebody waits for room
+	room   chan struct{}
+
+	failed  chan struct{} // closed with the first permanent error
+	missing atomic.Pointer[string]
+	ctx     context.Context // of the resolver
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+
+	mu     sync.Mutex
+	err    *EventError
+	causes map[string]uint64 // permanent errors by reason
+	said   string            // the missing topic that the log has named
+}
+
+// New returns a Sink. It connects with the first event.
+func New(cfg Config) (*Sink, error) {
+	dial := cfg.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
+	}
+	s := &Sink{
+		cfg: cfg, log: cfg.Log, health: cfg.Health, gate: newGate(),
+		builder: builder{source: []byte(cfg.Source), interned: map[string]string{}},
+		topics:  topics{names: map[string]*topic{}},
+		byBytes: map[string]*topic{},
+		room:    make(chan struct{}, 1),
+		failed:  make(chan struct{}),
+		causes:  map[string]uint64{},
+	}
+	s.promise = s.done
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	client, err := kgo.NewClient(append(append([]kgo.Opt(nil), cfg.Client...),
+		kgo.Dialer(s.gate.dialer(dial)),
+		kgo.WithLogger(&clientLog{s.gate, cfg.Log}),
+		kgo.WithHooks(cfg.Health),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		// Named, so that another default of the library cannot move keys to other partitions: murmur2 as Java clients.
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.ProducerLinger(cfg.Linger),
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.ProducerBatchMaxBytesFn(s.topics.batchLimit),
+		kgo.BrokerMaxWriteBytes(maxLimit),
+		// The in-flight bound is ours: Produce must not block the goroutine that keeps the replication connection alive.
+		kgo.MaxBufferedRecords(math.MaxInt32),
+		// A topic that vanished is an outage to wait for.
+		kgo.UnknownTopicRetries(-1),
+		kgo.StopProducerOnDataLossDetected(),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("create Kafka producer: %w", err)
+	}
+	s.client = client
+	return s, nil
+}
+
+// Produce sends an event on its way. mark is told once, when the brokers have confirmed it. An error is an
+// [*EventError] and permanent: nothing more will be sent.
+func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark) error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	t, err := s.topic(e)
+	if err != nil {
+		return s.refuse(e, txn, "illegal_topic", err)
+	}
+	f, err := s.builder.build(e, txn, t, mark)
+	if err != nil {
+		return s.refuse(e, txn, "bad_headers", err)
+	}
+	s.events.Add(1)
+	s.bytes.Add(f.size)
+	if !t.resolved.Load() {
+		s.held.Store(true)
+		s.wg.Go(func() { s.resolveAndProduce(f) })
+		return nil
+	}
+	if f.large() {
+		s.held.Store(true) // the client may refuse it: see its fate before anything follows
+	}
+	s.client.Produce(s.ctx, &f.record, s.promise)
+	return nil
+}
+
+// topic returns the topic of an event.
+func (s *Sink) topic(e *decoder.Event) (*topic, error) {
+	var err error
+	if s.name, err = s.cfg.Topic.append(s.name[:0], e); err != nil {
+		return nil, err
+	}
+	if t, ok := s.byBytes[string(s.name)]; ok {
+		return t, nil
+	}
+	if string(s.name) == s.cfg.StateTopic {
+		return nil, fmt.Errorf("topic %q is walpost's own state topic", s.name)
+	}
+	t := s.topics.find(s.name)
+	s.byBytes[t.name] = t
+	return t, nil
+}
+
+// resolveAndProduce produces the first record of a topic once the topic is known. Nothing else is produced meanwhile.
+func (s *Sink) resolveAndProduce(f *flight) {
+	if err := s.resolve(s.ctx, f.topic); err != nil {
+		if s.ctx.Err() == nil {
+			s.fail(f, err)
+		}
+		return
+	}
+	large := f.large()
+	s.client.Produce(s.ctx, &f.record, s.promise)
+	// Only now may others follow it.
+	f.topic.resolved.Store(true)
+	if !large {
+		s.held.Store(false)
+		s.signal()
+	}
+}
+
+// done is the promise of every record.
+func (s *Sink) done(r *kgo.Record, err error) {
+	f := r.Context.(*flight)
+	if err != nil {
+		if !closing(err) && s.ctx.Err() == nil {
+			s.fail(f, err)
+		}
+		return
+	}
+	f.topic.published.Add(1)
+	if s.cfg.Observe != nil {
+		s.cfg.Observe(time.Duration(time.Now().UnixMicro()-epochMicros-f.txn.Time) * time.Microsecond)
+	}
+	if f.large() {
+		s.held.Store(false)
+	}
+	s.events.Add(-1)
+	s.bytes.Add(-f.size)
+	f.mark.Done()
+	s.signal()
+}
+
+// afterFailure is how long records that were sent before a permanent error may take to be confirmed.
+const afterFailure = time.Second
+
+// epochMicros is 2000-01-01, the zero of Postgres' clock, in Unix time.
+const epochMicros = 946684800 * 1000000
+
+// Full reports whether the caller has to wait for Room before the next Produce.
+func (s *Sink) Full() bool {
+	if !s.over(s.cfg.MaxInFlight) {
+		return false
+	}
+	// Look again after saying that somebody waits: the promise that made room may have run in between.
+	s.full.Store(true)
+	return s.over(s.cfg.MaxInFlight)
+}
+
+func (s *Sink) over(limit int64) bool {
+	return (s.held.Load() || s.bytes.Load() >= limit) && s.Err() == nil
+}
+
+// Room receives when a sink that was full is not any more: a quarter of the bound is free, or it failed.
+func (s *Sink) Room() <-chan struct{} { return s.room }
+
+func (s *Sink) signal() {
+	if s.full.Load() && !s.over(s.cfg.MaxInFlight*3/4) && s.full.Swap(false) {
+		select {
+		case s.room <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Flush sends what lingers and returns when nothing is in flight any more, the sink has failed, or ctx ends. After a
+// failure it gives what was already sent a moment to be confirmed.
+func (s *Sink) Flush(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.flush(ctx) }()
+	select {
+	case err := <-done:
+		return errors.Join(err, s.Err())
+	case <-s.failed:
+	}
+	select {
+	case <-done:
+	case <-time.After(afterFailure):
+		cancel()
+		<-done
+	}
+	return s.Err()
+}
+
+func (s *Sink) flush(ctx context.Context) error {
+	resolved := make(chan struct{})
+	go func() { s.wg.Wait(); close(resolved) }()
+	select {
+	case <-resolved: // the client has every record now
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := s.client.Flush(ctx); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	return nil
+}
+
+// Close gives up what is in flight and drops the connections.
+func (s *Sink) Close() {
+	s.cancel()
+	s.gate.giveUp()
+	s.wg.Wait()
+	s.client.Close()
+}

@@ -1,0 +1,192 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const (
+	// defaultLimit is max.message.bytes of a broker that was not asked.
+	defaultLimit = 1048588
+	// batchOverhead is how much smaller than the limit batches are kept: their own header, and room for versions to come.
+	batchOverhead = 512
+	// maxLimit is the largest batch that the client makes.
+	maxLimit = 1 << 30
+	// lookAgain is the time between two looks at a topic that is missing.
+	lookAgain = time.Second
+)
+
+// topic is a topic that events name. It is resolved once, before its first record is produced.
+type topic struct {
+	name      string
+	limit     int64 // largest batch, in bytes; set before resolved
+	resolved  atomic.Bool
+	published atomic.Uint64
+}
+
+// topics are the topics seen so far. The map by bytes belongs to the goroutine that produces; names is shared.
+type topics struct {
+	mu    sync.Mutex
+	names map[string]*topic
+}
+
+func (t *topics) find(name []byte) *topic {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if found, ok := t.names[string(name)]; ok {
+		return found
+	}
+	added := &topic{name: string(name), limit: defaultLimit}
+	t.names[added.name] = added
+	return added
+}
+
+// batchLimit is the client's question for the largest batch of a topic.
+func (t *topics) batchLimit(name string) int32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	limit := int64(defaultLimit)
+	if found, ok := t.names[name]; ok {
+		limit = found.limit
+	}
+	return int32(min(max(limit-batchOverhead, 512), maxLimit))
+}
+
+func (t *topics) published() map[string]uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := make(map[string]uint64, len(t.names))
+	for name, topic := range t.names {
+		m[name] = topic.published.Load()
+	}
+	return m
+}
+
+// resolve finds out, before the first record of a topic, whether it is there and how large its batches may be. It
+// creates a missing topic if it may, and else waits for it. It returns an error only if no waiting helps, or ctx ends.
+func (s *Sink) resolve(ctx context.Context, t *topic) error {
+	defer s.missing.Store(nil)
+	for {
+		err := s.lookup(ctx, t.name)
+		switch {
+		case err == nil:
+			s.mu.Lock()
+			known := s.said == t.name
+			s.said = ""
+			s.mu.Unlock()
+			if known {
+				s.log.Info().Str("topic", t.name).Msg("topic is there now")
+			}
+			limit := s.limit(ctx, t.name)
+			s.topics.mu.Lock()
+			t.limit = limit
+			s.topics.mu.Unlock()
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, kerr.UnknownTopicOrPartition) && s.cfg.CreateTopics:
+			err = s.create(ctx, t.name)
+			if err == nil {
+				continue
+			}
+		}
+		if errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.InvalidTopicException) || errors.Is(err, kerr.PolicyViolation) {
+			return err
+		}
+		s.reportMissing(t.name, err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lookAgain):
+		}
+	}
+}
+
+// reportMissing says once a topic why its events wait.
+func (s *Sink) reportMissing(name string, err error) {
+	reason := fmt.Sprintf("waiting for topic %q: %v", name, err)
+	s.missing.Store(&reason)
+	s.mu.Lock()
+	first := s.said != name
+	s.said = name
+	s.mu.Unlock()
+	if first && errors.Is(err, kerr.UnknownTopicOrPartition) {
+		s.log.Warn().Str("topic", name).Msg("topic does not exist: its events wait, nothing is lost; create it, or set WALPOST_CREATE_TOPICS=true")
+	} else if first {
+		s.log.Warn().Str("topic", name).Err(err).Msg("topic cannot be used yet: its events wait, nothing is lost")
+	}
+}
+
+// lookup asks the brokers for a topic. It uses no cache and creates nothing.
+func (s *Sink) lookup(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req := kmsg.NewPtrMetadataRequest()
+	asked := kmsg.NewMetadataRequestTopic()
+	asked.Topic = kmsg.StringPtr(name)
+	req.Topics = append(req.Topics, asked)
+	resp, err := req.RequestWith(ctx, s.client)
+	if err != nil {
+		return err
+	}
+	if len(resp.Topics) != 1 {
+		return errors.New("the brokers answered without the topic")
+	}
+	return kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+}
+
+// create makes a topic with the brokers' own defaults for partitions and replicas.
+func (s *Sink) create(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	resp, err := kadm.NewClient(s.client).CreateTopic(ctx, -1, -1, nil, name)
+	if err == nil {
+		err = resp.Err
+	}
+	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+		return fmt.Errorf("create topic: %w", err)
+	}
+	if err == nil {
+		s.log.Info().Str("topic", name).Msg("topic created with the brokers' defaults")
+	}
+	// For a moment the brokers deny a topic that they have just made.
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(20 * time.Millisecond):
+		return nil
+	}
+}
+
+// limit reads max.message.bytes of a topic. Who may not read it gets the default.
+func (s *Sink) limit(ctx context.Context, name string) int64 {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	configs, err := kadm.NewClient(s.client).DescribeTopicConfigs(ctx, name)
+	if err == nil && len(configs) == 1 {
+		err = configs[0].Err
+	}
+	if err != nil || len(configs) != 1 {
+		s.log.Info().Str("topic", name).AnErr("cause", err).
+			Msg("max.message.bytes cannot be read (right DescribeConfigs), Kafka's default of 1 MiB is assumed")
+		return defaultLimit
+	}
+	for _, c := range configs[0].Configs {
+		if c.Key != "max.message.bytes" {
+			continue
+		}
+		if v, err := strconv.ParseInt(c.MaybeValue(), 10, 64); err == nil {
+			return v
+		}
+	}
+	return defaultLimit
+}
