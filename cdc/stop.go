@@ -21,7 +21,7 @@ func (s *Stream) Stop(ctx context.Context) error {
 		deadline = time.Now().Add(silence)
 	}
 	now := time.Now()
-	lsn := min(LSN(s.confirm.Load()), s.received)
+	lsn := min(LSN(s.confirm.Load()), s.Received())
 	if err := s.sendStatus(now, lsn); err != nil {
 		return err
 	}

@@ -56,8 +56,9 @@ type Stream struct {
 	confirm atomic.Uint64 // the position to confirm
 	wake    chan struct{} // wakes Wait
 
+	received atomic.Uint64 // the furthest end that the server has sent; written by the goroutine that reads
+
 	sent     LSN       // the position that the last status named
-	received LSN       // the furthest end that the server has sent
 	due      time.Time // when the next status is
 	heard    time.Time // when the server last said anything, as of the last look at the clock
 	asked    bool      // the server wants a status at once
@@ -72,13 +73,14 @@ func newStream(c *Conn, from LSN) *Stream {
 		c: c, conn: c.pg.Conn(), frontend: c.pg.Frontend(),
 		interval: maxStatusInterval,
 		wake:     make(chan struct{}, 1),
-		received: from, sent: from,
-		heard: time.Now(),
+		sent:     from,
+		heard:    time.Now(),
 	}
 	if c.timeout > 0 {
 		s.interval = min(s.interval, c.timeout/3)
 	}
 	s.confirm.Store(uint64(from))
+	s.received.Store(uint64(from))
 	return s
 }
 
@@ -176,14 +178,14 @@ func (s *Stream) next(ctx context.Context) (Message, error) {
 func (s *Stream) parse(b []byte) (Message, error) {
 	switch {
 	case len(b) >= 25 && b[0] == 'w':
-		s.received = max(s.received, LSN(binary.BigEndian.Uint64(b[1:])))
+		s.reached(binary.BigEndian.Uint64(b[1:]))
 		return Message{Kind: Data, ServerTime: int64(binary.BigEndian.Uint64(b[17:])), Data: b[25:]}, nil
 	case len(b) == 18 && b[0] == 'k':
 		m := Message{
 			Kind: Keepalive, WALEnd: LSN(binary.BigEndian.Uint64(b[1:])),
 			ServerTime: int64(binary.BigEndian.Uint64(b[9:])), ReplyRequested: b[17] == 1,
 		}
-		s.received = max(s.received, m.WALEnd)
+		s.reached(uint64(m.WALEnd))
 		s.asked = s.asked || m.ReplyRequested
 		return m, nil
 	default:
@@ -193,6 +195,15 @@ func (s *Stream) parse(b []byte) (Message, error) {
 		}
 	}
 }
+
+func (s *Stream) reached(lsn uint64) {
+	if lsn > s.received.Load() {
+		s.received.Store(lsn)
+	}
+}
+
+// Received returns the furthest end that the server has sent.
+func (s *Stream) Received() LSN { return LSN(s.received.Load()) }
 
 // Wait reads nothing until room receives, so that TCP holds the walsender back. It sends status when it is due.
 func (s *Stream) Wait(ctx context.Context, room <-chan struct{}) error {
@@ -240,9 +251,9 @@ func (s *Stream) service(ctx context.Context) error {
 	if lsn == s.sent && !s.asked && now.Before(s.due) {
 		return s.conn.SetReadDeadline(s.due)
 	}
-	if lsn > s.received {
+	if lsn > s.Received() {
 		return &StopError{
-			What: fmt.Sprintf("bug: about to confirm %s, past %s, the furthest that was received", lsn, s.received),
+			What: fmt.Sprintf("bug: about to confirm %s, past %s, the furthest that was received", lsn, s.Received()),
 			Hint: "please report this; nothing was confirmed, and a restart goes on from the stored position",
 		}
 	}

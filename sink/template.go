@@ -17,6 +17,8 @@ type Template struct {
 	text  string
 	parts []part
 	extra []string
+
+	columns map[string]string
 }
 
 // part is literal text, or the value of one column of the event.
@@ -25,9 +27,10 @@ type part struct {
 	value   func(*decoder.Event) []byte
 }
 
-// ParseTemplate compiles a template.
-func ParseTemplate(text string) (*Template, error) {
-	t := &Template{text: text}
+// ParseTemplate compiles a template. Columns are named as the contract names them, or else as the table does; columns
+// maps the former to the latter.
+func ParseTemplate(text string, columns map[string]string) (*Template, error) {
+	t := &Template{text: text, columns: columns}
 	if text == "" {
 		return nil, errors.New("topic template is empty")
 	}
@@ -58,7 +61,13 @@ func ParseTemplate(text string) (*Template, error) {
 // column returns how the value of a column is read from an event. Columns that the event does not carry under a name of
 // the contract become extra ones.
 func (t *Template) column(name string) func(*decoder.Event) []byte {
-	switch name {
+	logical := name
+	for of, own := range t.columns {
+		if own == name {
+			logical = of
+		}
+	}
+	switch logical {
 	case "aggregatetype":
 		return func(e *decoder.Event) []byte { return e.AggregateType }
 	case "aggregateid":
@@ -67,6 +76,9 @@ func (t *Template) column(name string) func(*decoder.Event) []byte {
 		return func(e *decoder.Event) []byte { return e.Type }
 	case "id":
 		return func(e *decoder.Event) []byte { return e.ID }
+	}
+	if own, ok := t.columns[name]; ok {
+		name = own
 	}
 	i := len(t.extra)
 	t.extra = append(t.extra, name)

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/internal/config"
+	"github.com/walpost/walpost/migrations"
+)
+
+type initCommand struct {
+	config.Config
+	Print     bool `help:"Print the SQL and change nothing, for databases where an owner applies it."`
+	Failover  bool `help:"Make the slot one that standbys keep a copy of (Postgres 17 and later)."`
+	AcceptGap bool `help:"Record the slot's present position as ours, after the events that it skips were dealt with."`
+}
+
+// OptionalSettings implements config.Lenient: only --accept-gap talks to Kafka, and checks for itself.
+func (*initCommand) OptionalSettings() []string { return []string{"kafka-brokers", "postgres-url"} }
+
+func (c *initCommand) execute(ctx context.Context, stdout, stderr io.Writer) error {
+	options, err := newMigrationOptions(c.Config, c.Failover)
+	if err != nil {
+		return err
+	}
+	if c.Print {
+		script, err := migrations.SQL(options)
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(stdout, script)
+		return err
+	}
+	if faults := c.missing(); len(faults) > 0 {
+		for _, fault := range faults {
+			fmt.Fprintln(stderr, "walpost:", fault)
+		}
+		return &toldError{exitUsage, errors.New("settings are missing")}
+	}
+	if err := setUp(ctx, c.Config, options, stdout); err != nil {
+		return err
+	}
+	if c.AcceptGap {
+		return acceptGap(ctx, c.Config, stdout, stderr)
+	}
+	return nil
+}
+
+func (c *initCommand) missing() []string {
+	var faults []string
+	if c.PostgresURL == "" {
+		faults = append(faults, "--postgres-url (WALPOST_POSTGRES_URL, postgres_url): is required, except with --print")
+	}
+	if c.AcceptGap && len(c.KafkaBrokers) == 0 {
+		faults = append(faults, "--kafka-brokers (WALPOST_KAFKA_BROKERS, kafka_brokers): is required with --accept-gap")
+	}
+	return faults
+}
+
+func newMigrationOptions(cfg config.Config, failover bool) (migrations.Options, error) {
+	tables, err := cfg.Tables()
+	if err != nil {
+		return migrations.Options{}, err
+	}
+	options := migrations.Options{Columns: cfg.Columns, Publication: cfg.Publication, Slot: cfg.Slot, Failover: failover}
+	for _, t := range tables {
+		options.Tables = append(options.Tables, migrations.Table{Schema: t.Schema, Name: t.Name})
+	}
+	return options, nil
+}
+
+// setUp makes what is missing, the slot last: a slot that is older than its publication reads nothing of it.
+func setUp(ctx context.Context, cfg config.Config, options migrations.Options, stdout io.Writer) error {
+	settings, err := cfg.PostgresConnConfig()
+	if err != nil {
+		return err
+	}
+	conn, err := pgx.ConnectConfig(ctx, settings)
+	if err != nil {
+		return fmt.Errorf("connect to Postgres: %w", err)
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		// Everything is committed or has failed.
+		_ = conn.Close(closing)
+	}()
+	report, err := migrations.Apply(ctx, conn, options)
+	var problem *migrations.ProblemError
+	if errors.As(err, &problem) {
+		return &toldError{exitFailed, printReport(stdout, report, err)}
+	}
+	if err != nil {
+		return err
+	}
+	if err := printReport(stdout, report, nil); err != nil {
+		return err
+	}
+	made, err := cdc.CreateSlot(ctx, conn, options.Slot, options.Failover, func(holder string) {
+		fmt.Fprintf(stdout, "slot %s: waiting for transactions that are open now; the oldest: %s\n", options.Slot, holder)
+	})
+	if err != nil {
+		return err
+	}
+	text := "found"
+	if made {
+		text = "created"
+	}
+	_, err = fmt.Fprintf(stdout, "slot %s: %s\n", options.Slot, text)
+	return err
+}
+
+func printReport(w io.Writer, report migrations.Report, err error) error {
+	for _, line := range report.Lines() {
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// acceptGap records the slot's position as the stored one.
+func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error {
+	log := newLogger(cfg, stderr)
+	stream, err := newStreamConfig(cfg, log)
+	if err != nil {
+		return err
+	}
+	view, err := cdc.Inspect(ctx, stream)
+	if err != nil {
+		return err
+	}
+	if err := view.Check(stream); err != nil {
+		return err
+	}
+	if view.Slot.Active {
+		return fmt.Errorf("accept the gap of slot %q: a relay (pid %d of Postgres) is reading it: stop that first", cfg.Slot, view.Slot.ActivePID)
+	}
+	conn, err := cdc.Connect(ctx, stream)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	store, err := openStore(cfg, conn.System, log)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	before, stored, err := store.Load(ctx)
+	if err != nil {
+		return err
+	}
+	confirmed := view.Slot.Confirmed()
+	state := checkpoint.State{Position: checkpoint.Position{End: confirmed}, Timeline: conn.History.At(confirmed), At: time.Now()}
+	if err := store.Reset(ctx, state); err != nil {
+		return err
+	}
+	was := "none"
+	if stored {
+		was = before.String()
+	}
+	_, err = fmt.Fprintf(stdout, "position in topic %s: %s, before: %s\n", cfg.StateTopic, confirmed, was)
+	return err
+}
+
+// openStore returns the store of the source that a server and a slot are.
+func openStore(cfg config.Config, system string, log zerolog.Logger) (*checkpoint.Store, error) {
+	options, err := cfg.KafkaOptions()
+	if err != nil {
+		return nil, err
+	}
+	dial, err := cfg.KafkaDialer()
+	if err != nil {
+		return nil, err
+	}
+	return checkpoint.NewStore(append(options, kgo.Dialer(dial)), cfg.StateTopic, system+"/"+cfg.Slot, log)
+}

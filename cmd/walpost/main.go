@@ -1,0 +1,114 @@
+// Command walpost relays the events of a transactional outbox in Postgres to Kafka.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/walpost/walpost/internal/config"
+	"github.com/walpost/walpost/internal/relay"
+)
+
+// The exit codes are a contract.
+const (
+	exitOK     = 0 // a clean stop
+	exitFailed = 1 // an unexpected failure
+	exitUsage  = 2 // bad usage or configuration
+	exitHalt   = 3 // stopped to protect data: an operator must act
+)
+
+type commands struct {
+	Run     runCommand     `cmd:"" help:"Relay events from the outbox to Kafka, until told to stop."`
+	Init    initCommand    `cmd:"" help:"Create the outbox table, the publication and the slot, as far as they are missing."`
+	Status  statusCommand  `cmd:"" help:"Show how the relay and its slot are doing."`
+	Demo    demoCommand    `cmd:"" help:"Show events flow from a Postgres to a Kafka broker, both embedded and temporary."`
+	Version versionCommand `cmd:"" help:"Show the version."`
+}
+
+// command is what every command can do.
+type command interface {
+	execute(ctx context.Context, stdout, stderr io.Writer) error
+}
+
+func main() {
+	ctx, stop := signalContext()
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// signalContext ends with the first SIGTERM or interrupt. A second one ends the process at once.
+func signalContext() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	go func() {
+		<-signals
+		cancel()
+		<-signals
+		fmt.Fprintln(os.Stderr, "walpost: stopped at once by a second signal; what was in flight will be sent again")
+		os.Exit(exitFailed)
+	}()
+	return ctx, func() { signal.Stop(signals); cancel() }
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var cli commands
+	parsed, err := config.Parse(&cli, args, stdout, stderr,
+		kong.Description("The message relay of the transactional outbox pattern: Postgres to Kafka, nothing lost, in order."))
+	var usage *config.UsageError
+	switch {
+	case errors.Is(err, config.ErrHelp):
+		return exitOK
+	case errors.As(err, &usage):
+		for _, fault := range usage.Faults {
+			fmt.Fprintln(stderr, "walpost:", fault)
+		}
+		fmt.Fprintln(stderr, "walpost: see `walpost --help`; nothing was started")
+		return exitUsage
+	case err != nil:
+		fmt.Fprintln(stderr, "walpost:", err)
+		return exitFailed
+	}
+	chosen, ok := parsed.Selected().Target.Addr().Interface().(command)
+	if !ok {
+		fmt.Fprintln(stderr, "walpost: a command is missing its code:", parsed.Command())
+		return exitFailed
+	}
+	return exitCode(chosen.execute(ctx, stdout, stderr), stderr)
+}
+
+// exitCode tells an operator why a command ended, and the machine in a number.
+func exitCode(err error, stderr io.Writer) int {
+	var halt *relay.Halt
+	var told *toldError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &told):
+		return told.code
+	case errors.As(err, &halt) && !errors.Is(err, relay.ErrDrain):
+		fmt.Fprintln(stderr, "walpost:", err)
+		fmt.Fprintln(stderr, "walpost: what to do:", halt.Hint)
+		return exitHalt
+	default:
+		fmt.Fprintln(stderr, "walpost:", err)
+		return exitFailed
+	}
+}
+
+// toldError is an error that was told already, where it belongs.
+type toldError struct {
+	code int
+	err  error
+}
+
+func (e *toldError) Error() string { return e.err.Error() }
+func (e *toldError) Unwrap() error { return e.err }

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/internal/config"
+	"github.com/walpost/walpost/internal/ops"
+	"github.com/walpost/walpost/internal/relay"
+	"github.com/walpost/walpost/sink"
+)
+
+type runCommand struct{ config.Config }
+
+func (c *runCommand) execute(ctx context.Context, _, stderr io.Writer) error {
+	log := newLogger(c.Config, stderr)
+	err := runRelay(ctx, c.Config, log)
+	var halt *relay.Halt
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, relay.ErrDrain):
+		log.Error().Err(err).Msg("stopped, not everything in flight was confirmed: nothing is lost")
+		return &toldError{exitFailed, err}
+	case errors.As(err, &halt):
+		log.Error().Err(err).Str("what_to_do", halt.Hint).
+			Msg("stopped to protect data: nothing was confirmed to Postgres past what is named here, so nothing is lost")
+		return &toldError{exitHalt, err}
+	default:
+		log.Error().Err(err).Msg("stopped by an unexpected failure: nothing is lost")
+		return &toldError{exitFailed, err}
+	}
+}
+
+// runRelay runs a relay with its HTTP server until ctx ends or it halts.
+func runRelay(ctx context.Context, cfg config.Config, log zerolog.Logger) error {
+	latency := ops.NewLatency()
+	relayConfig, err := newRelayConfig(cfg, log)
+	if err != nil {
+		return err
+	}
+	relayConfig.Observe = func(d time.Duration) { latency.Observe(max(d, 0).Seconds()) }
+	r := relay.New(relayConfig)
+	log.Info().Str("version", version()).Str("slot", cfg.Slot).Str("publication", cfg.Publication).
+		Strs("tables", cfg.Table).Strs("brokers", cfg.KafkaBrokers).Str("delivery", cfg.Delivery).Msg("walpost starts")
+	if cfg.HTTPAddr != "" {
+		server := ops.New(cfg.HTTPAddr, snapshots{r}, latency, log.With().Str("component", "ops").Logger())
+		if err := server.Start(ctx); err != nil {
+			return fmt.Errorf("serve metrics and health on %s (WALPOST_HTTP_ADDR): %w", cfg.HTTPAddr, err)
+		}
+		defer func() {
+			closing, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			if err := server.Close(closing); err != nil {
+				log.Debug().Err(err).Msg("the HTTP server did not close in time")
+			}
+		}()
+	}
+	return r.Run(ctx)
+}
+
+// newRelayConfig turns settings into what a relay needs.
+func newRelayConfig(cfg config.Config, log zerolog.Logger) (relay.Config, error) {
+	stream, err := newStreamConfig(cfg, log)
+	if err != nil {
+		return relay.Config{}, err
+	}
+	template, err := sink.ParseTemplate(cfg.Topic, cfg.Columns)
+	if err != nil {
+		return relay.Config{}, err
+	}
+	kafka, err := cfg.KafkaOptions()
+	if err != nil {
+		return relay.Config{}, err
+	}
+	dial, err := cfg.KafkaDialer()
+	if err != nil {
+		return relay.Config{}, err
+	}
+	return relay.Config{
+		CDC: stream, Columns: cfg.Columns, Kafka: kafka, Dial: dial,
+		Topic: template, StateTopic: cfg.StateTopic, CreateTopics: cfg.CreateTopics,
+		MaxInFlight: int64(cfg.MaxInFlightBytes), Linger: cfg.KafkaLinger, DrainTimeout: cfg.DrainTimeout,
+		Log: log,
+	}, nil
+}
+
+func newStreamConfig(cfg config.Config, log zerolog.Logger) (cdc.Config, error) {
+	postgres, err := cfg.PostgresConfig()
+	if err != nil {
+		return cdc.Config{}, err
+	}
+	tables, err := cfg.Tables()
+	if err != nil {
+		return cdc.Config{}, err
+	}
+	stream := cdc.Config{
+		Postgres: postgres, Slot: cfg.Slot, Publication: cfg.Publication,
+		Log: log.With().Str("component", "cdc").Logger(),
+	}
+	for _, t := range tables {
+		stream.Tables = append(stream.Tables, cdc.Table{Schema: t.Schema, Name: t.Name})
+	}
+	return stream, nil
+}
