@@ -250,3 +250,6 @@ func dumpOnFailure(t testing.TB, name string, tail func() string) {
 		}
 	})
 }
+
+// tableIdentifier is the schema and the name of the outbox table.
+func (e *Env) tableIdentifier() pgx.Identifier { return strings.Split(e.Table, ".") }

@@ -50,7 +50,7 @@ func runRelay(ctx context.Context, cfg config.Config, log zerolog.Logger) error 
 	log.Info().Str("version", version()).Str("slot", cfg.Slot).Str("publication", cfg.Publication).
 		Strs("tables", cfg.Table).Strs("brokers", cfg.KafkaBrokers).Str("delivery", cfg.Delivery).Msg("walpost starts")
 	if cfg.HTTPAddr != "" {
-		server := ops.New(cfg.HTTPAddr, snapshots{r}, latency, log.With().Str("component", "ops").Logger())
+		server := ops.New(cfg.HTTPAddr, snapshots{r}, latency, log)
 		if err := server.Start(ctx); err != nil {
 			return fmt.Errorf("serve metrics and health on %s (WALPOST_HTTP_ADDR): %w", cfg.HTTPAddr, err)
 		}

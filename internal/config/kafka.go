@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -17,16 +18,10 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
-// KafkaOptions is how to reach the brokers: seeds, TLS, SASL and the client's name. It says nothing of producing.
+// KafkaOptions is whom to reach as whom: seeds, SASL and the client's name. It goes with KafkaDialer, and says nothing of
+// producing.
 func (c *Config) KafkaOptions() ([]kgo.Opt, error) {
 	options := []kgo.Opt{kgo.SeedBrokers(c.KafkaBrokers...), kgo.ClientID("walpost")}
-	if c.KafkaTLS {
-		tlsConfig, err := c.kafkaTLSConfig()
-		if err != nil {
-			return nil, err
-		}
-		options = append(options, kgo.DialTLSConfig(tlsConfig))
-	}
 	if c.KafkaSASLMechanism != "" {
 		mechanism, err := c.kafkaSASL()
 		if err != nil {
@@ -35,6 +30,22 @@ func (c *Config) KafkaOptions() ([]kgo.Opt, error) {
 		options = append(options, kgo.SASL(mechanism))
 	}
 	return options, nil
+}
+
+// kafkaDialTimeout bounds one attempt to connect to a broker.
+const kafkaDialTimeout = 10 * time.Second
+
+// KafkaDialer is how to connect to a broker: plain, or with TLS.
+func (c *Config) KafkaDialer() (func(ctx context.Context, network, addr string) (net.Conn, error), error) {
+	dialer := &net.Dialer{Timeout: kafkaDialTimeout}
+	if !c.KafkaTLS {
+		return dialer.DialContext, nil
+	}
+	tlsConfig, err := c.kafkaTLSConfig()
+	if err != nil {
+		return nil, err
+	}
+	return (&tls.Dialer{NetDialer: dialer, Config: tlsConfig}).DialContext, nil
 }
 
 func (c *Config) kafkaTLSConfig() (*tls.Config, error) {

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/walpost/walpost/cdc"
-	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/sink"
 )
 
@@ -30,21 +29,19 @@ type Status struct {
 	Sink       sink.Stats
 	Reconnects uint64 // streams after the first
 
-	Stored, Confirmed cdc.LSN
-	Database          *cdc.View // the last look at the database; nil before the first
-	Oldest            time.Time // commit time of the oldest transaction not wholly published; zero = none
+	Received, Stored, Confirmed cdc.LSN
+	Database                    *cdc.View // the last look at the database; nil before the first
+	Oldest                      time.Time // commit time of the oldest transaction not wholly published; zero = none
 }
 
 // view is what the relay keeps for Status, under its mutex.
 type view struct {
-	state      State
-	reason     string
-	source     string
-	out        *sink.Sink
-	session    *session
-	watermark  *checkpoint.Watermark
-	streams    uint64
-	lastStored cdc.LSN
+	state   State
+	reason  string
+	source  string
+	out     *sink.Sink
+	session *session
+	streams uint64
 }
 
 // setState notes what the relay does; it reports whether that is a change.
@@ -90,6 +87,7 @@ func (r *Relay) Status() Status {
 	if s := v.session; s != nil {
 		database := s.trusted.view()
 		st.Database, st.Stored, st.Confirmed = &database, s.trusted.stored(), s.stream.Confirmed()
+		st.Received = s.stream.Received()
 		st.Oldest, _ = s.watermark.Oldest()
 	}
 	return st
