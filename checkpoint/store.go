@@ -88,9 +88,34 @@ func (s *Store) Load(ctx context.Context) (state State, stored bool, err error) 
 	if err := s.ensureTopic(ctx); err != nil {
 		return State{}, false, err
 	}
+	states, err := s.read(ctx, func(source string) bool { return source == s.source })
+	state, stored = states[s.source]
+	return state, stored, err
+}
+
+// Peek returns the states of the wanted sources as Load would. It creates nothing: without a topic there are none.
+func (s *Store) Peek(ctx context.Context, wanted func(source string) bool) (map[string]State, error) {
+	topics, err := kadm.NewClient(s.client).ListTopics(ctx, s.topic)
+	if err != nil {
+		return nil, fmt.Errorf("look for state topic %q: %w", s.topic, err)
+	}
+	detail := topics[s.topic]
+	switch {
+	case errors.Is(detail.Err, kerr.UnknownTopicOrPartition):
+		return nil, nil
+	case detail.Err != nil:
+		return nil, fmt.Errorf("look for state topic %q: %w", s.topic, detail.Err)
+	case len(detail.Partitions) != 1:
+		return nil, &TopicError{Topic: s.topic, Partitions: len(detail.Partitions)}
+	}
+	return s.read(ctx, wanted)
+}
+
+// read reads the topic from its start to its end. States are returned with no error alone.
+func (s *Store) read(ctx context.Context, wanted func(source string) bool) (map[string]State, error) {
 	start, end, err := s.offsets(ctx)
 	if err != nil || start >= end {
-		return State{}, false, err
+		return nil, err
 	}
 	reader, err := kgo.NewClient(append(append([]kgo.Opt(nil), s.opts...),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{s.topic: {0: kgo.NewOffset().At(start)}}),
@@ -99,36 +124,38 @@ func (s *Store) Load(ctx context.Context) (state State, stored bool, err error) 
 		kgo.KeepControlRecords(),
 	)...)
 	if err != nil {
-		return State{}, false, fmt.Errorf("create reader of state topic %q: %w", s.topic, err)
+		return nil, fmt.Errorf("create reader of state topic %q: %w", s.topic, err)
 	}
 	defer reader.Close()
+	states := map[string]State{}
 	for next := start; next < end; {
 		fetches := reader.PollFetches(ctx)
 		if err := fetches.Err0(); err != nil {
-			return State{}, false, fmt.Errorf("read state topic %q: %w", s.topic, err)
+			return nil, fmt.Errorf("read state topic %q: %w", s.topic, err)
 		}
 		if err := firstFetchError(fetches); err != nil {
-			return State{}, false, fmt.Errorf("read state topic %q: %w", s.topic, err)
+			return nil, fmt.Errorf("read state topic %q: %w", s.topic, err)
 		}
 		for _, r := range fetches.Records() {
 			next = r.Offset + 1
-			if r.Attrs.IsControl() || string(r.Key) != s.source || r.Offset >= end {
+			source := string(r.Key)
+			if r.Attrs.IsControl() || r.Offset >= end || !wanted(source) {
 				continue
 			}
 			if r.Value == nil {
-				state, stored = State{}, false
+				delete(states, source)
 				continue
 			}
 			read, err := DecodeState(r.Value)
 			if err != nil {
-				return State{}, false, &RecordError{s.topic, r.Offset, err}
+				return nil, &RecordError{s.topic, r.Offset, err}
 			}
-			if !stored || state.Before(read) {
-				state, stored = read, true
+			if state, stored := states[source]; !stored || state.Before(read) {
+				states[source] = read
 			}
 		}
 	}
-	return state, stored, nil
+	return states, nil
 }
 
 func firstFetchError(fetches kgo.Fetches) error {

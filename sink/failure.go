@@ -2,15 +2,20 @@ package sink
 
 import "github.com/walpost/walpost/decoder"
 
-// refuse is the failure of an event that breaks the contract; it was never on its way.
+// refuse is the failure of an event that breaks the contract. It was never on its way: what went before it may still be
+// confirmed, and nothing comes after it.
 func (s *Sink) refuse(e *decoder.Event, txn Transaction, reason string, err error) error {
 	return s.latch(&EventError{
 		EventID: string(e.ID), Commit: txn.Commit, Index: e.Index, Topic: string(s.name), Reason: reason, Err: err,
 	})
 }
 
-// fail is the failure of an event that the brokers refuse for good.
+// fail is the failure of an event that the brokers refuse for good, or the client for them. Behind a record that may
+// be too large nothing was produced; for every other one the gate has to keep back what was.
 func (s *Sink) fail(f *flight, err error) {
+	if !f.large() {
+		s.gate.close()
+	}
 	reason, hint := classify(f.topic.name, err)
 	s.latch(&EventError{
 		EventID: string(f.record.Headers[0].Value), Commit: f.txn.Commit, Index: f.index, Topic: f.topic.name,
@@ -18,9 +23,8 @@ func (s *Sink) fail(f *flight, err error) {
 	})
 }
 
-// latch keeps the first permanent error, stops the wire and wakes whoever waits.
+// latch keeps the first permanent error and wakes whoever waits.
 func (s *Sink) latch(err *EventError) *EventError {
-	s.gate.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.causes[err.Reason]++

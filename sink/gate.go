@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"sync"
-	"sync/atomic"
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -18,15 +17,18 @@ import (
 // failed, which it does under the partition's lock, before it can send anything else for that partition. From then on
 // nothing is written to any broker; answers are still read.
 type gate struct {
-	shut    atomic.Bool
-	release chan struct{} // closed when the client is closed: who waits in Write gives up
-	once    sync.Once
+	shut    chan struct{} // closed: nothing more is written
+	release chan struct{} // closed: who waits in Write gives up, the client is being closed
+	close   func()        // closes shut
+	giveUp  func()        // closes release
 }
 
-func newGate() *gate { return &gate{release: make(chan struct{})} }
-
-func (g *gate) close()  { g.shut.Store(true) }
-func (g *gate) giveUp() { g.once.Do(func() { close(g.release) }) }
+func newGate() *gate {
+	g := &gate{shut: make(chan struct{}), release: make(chan struct{})}
+	g.close = sync.OnceFunc(func() { close(g.shut) })
+	g.giveUp = sync.OnceFunc(func() { close(g.release) })
+	return g
+}
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
@@ -47,11 +49,13 @@ type gatedConn struct {
 }
 
 func (c *gatedConn) Write(b []byte) (int, error) {
-	if c.gate.shut.Load() {
+	select {
+	case <-c.gate.shut:
 		<-c.gate.release
 		return 0, net.ErrClosed
+	default:
+		return c.Conn.Write(b)
 	}
-	return c.Conn.Write(b)
 }
 
 // batchFailed is what the client logs when a batch failed for good.

@@ -220,8 +220,8 @@ func (s *Sink) signal() {
 	}
 }
 
-// Flush sends what lingers and returns when nothing is in flight any more, the sink has failed, or ctx ends. After a
-// failure it gives what was already sent a moment to be confirmed.
+// Flush sends what lingers and returns when nothing is in flight any more, or ctx ends. If the gate has shut, what was
+// sent already gets a moment to be confirmed.
 func (s *Sink) Flush(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -230,7 +230,7 @@ func (s *Sink) Flush(ctx context.Context) error {
 	select {
 	case err := <-done:
 		return errors.Join(err, s.Err())
-	case <-s.failed:
+	case <-s.gate.shut:
 	}
 	select {
 	case <-done:

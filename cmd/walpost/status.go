@@ -2,17 +2,102 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"net"
+	"net/http"
+	"time"
 
 	"github.com/walpost/walpost/internal/config"
+	"github.com/walpost/walpost/internal/ops"
 )
 
 type statusCommand struct {
 	config.Config
-	JSON bool `help:"Print JSON."`
+	JSON bool `help:"Print JSON. With and without a relay the same names mean the same."`
 }
 
-func (c *statusCommand) execute(context.Context, io.Writer, io.Writer) error {
-	return errors.New("soon")
+// OptionalSettings implements config.Lenient: what is not given is not asked.
+func (*statusCommand) OptionalSettings() []string { return []string{"kafka-brokers", "postgres-url"} }
+
+// relayTimeout is how long a relay may take to answer. It answers from counters, whatever its peers do.
+const relayTimeout = 2 * time.Second
+
+// errNotWell is what the exit code of status says; the reasons are printed.
+var errNotWell = errors.New("not everything is well")
+
+// execute asks the relay, and only if none answers the servers themselves. It changes nothing anywhere.
+func (c *statusCommand) execute(ctx context.Context, stdout, _ io.Writer) error {
+	status, err := askRelay(ctx, c.HTTPAddr)
+	if err == nil {
+		return c.print(stdout, status, status.Ready, func(w io.Writer) error { return printRelay(w, c.HTTPAddr, status) })
+	}
+	found := c.look(ctx, err)
+	return c.print(stdout, found, found.well(), func(w io.Writer) error { return printServers(w, found) })
+}
+
+func (c *statusCommand) print(w io.Writer, status any, well bool, text func(io.Writer) error) error {
+	var err error
+	if c.JSON {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(status)
+	} else {
+		err = text(w)
+	}
+	if err != nil {
+		return fmt.Errorf("print status: %w", err)
+	}
+	if !well {
+		return &toldError{exitFailed, errNotWell}
+	}
+	return nil
+}
+
+// askRelay returns the status of the relay that answers at an address.
+func askRelay(ctx context.Context, addr string) (ops.Status, error) {
+	if addr == "" {
+		return ops.Status{}, errors.New("the relay's HTTP server is turned off in the settings")
+	}
+	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	defer cancel()
+	response, err := get(ctx, addr, "/status")
+	if err != nil {
+		return ops.Status{}, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	var status ops.Status
+	err = json.NewDecoder(io.LimitReader(response.Body, 4<<20)).Decode(&status)
+	if response.StatusCode != http.StatusOK || err != nil || status.State == "" {
+		return ops.Status{}, fmt.Errorf("something else than a relay answers at %s (%s)", addr, response.Status)
+	}
+	return status, nil
+}
+
+// get asks the HTTP server of a relay. A relay that listens on all addresses is asked on the loopback one. The caller
+// closes the body.
+func get(ctx context.Context, addr, path string) (*http.Response, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("read address of the relay: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+		if ip != nil && ip.To4() == nil {
+			host = "::1"
+		}
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("ask relay at %s: %w", addr, err)
+	}
+	// No proxy and no connection that stays: the relay is near, and asked once.
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("ask relay at %s: %w", addr, errors.Unwrap(err))
+	}
+	return response, nil
 }

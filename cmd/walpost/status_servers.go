@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/internal/ops"
+)
+
+// serversStatus is what Postgres and Kafka alone can tell. Names that ops.Status has as well mean the same.
+type serversStatus struct {
+	Version string   `json:"version"`
+	Source  string   `json:"source,omitempty"`
+	State   string   `json:"state"`
+	Relay   string   `json:"relay_error"` // why no relay answered
+	Reasons []string `json:"reasons"`     // what is wrong; none = nothing, as far as was asked
+	Hints   []string `json:"hints"`       // what to do about it
+
+	Up map[string]bool `json:"up"` // by peer that was asked
+
+	Slot         *cdc.SlotView `json:"slot"`
+	ConfirmedLSN *string       `json:"confirmed_lsn"`
+	StoredLSN    *string       `json:"stored_lsn"`
+	RestartLSN   *string       `json:"restart_lsn"`
+	StoredAt     *time.Time    `json:"stored_at"`
+	Timeline     uint32        `json:"stored_timeline,omitempty"`
+
+	ConfirmedLagBytes *float64 `json:"confirmed_lag_bytes"`
+	RestartLagBytes   *float64 `json:"restart_lag_bytes"`
+	SlotSafeWALBytes  *float64 `json:"slot_safe_wal_bytes"`
+	Holder            string   `json:"restart_lsn_holder,omitempty"`
+
+	slot, publication, topic string // names, for people
+	tables                   []string
+}
+
+const noRelay = "no relay answers"
+
+func (s *serversStatus) well() bool { return len(s.Reasons) == 0 && len(s.Up) > 0 }
+
+// wrong notes an error and what an operator can do.
+func (s *serversStatus) wrong(err error) {
+	s.Reasons = append(s.Reasons, err.Error())
+	var stop *cdc.StopError
+	if errors.As(err, &stop) {
+		s.Hints = append(s.Hints, stop.Hint)
+	}
+}
+
+// serverTimeout bounds what one server may take.
+const serverTimeout = 5 * time.Second
+
+// look asks the servers that the settings name. Each may be away without the other's part suffering.
+func (c *statusCommand) look(ctx context.Context, relay error) *serversStatus {
+	s := &serversStatus{
+		Version: version(), State: noRelay, Relay: relay.Error(), Reasons: []string{}, Hints: []string{}, Up: map[string]bool{},
+		slot: c.Slot, publication: c.Publication, topic: c.StateTopic, tables: c.Table,
+	}
+	var server *checkpoint.Server
+	if c.PostgresURL != "" {
+		var err error
+		if server, err = c.lookAtPostgres(ctx, s); err != nil {
+			s.wrong(err)
+		}
+	}
+	if len(c.KafkaBrokers) > 0 {
+		if err := c.lookAtKafka(ctx, s, server); err != nil {
+			s.wrong(err)
+		}
+	}
+	return s
+}
+
+// lookAtPostgres returns what a stored position is to be compared with; nil if it cannot be compared.
+func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (*checkpoint.Server, error) {
+	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
+	defer cancel()
+	stream, err := newStreamConfig(c.Config, zerolog.Nop())
+	if err != nil {
+		return nil, err
+	}
+	s.Up[ops.PeerPostgres] = false
+	view, err := cdc.Inspect(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	s.Up[ops.PeerPostgres] = true
+	s.show(view)
+	if err := view.Check(stream); err != nil {
+		s.wrong(err)
+	}
+	conn, err := cdc.Connect(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	conn.Close()
+	s.Source = conn.System + "/" + c.Slot
+	if view.Slot == nil || view.Slot.Active {
+		return nil, nil // a relay that runs moves the position between the looks, and judges it by itself
+	}
+	return &checkpoint.Server{
+		Slot: c.Slot, ConfirmedFlush: view.Slot.Confirmed(), WALEnd: view.WALEnd,
+		Timeline: conn.History.Current(), Ended: conn.History.Ended,
+	}, nil
+}
+
+func (s *serversStatus) show(view cdc.View) {
+	s.Holder = view.Holder
+	if s.Slot = view.Slot; s.Slot == nil {
+		return
+	}
+	confirmed, restart := view.Slot.Confirmed(), view.Slot.Restart()
+	s.ConfirmedLSN, s.ConfirmedLagBytes = behind(view.WALEnd, confirmed)
+	s.RestartLSN, s.RestartLagBytes = behind(view.WALEnd, restart)
+	if view.Slot.SafeWALSize != nil {
+		size := float64(*view.Slot.SafeWALSize)
+		s.SlotSafeWALBytes = &size
+	}
+}
+
+// behind returns a position as text and its distance from the end; nil where there is none.
+func behind(end, at cdc.LSN) (text *string, bytes *float64) {
+	if at == 0 {
+		return nil, nil
+	}
+	name, distance := at.String(), lag(end, at)
+	return &name, &distance
+}
+
+// lookAtKafka reads the stored position, and if it can be compared with the slot tells whether a relay could go on from it.
+func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, server *checkpoint.Server) error {
+	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
+	defer cancel()
+	s.Up[ops.PeerKafka] = false
+	state, stored, err := c.storedPosition(ctx, s)
+	if err != nil {
+		return err
+	}
+	s.Up[ops.PeerKafka] = true
+	if stored {
+		text, at := state.Position.End.String(), state.At
+		s.StoredLSN, s.StoredAt, s.Timeline = &text, &at, state.Timeline
+	}
+	if server != nil {
+		if _, err := checkpoint.Resume(state, stored, *server); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// storedPosition looks without creating anything. Where Postgres did not tell the source, a slot of that name in the
+// only cluster that stored one will do.
+func (c *statusCommand) storedPosition(ctx context.Context, s *serversStatus) (checkpoint.State, bool, error) {
+	store, err := openStore(c.Config, "", zerolog.Nop())
+	if err != nil {
+		return checkpoint.State{}, false, err
+	}
+	defer store.Close()
+	states, err := store.Peek(ctx, func(source string) bool { return c.isSource(s.Source, source) })
+	if err != nil {
+		return checkpoint.State{}, false, err
+	}
+	if len(states) > 1 {
+		return checkpoint.State{}, false, fmt.Errorf("state topic %q: %d clusters stored a position of a slot %q, and only Postgres could tell which is meant",
+			c.StateTopic, len(states), c.Slot)
+	}
+	for source, state := range states {
+		s.Source = source
+		return state, true, nil
+	}
+	return checkpoint.State{}, false, nil
+}
+
+func (c *statusCommand) isSource(known, source string) bool {
+	if known != "" {
+		return source == known
+	}
+	_, slot, _ := strings.Cut(source, "/")
+	return slot == c.Slot
+}

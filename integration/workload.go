@@ -1,0 +1,221 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// WorkloadOptions say what a workload writes. The zero value writes from four connections, as fast as it can, until it
+// is stopped.
+type WorkloadOptions struct {
+	Events     int     // stop after so many committed events; 0: until Stop
+	Rate       float64 // committed events per second, of all writers together; 0: no limit
+	Writers    int     // connections; 0 is 4
+	Types      []string
+	Aggregates int    // of each type; 0 is 100
+	MaxRows    int    // of one transaction; 0 is 40
+	NoLarge    bool   // no payloads of 200 KB
+	Seed       uint64 // 0: a random one, which is logged
+	// Outages says that Postgres may go away: writers then wait, connect again and go on. Otherwise the first error
+	// ends the workload and fails the test.
+	Outages bool
+}
+
+func (o WorkloadOptions) withDefaults() WorkloadOptions {
+	if o.Writers == 0 {
+		o.Writers = 4
+	}
+	if len(o.Types) == 0 {
+		o.Types = []string{"order", "customer", "invoice"}
+	}
+	if o.Aggregates == 0 {
+		o.Aggregates = 100
+	}
+	if o.MaxRows == 0 {
+		o.MaxRows = 40
+	}
+	if o.Seed == 0 {
+		o.Seed = rand.Uint64()
+	}
+	return o
+}
+
+// Workload inserts events in transactions of all kinds. It numbers the events of an aggregate under a row lock that is
+// held until the end of the transaction, so that commit order is the order of the numbers.
+type Workload struct {
+	env       *Env
+	opts      WorkloadOptions
+	cancel    context.CancelFunc
+	group     sync.WaitGroup
+	started   time.Time
+	committed atomic.Int64 // events whose COMMIT was acknowledged
+
+	mu    sync.Mutex
+	ids   map[string]bool // every id that was ever sent -> its COMMIT was acknowledged
+	errs  []error
+	kinds map[string]int // transactions of each kind, to see that the mix is one
+}
+
+// Workload starts to write in the background until Wait, Stop or the end of the test. The outbox table must be there.
+func (e *Env) Workload(t testing.TB, opts WorkloadOptions) *Workload {
+	t.Helper()
+	opts = opts.withDefaults()
+	t.Logf("workload with seed %d", opts.Seed)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	w := &Workload{env: e, opts: opts, cancel: cancel, started: time.Now(), ids: map[string]bool{}, kinds: map[string]int{}}
+	w.prepare(t)
+	for i := range opts.Writers {
+		writer := &writer{w: w, random: rand.New(rand.NewPCG(opts.Seed, uint64(i)))}
+		w.group.Go(func() { w.record(writer.run(ctx)) })
+	}
+	t.Cleanup(func() {
+		cancel()
+		w.group.Wait()
+	})
+	return w
+}
+
+// prepare creates the counters. One row each exists beforehand, so that allocating a number is a plain UPDATE.
+func (w *Workload) prepare(t testing.TB) {
+	t.Helper()
+	var names []string
+	for _, kind := range w.opts.Types {
+		for i := range w.opts.Aggregates {
+			names = append(names, aggregate{kind, i}.name())
+		}
+	}
+	w.env.Exec(t, "CREATE TABLE IF NOT EXISTS aggregate_seq (id text PRIMARY KEY, n bigint NOT NULL)")
+	w.env.Exec(t, "INSERT INTO aggregate_seq SELECT unnest($1::text[]), 0 ON CONFLICT DO NOTHING", names)
+}
+
+func (w *Workload) record(err error) {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.errs = append(w.errs, err)
+}
+
+// Wait returns when the wanted number of events was committed.
+func (w *Workload) Wait(t testing.TB) {
+	t.Helper()
+	w.group.Wait()
+	w.cancel()
+	if err := errors.Join(w.errs...); err != nil {
+		t.Fatalf("workload: %v", err)
+	}
+}
+
+// Stop lets no more transactions begin or finish, and returns when the writers have ended.
+func (w *Workload) Stop(t testing.TB) {
+	t.Helper()
+	w.cancel()
+	w.Wait(t)
+}
+
+// Committed is the number of events whose COMMIT was acknowledged so far.
+func (w *Workload) Committed() int { return int(w.committed.Load()) }
+
+// WaitCommitted returns when so many events were committed.
+func (w *Workload) WaitCommitted(t testing.TB, events int) {
+	t.Helper()
+	Eventually(t, 2*time.Minute, fmt.Sprintf("%d committed events", events), func() bool { return w.Committed() >= events })
+}
+
+// Truth reads from the outbox table what was committed. The workload must have ended. What was sent and is not in the
+// table was rolled back, be it on purpose or by a crash.
+func (w *Workload) Truth(t testing.TB) *Truth {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rolledBack := map[string]bool{}
+	truth, err := readTruth(t.Context(), w.env.Connect(t), w.env.Table, w.env.Prefix, rolledBack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, acknowledged := range w.ids {
+		if truth.Events[id] != nil {
+			continue
+		}
+		rolledBack[id] = true
+		if acknowledged {
+			t.Fatalf("postgres lost event %s after it had acknowledged the COMMIT", id)
+		}
+	}
+	return truth
+}
+
+// Mix says how many transactions of each kind were tried.
+func (w *Workload) Mix() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var parts []string
+	for _, kind := range transactionKinds {
+		parts = append(parts, fmt.Sprintf("%s %d", kind, w.kinds[kind]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// full reports whether enough was committed.
+func (w *Workload) full() bool { return w.opts.Events > 0 && w.Committed() >= w.opts.Events }
+
+// sent remembers ids before they can possibly be committed.
+func (w *Workload) sent(rows []row) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range rows {
+		w.ids[r.id.String()] = false
+	}
+}
+
+func (w *Workload) acknowledged(kind string, rows []row) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kinds[kind]++
+	for _, r := range rows {
+		w.ids[r.id.String()] = true
+	}
+	w.committed.Add(int64(len(rows)))
+}
+
+// pace waits until the rate allows the next transaction.
+func (w *Workload) pace(ctx context.Context) error {
+	if w.opts.Rate == 0 {
+		return ctx.Err()
+	}
+	due := w.started.Add(time.Duration(float64(w.Committed()) / w.opts.Rate * float64(time.Second)))
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(time.Until(due)):
+		return nil
+	}
+}
+
+// connect waits for Postgres if it may be away.
+func (w *Workload) connect(ctx context.Context) (*pgx.Conn, error) {
+	for {
+		conn, err := pgx.Connect(ctx, w.env.URL())
+		if err == nil {
+			return conn, nil
+		}
+		if !w.opts.Outages {
+			return nil, fmt.Errorf("connect writer: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// mark is the comment of the schema: by it a later run knows what a killed one left.
+const mark = "made by walpost demo, which removes it"
+
+// lockKey keeps two demos in one database apart.
+const lockKey = 0x77616c706f737464
+
+// claim makes sure that the demo's names are free, removes what a killed demo left, and creates the schema and the
+// business table. The claim holds as long as the connection lives.
+func claim(ctx context.Context, conn *pgx.Conn) error {
+	var alone, taken bool
+	var comment *string
+	err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1),
+		EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $2) OR EXISTS (SELECT FROM pg_publication WHERE pubname = $2),
+		(SELECT coalesce(obj_description(oid, 'pg_namespace'), '') FROM pg_namespace WHERE nspname = $2)`, int64(lockKey), Name).
+		Scan(&alone, &taken, &comment)
+	switch {
+	case err != nil:
+		return fmt.Errorf("look for what other demos left: %w", err)
+	case !alone:
+		return errors.New("another walpost demo is running in this database")
+	case comment != nil && *comment != mark:
+		return fmt.Errorf("schema %s exists, and the demo did not make it: the demo needs that name", Name)
+	case comment == nil && taken:
+		return fmt.Errorf("a slot or publication %s exists, and there is no sign here that a demo made it "+
+			"(is one running in another database of this server?): the demo needs that name", Name)
+	case comment != nil:
+		if err := drop(ctx, conn); err != nil {
+			return err
+		}
+	}
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "CREATE SCHEMA "+Name+"; COMMENT ON SCHEMA "+Name+" IS '"+mark+`';
+			CREATE TABLE `+Name+`.orders (id text PRIMARY KEY, customer text NOT NULL, state text NOT NULL, total_cents bigint NOT NULL)`)
+		if err != nil {
+			return fmt.Errorf("create schema %s: %w", Name, err)
+		}
+		return nil
+	})
+}
+
+// drop removes slot, publication and schema; the schema last, because it carries the mark.
+func drop(ctx context.Context, conn *pgx.Conn) error {
+	for {
+		_, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()", Name)
+		var refused *pgconn.PgError
+		if err == nil {
+			break
+		}
+		if !errors.As(err, &refused) || refused.Code != "55006" {
+			return fmt.Errorf("drop slot %s: %w", Name, err)
+		}
+		// The walsender of a relay that has just gone holds it for a moment.
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("drop slot %s: %w", Name, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	if _, err := conn.Exec(ctx, "SET client_min_messages = warning; DROP PUBLICATION IF EXISTS "+Name+"; DROP SCHEMA IF EXISTS "+Name+" CASCADE"); err != nil {
+		return fmt.Errorf("drop publication and schema %s: %w", Name, err)
+	}
+	return nil
+}
+
+// sourceOf is the header by which records of this run are known.
+func sourceOf(ctx context.Context, conn *pgx.Conn) (string, error) {
+	var system string
+	if err := conn.QueryRow(ctx, "SELECT system_identifier::text FROM pg_control_system()").Scan(&system); err != nil {
+		return "", fmt.Errorf("ask for the system identifier: %w", err)
+	}
+	return system + "/" + Name, nil
+}

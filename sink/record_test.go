@@ -1,0 +1,246 @@
+package sink
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/decoder"
+)
+
+type noMark struct{}
+
+func (noMark) Done() {}
+
+func newBuilder() *builder {
+	return &builder{source: []byte("7/walpost"), interned: map[string]string{}}
+}
+
+func orders() *topic { return &topic{name: "orders", limit: defaultLimit} }
+
+func headerText(headers []kgo.RecordHeader) string {
+	var parts []string
+	for _, h := range headers {
+		value := "NULL"
+		if h.Value != nil {
+			value = string(h.Value)
+		}
+		parts = append(parts, h.Key+"="+value)
+	}
+	return strings.Join(parts, " ")
+}
+
+func TestRecordLayout(t *testing.T) {
+	t.Parallel()
+	txn := Transaction{Timeline: 0xA, Commit: 0x16B3748}
+	pos := "0000000A-00000000016B3748-0000001F"
+	tests := []struct {
+		name    string
+		event   decoder.Event
+		value   []byte
+		headers string
+	}{
+		{
+			name:    "all columns",
+			event:   decoder.Event{ID: []byte("e1"), Key: []byte("k"), Type: []byte("Placed"), HasType: true, Payload: []byte(`{"a": 1}`), Headers: []byte(`{"z": "1", "a": "ü\"\n"}`), Index: 31},
+			value:   []byte(`{"a": 1}`),
+			headers: "id=e1 type=Placed source=7/walpost pos=" + pos + " z=1 a=ü\"\n",
+		}, {
+			name:    "no type column, tombstone",
+			event:   decoder.Event{ID: []byte("e1"), Key: []byte("k"), Index: 31},
+			headers: "id=e1 source=7/walpost pos=" + pos,
+		}, {
+			name:    "type NULL, empty payload",
+			event:   decoder.Event{ID: []byte("e1"), Key: []byte("k"), HasType: true, Payload: []byte{}, Headers: []byte("{}"), Index: 31},
+			value:   []byte{},
+			headers: "id=e1 type=NULL source=7/walpost pos=" + pos,
+		}, {
+			name:    "more headers than fit in the flight",
+			event:   decoder.Event{ID: []byte("e1"), Key: []byte("k"), Headers: []byte(`{"a":"","b":"2","c":"3","d":"4"}`), Index: 31},
+			headers: "id=e1 source=7/walpost pos=" + pos + " a= b=2 c=3 d=4",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f, err := newBuilder().build(&tt.event, txn, orders(), noMark{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := f.record
+			if r.Topic != "orders" || string(r.Key) != "k" || (r.Value == nil) != (tt.value == nil) || string(r.Value) != string(tt.value) {
+				t.Errorf("record is topic %q key %q value %v", r.Topic, r.Key, r.Value)
+			}
+			if got := headerText(r.Headers); got != tt.headers {
+				t.Errorf("headers are\n%s, want\n%s", got, tt.headers)
+			}
+		})
+	}
+}
+
+// TestRecordOwnsItsBytes overwrites the event after the record was made, as the decoder does with the next message.
+func TestRecordOwnsItsBytes(t *testing.T) {
+	t.Parallel()
+	b := newBuilder()
+	scratch := []byte("id-1key1pay1{\"h\":\"v1\"}")
+	event := func() *decoder.Event {
+		return &decoder.Event{ID: scratch[0:4], Key: scratch[4:8], Payload: scratch[8:12], Headers: scratch[12:]}
+	}
+	first, err := b.build(event(), Transaction{}, orders(), noMark{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := headerText(first.record.Headers) + string(first.record.Key) + string(first.record.Value)
+	copy(scratch, "id-2key2pay2{\"h\":\"v2\"}")
+	for range 1000 { // into the same arena, and beyond it
+		if _, err := b.build(event(), Transaction{Commit: 9}, orders(), noMark{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := headerText(first.record.Headers) + string(first.record.Key) + string(first.record.Value); after != before {
+		t.Fatalf("the record changed from %q to %q", before, after)
+	}
+}
+
+func TestBuildAllocatesByTheChunk(t *testing.T) {
+	b, to := newBuilder(), orders()
+	e := &decoder.Event{
+		ID: []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"), Key: []byte("customer-17"), Type: []byte("OrderPlaced"), HasType: true,
+		Payload: []byte(strings.Repeat("x", 400)), Headers: []byte(`{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`),
+	}
+	if n := testing.AllocsPerRun(20_000, func() {
+		if _, err := b.build(e, Transaction{}, to, noMark{}); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 0 {
+		t.Fatalf("%v allocations an event, want less than one", n)
+	}
+}
+
+func TestPosSortsAsText(t *testing.T) {
+	t.Parallel()
+	var all []string
+	for _, timeline := range []uint32{1, 0x10, 0xFFFFFFFF} {
+		for _, commit := range []uint64{0, 0xFF, 0x100000000, 1<<64 - 1} {
+			for _, index := range []uint32{0, 9, 10, 0xFFFFFFFF} {
+				all = append(all, string(appendPos(nil, Transaction{Timeline: timeline, Commit: commit}, index)))
+			}
+		}
+	}
+	if !slices.IsSorted(all) || len(all[0]) != posLength {
+		t.Fatalf("not in order, or not %d long: %q", posLength, all)
+	}
+}
+
+func TestHeadersThatBreakTheContract(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{
+		``, `null`, `[]`, `["a"]`, `"a"`, `{`, `{"a"}`, `{"a":1}`, `{"a":null}`, `{"a":{"b":"c"}}`, `{"a":["b"]}`, `{"a":"b"`, `{"a":"b",}`,
+		`{"a":"b"} x`, `{"a":"\x"}`, `{"a":"\u12"}`, `{"a":"b}`, "{\"a\":\"\x01\"}", `{a:"b"}`, `{"a":"b"}}`, `{"a":"\`,
+	} {
+		if h, _, err := appendHeaders(nil, []byte(bad), make([]byte, len(bad)), func(b []byte) string { return string(b) }); err == nil {
+			t.Errorf("%q was read as %q", bad, headerText(h))
+		}
+	}
+}
+
+// FuzzHeaders compares the parser with encoding/json, on what both take for an object of strings.
+func FuzzHeaders(f *testing.F) {
+	for _, seed := range []string{`{}`, `{"a":"b"}`, ` { "a" : "b" , "a" : "\u00e9\ud83d\ude00\ud800x" } `, `{"":"\"\\\/\b\f\n\r\t"}`, `{"a":1}`, `{"ü":"\ud800\ud800"}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, object []byte) {
+		got, _, err := appendHeaders(nil, object, make([]byte, len(object)), func(b []byte) string { return string(b) })
+		if err != nil {
+			return
+		}
+		if strings.ToValidUTF8(string(object), "") != string(object) {
+			return // encoding/json replaces what is not UTF-8; we pass it on unchanged
+		}
+		d := json.NewDecoder(strings.NewReader(string(object)))
+		var want []kgo.RecordHeader
+		for token := range 1 << 20 {
+			v, err := d.Token()
+			if err != nil {
+				t.Fatalf("%q: read as %q, but encoding/json says %v", object, headerText(got), err)
+			}
+			s, isString := v.(string)
+			switch {
+			case token == 0:
+				continue
+			case !isString:
+				if headerText(got) != headerText(want) {
+					t.Fatalf("%q: read as %q, encoding/json reads %q", object, headerText(got), headerText(want))
+				}
+				return
+			case token%2 == 1:
+				want = append(want, kgo.RecordHeader{Key: s})
+			default:
+				want[len(want)-1].Value = []byte(s)
+			}
+		}
+	})
+}
+
+func TestTemplate(t *testing.T) {
+	t.Parallel()
+	event := &decoder.Event{
+		ID: []byte("e1"), Key: []byte("k1"), Type: []byte("Placed"), AggregateType: []byte("order"), Extra: [][]byte{[]byte("eu"), nil},
+	}
+	good := map[string]string{
+		"outbox.event.{aggregatetype}": "outbox.event.order",
+		"{aggregatetype}":              "order",
+		"constant":                     "constant",
+		"{type}-{aggregateid}_{id}":    "Placed-k1_e1",
+		"{kind}.{region}":              "order.eu",
+	}
+	for text, want := range good {
+		tpl, err := ParseTemplate(text, map[string]string{"aggregatetype": "kind"})
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		if got, err := tpl.append(nil, event); err != nil || string(got) != want {
+			t.Errorf("%q is %q, %v, want %q", text, got, err, want)
+		}
+	}
+	for _, bad := range []string{"", "a b", "{", "}", "{}", "a{b", "a}b", "{a{b}}", "ü"} {
+		if _, err := ParseTemplate(bad, nil); err == nil {
+			t.Errorf("template %q was taken", bad)
+		}
+	}
+	for _, illegal := range []struct{ template, kind string }{
+		{"{aggregatetype}", "."},
+		{"{aggregatetype}", ".."},
+		{"{aggregatetype}", "a b"},
+		{"{aggregatetype}", ""},
+		{"{aggregatetype}", strings.Repeat("x", 250)},
+		{"a.{aggregatetype}", "ü"},
+		{"{other}", "x"},
+	} {
+		tpl, err := ParseTemplate(illegal.template, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := tpl.append(nil, &decoder.Event{AggregateType: []byte(illegal.kind), Extra: [][]byte{nil}}); err == nil {
+			t.Errorf("%q with %q became topic %q", illegal.template, illegal.kind, got)
+		}
+	}
+}
+
+func BenchmarkBuild(b *testing.B) {
+	builder, to := newBuilder(), orders()
+	e := &decoder.Event{
+		ID: []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"), Key: []byte("customer-17"), Type: []byte("OrderPlaced"), HasType: true,
+		Payload: []byte(strings.Repeat("x", 400)), Headers: []byte(`{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`),
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := builder.build(e, Transaction{}, to, noMark{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
