@@ -1,0 +1,213 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// produceOne writes one record within a time limit.
+func produceOne(t *testing.T, client *kgo.Client, topic, value string, limit time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	return client.ProduceSync(ctx, &kgo.Record{Topic: topic, Key: []byte("k"), Value: []byte(value)}).FirstErr()
+}
+
+func TestThreeBrokers(t *testing.T) {
+	env := Setup(t, Needs{Kafka: OwnThree})
+	topic := env.Prefix + "order"
+	env.CreateTopic(t, topic, 3, nil)
+	client := env.Client(t, kgo.RecordRetries(1000))
+	must := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	must("three brokers", produceOne(t, client, topic, "1", 30*time.Second))
+	must("stop", env.Kafka.Stop(t.Context(), 0))
+	must("two brokers", produceOne(t, client, topic, "2", 30*time.Second))
+	must("start", env.Kafka.Start(t.Context(), 0))
+	env.Kafka.Kill(1)
+	must("one killed", produceOne(t, client, topic, "3", 30*time.Second))
+	must("start", env.Kafka.Start(t.Context(), 1))
+	env.Kafka.Freeze(2)
+	must("one frozen", produceOne(t, client, topic, "4", 60*time.Second))
+	env.Kafka.Thaw(2)
+	must("all again", produceOne(t, client, topic, "5", 30*time.Second))
+
+	ends, err := kadm.NewClient(client).ListEndOffsets(t.Context(), topic)
+	must("list offsets", err)
+	sum := int64(0)
+	ends.Each(func(o kadm.ListedOffset) { sum += o.Offset })
+	if sum != 5 {
+		t.Errorf("%d records, want 5", sum)
+	}
+}
+
+func TestFakeFaults(t *testing.T) {
+	env := Setup(t, Needs{Kafka: Faulty})
+	topic := env.Prefix + "order"
+	env.CreateTopic(t, topic, 1, nil)
+	client := env.Client(t)
+
+	env.Fake.FailProduce(t, topic, kerr.MessageTooLarge.Code, 1)
+	if err := produceOne(t, client, topic, "refused", 10*time.Second); !errors.Is(err, kerr.MessageTooLarge) {
+		t.Errorf("err = %v", err)
+	}
+	if err := produceOne(t, client, topic, "accepted", 10*time.Second); err != nil {
+		t.Error(err)
+	}
+	if hits := env.Fake.Hits(t); hits != 1 {
+		t.Errorf("%d hits", hits)
+	}
+	env.Fake.Heal(t)
+
+	env.Fake.Blackhole(t)
+	if err := produceOne(t, client, topic, "swallowed", 300*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("err = %v", err)
+	}
+	if env.Fake.Hits(t) == 0 {
+		t.Error("nothing was swallowed")
+	}
+	env.Fake.Heal(t)
+
+	env.Fake.Kill()
+	env.Fake.Start(t)
+	after := env.Client(t)
+	if err := produceOne(t, after, topic, "after the restart", 10*time.Second); err != nil {
+		t.Error(err)
+	}
+	ends, err := kadm.NewClient(after).ListEndOffsets(t.Context(), topic)
+	if o, ok := ends.Lookup(topic, 0); err != nil || !ok || o.Offset != 2 {
+		t.Errorf("end offset %+v, %v: the records before the restart should be there", o, err)
+	}
+}
+
+// publishTable stands in for the relay: it publishes what the outbox holds, in the order of the numbers of each
+// aggregate.
+func publishTable(t *testing.T, env *Env) {
+	t.Helper()
+	client := env.Client(t)
+	rows, err := env.Connect(t).Query(t.Context(), `SELECT id::text, aggregatetype, aggregateid, type, payload::text, headers::text
+		FROM `+env.Table+` ORDER BY (headers->>'seq')::bigint`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for n := 0; rows.Next(); n++ {
+		var id, kind, key, event, headers string
+		var payload *string
+		if err := rows.Scan(&id, &kind, &key, &event, &payload, &headers); err != nil {
+			t.Fatal(err)
+		}
+		own, err := orderedHeaders(headers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &kgo.Record{Topic: env.Prefix + kind, Key: []byte(key), Headers: append([]kgo.RecordHeader{
+			{Key: "id", Value: []byte(id)},
+			{Key: "type", Value: []byte(event)},
+			{Key: "source", Value: []byte("1/" + env.Slot)},
+			{Key: "pos", Value: []byte(fmt.Sprintf("00000001-%016X-00000000", n))},
+		}, own...)}
+		if payload != nil {
+			r.Value = []byte(*payload)
+		}
+		client.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
+			if err != nil {
+				t.Errorf("produce: %v", err)
+			}
+		})
+	}
+	if err := errors.Join(rows.Err(), client.Flush(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWorkloadAndCheck takes the relay out of the loop: what the workload wrote, published by hand, must satisfy the
+// checker, and one record more or less must not.
+func TestWorkloadAndCheck(t *testing.T) {
+	env := Setup(t, Needs{})
+	env.CreateOutbox(t)
+	work := env.Workload(t, WorkloadOptions{Events: 5000})
+	work.Wait(t)
+	t.Logf("transactions: %s", work.Mix())
+	if work.Committed() < 5000 {
+		t.Errorf("%d committed", work.Committed())
+	}
+	truth := work.Truth(t)
+	if len(truth.Events) != work.Committed() || len(truth.RolledBack) == 0 {
+		t.Errorf("%d in the table, %d acknowledged, %d rolled back", len(truth.Events), work.Committed(), len(truth.RolledBack))
+	}
+	for what, count := range map[string]string{
+		"tombstones":             "SELECT count(*) FROM outbox WHERE payload IS NULL",
+		"large payloads":         "SELECT count(*) FROM outbox WHERE length(payload::text) > 200000",
+		"keys beyond ASCII":      "SELECT count(*) FROM outbox WHERE aggregateid ~ '[^ -~]'",
+		"multi-row transactions": "SELECT count(*) FROM (SELECT FROM outbox GROUP BY xmin::text HAVING count(*) > 20) s",
+		"gaps in the numbers": `SELECT 1 - count(*) FROM (SELECT FROM outbox GROUP BY aggregatetype, aggregateid
+			HAVING count(*) <> max((headers->>'seq')::bigint)) s`,
+	} {
+		if got := env.Value(t, count); got == "0" || got[0] == '-' {
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+
+	for _, kind := range work.opts.Types {
+		env.CreateTopic(t, env.Prefix+kind, eventPartitions, nil)
+	}
+	publishTable(t, env)
+	env.Check(t, work).Assert(t, 0)
+
+	var ghost string
+	for ghost = range truth.RolledBack {
+		break
+	}
+	rolledBack := &kgo.Record{Topic: env.Prefix + "order", Headers: []kgo.RecordHeader{{Key: "id", Value: []byte(ghost)}}}
+	if err := env.Client(t).ProduceSync(t.Context(), rolledBack).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if report := env.Check(t, work); report.RolledBack.Count != 1 {
+		t.Errorf("a rolled-back event went unnoticed: %s", report)
+	}
+}
+
+// TestWorkloadSurvivesKill: after a kill of Postgres in the middle, the table and the workload still agree.
+func TestWorkloadSurvivesKill(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Kafka: Faulty})
+	env.CreateOutbox(t)
+	work := env.Workload(t, WorkloadOptions{Outages: true, NoLarge: true})
+	for round := range 2 {
+		work.WaitCommitted(t, (round+1)*500)
+		env.Server.Kill()
+		if err := env.Server.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	work.WaitCommitted(t, work.Committed()+500)
+	work.Stop(t)
+	truth := work.Truth(t)
+	if len(truth.Events) < work.Committed() {
+		t.Errorf("%d in the table, %d acknowledged", len(truth.Events), work.Committed())
+	}
+	t.Logf("%d in the table, %d of them acknowledged, %d rolled back", len(truth.Events), work.Committed(), len(truth.RolledBack))
+}
+
+func TestMustJSON(t *testing.T) {
+	t.Parallel()
+	w := &writer{w: &Workload{}, random: testRandom()}
+	for range 2000 {
+		r := w.event(aggregate{"order", 3}, 1)
+		if r.payload != nil && !json.Valid([]byte(*r.payload)) || !json.Valid([]byte(r.headers)) || r.headers == "null" {
+			t.Fatalf("invalid: %v", r)
+		}
+	}
+}
