@@ -18,10 +18,12 @@ type page struct{ *tabwriter.Writer }
 func newPage(w io.Writer) page { return page{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
 
 // row writes a value; where there are several lines, the name stands beside the first.
-func (p page) row(name string, lines ...string) {
-	for _, line := range lines {
-		_, _ = fmt.Fprintf(p, "%s\t%s\n", name, line) // the underlying error comes again at the flush
-		name = ""
+func (p page) row(name string, values ...string) {
+	for _, value := range values {
+		for line := range strings.Lines(value) {
+			_, _ = fmt.Fprintf(p, "%s\t%s\n", name, strings.TrimSpace(line)) // an error comes again at the flush
+			name = ""
+		}
 	}
 }
 

@@ -1,0 +1,374 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+
+	"github.com/walpost/walpost/internal/demo"
+	"github.com/walpost/walpost/internal/pgserver"
+)
+
+// built is the directory of the program under test. It outlives the test that asks for it first.
+var built string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built) // under the directory for temporary files
+	}
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Println(err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+var buildOnce = sync.OnceValues(func() (path string, err error) {
+	if built, err = os.MkdirTemp("", "walpost-demo-test-"); err != nil {
+		return "", err
+	}
+	path = filepath.Join(built, "walpost")
+	if output, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, output)
+	}
+	return path, nil
+})
+
+// process is a run of the built program, with a directory for temporary files of its own.
+type process struct {
+	*exec.Cmd
+	t      *testing.T
+	tmp    string
+	stdout io.ReadCloser
+	stderr bytes.Buffer
+	lines  *bufio.Scanner
+}
+
+// openDir makes a directory that the account which runs Postgres for root can enter; that of the testing package is closed.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "walpost-demo-test-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func start(t *testing.T, args ...string) *process {
+	t.Helper()
+	path, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := pgserver.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{Cmd: exec.Command(path, args...), t: t, tmp: openDir(t)}
+	p.Dir = t.TempDir() // no walpost.yaml lies there
+	p.Env = append(os.Environ(), "TMPDIR="+p.tmp, "WALPOST_CACHE="+cache)
+	p.Stderr = &p.stderr
+	if p.stdout, err = p.StdoutPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Process.Kill() }) // it has ended already, unless the test failed
+	watchdog := time.AfterFunc(2*time.Minute, func() { _ = p.Process.Kill() })
+	t.Cleanup(func() { watchdog.Stop() })
+	p.lines = bufio.NewScanner(p.stdout)
+	return p
+}
+
+// until reads lines to the first that matches.
+func (p *process) until(pattern string) string {
+	p.t.Helper()
+	wanted := regexp.MustCompile(pattern)
+	for p.lines.Scan() {
+		if wanted.MatchString(p.lines.Text()) {
+			return p.lines.Text()
+		}
+	}
+	p.t.Fatalf("the output ended without %q; stderr: %s", pattern, p.stderr.String())
+	return ""
+}
+
+// end reads the rest, waits, and expects an exit code.
+func (p *process) end(code int) string {
+	p.t.Helper()
+	var rest strings.Builder
+	for p.lines.Scan() {
+		rest.WriteString(p.lines.Text() + "\n")
+	}
+	// The code says how it ended.
+	_ = p.Wait()
+	if got := p.ProcessState.ExitCode(); got != code {
+		p.t.Fatalf("exit code %d, want %d\n%s\n%s", got, code, rest.String(), p.stderr.String())
+	}
+	return rest.String()
+}
+
+// leavesNothing expects no file and no process that has to do with the directory of the run.
+func (p *process) leavesNothing() {
+	p.t.Helper()
+	if left, err := os.ReadDir(p.tmp); err != nil || len(left) > 0 {
+		p.t.Errorf("temporary files stay behind: %v, %v", left, err)
+	}
+	if pids := processesOf(p.tmp); len(pids) > 0 {
+		p.t.Errorf("processes stay behind: %v", pids)
+	}
+}
+
+// processesOf finds the processes whose command line names a path, where there is a /proc.
+func processesOf(path string) []string {
+	var found []string
+	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is good
+	for _, name := range commands {
+		if line, err := os.ReadFile(name); err == nil && bytes.Contains(line, []byte(path)) {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+func wantAll(t *testing.T, text string, patterns ...string) {
+	t.Helper()
+	for _, pattern := range patterns {
+		if !regexp.MustCompile("(?m)" + pattern).MatchString(text) {
+			t.Errorf("no match of %q in\n%s", pattern, text)
+		}
+	}
+}
+
+const goodSummary = `^  missing       0\n  repeats       0\n  out of order  0\n  latency       p50 \d+\.\d ms, p99 \d+\.\d ms`
+
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	p := start(t, "demo", "--duration", "3s", "--rate", "20")
+	output := p.end(exitOK)
+	wantAll(t, output,
+		`^  table walpost_demo\.outbox: created$`, `^  slot walpost_demo: created$`,
+		`^time +topic +part +key +type +pos +ms$`,
+		`^\d\d:\d\d:\d\d\.\d{3}  demo\.order     +[0-2]  order-\d+ +OrderPlaced +[0-9A-F]{8}-[0-9A-F]{16}-[0-9A-F]{8} +\d+\.\d$`,
+		`rolled back: nothing will arrive \(`,
+		`arrived without a commit: 0$`, goodSummary, `^Next steps$`)
+	received := regexp.MustCompile(`committed +(\d+) events(?s:.*)received +(\d+) events`).FindStringSubmatch(output)
+	if received == nil || received[1] != received[2] || received[1] == "0" {
+		t.Errorf("committed and received: %v", received)
+	}
+	if rows := strings.Count(output, "  demo."); received != nil && fmt.Sprint(rows) != received[2] {
+		t.Errorf("%d records were printed, and %s received", rows, received[2])
+	}
+	if strings.Contains(output, "\x1b") {
+		t.Error("there are colours where no terminal is")
+	}
+	if p.stderr.Len() > 0 {
+		t.Errorf("the relay warned: %s", p.stderr.String())
+	}
+	p.leavesNothing()
+}
+
+func TestDemoInterrupted(t *testing.T) {
+	t.Parallel()
+	for name, when := range map[string]string{
+		"at once": "^walpost demo", "setting up": "Setting up", "while events flow": "OrderPlaced",
+	} {
+		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+			p := start(t, "demo")
+			p.until(when)
+			if err := p.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			output := p.end(exitOK)
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("%s, %s: the end took %s", name, sig, took)
+			}
+			if when == "OrderPlaced" {
+				wantAll(t, output, goodSummary)
+			}
+			p.leavesNothing()
+		}
+	}
+}
+
+func TestDemoWithoutReader(t *testing.T) {
+	t.Parallel()
+	p := start(t, "demo", "--rate", "50")
+	p.until("OrderPlaced")
+	if err := p.stdout.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.end(exitFailed)
+	if p.stderr.Len() > 0 {
+		t.Errorf("got %s", p.stderr.String())
+	}
+	p.leavesNothing()
+}
+
+func TestDemoKilled(t *testing.T) {
+	t.Parallel()
+	p := start(t, "demo")
+	p.until("OrderPlaced")
+	if err := p.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.end(-1)
+	for deadline := time.Now().Add(10 * time.Second); len(processesOf(p.tmp)) > 0; {
+		if time.Now().After(deadline) {
+			t.Fatalf("processes outlive the demo: %v", processesOf(p.tmp))
+		}
+	}
+}
+
+func TestDemoRefusesWrongSettings(t *testing.T) {
+	t.Parallel()
+	p := start(t, "demo", "--rate", "0", "--duration=-1s", "--partitions", "0", "--postgres-major", "9", "--kafka-brokers", "http://x", "--log-level", "loud")
+	p.end(exitUsage)
+	wantAll(t, p.stderr.String(), "--rate", "--duration", "--partitions", "--postgres-major", "--kafka-brokers", "--log-level")
+	p.leavesNothing()
+}
+
+// ownServers are a Postgres and a broker that belong to the test.
+func ownServers(t *testing.T) (*pgserver.Server, *kfake.Cluster) {
+	t.Helper()
+	postgres, err := pgserver.Start(t.Context(), pgserver.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := postgres.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	return postgres, broker
+}
+
+func query(t *testing.T, url, sql string) string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }() // the answer is there
+	var answer string
+	if err := conn.QueryRow(t.Context(), sql).Scan(&answer); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+func topicsOf(t *testing.T, broker *kfake.Cluster) []string {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	topics, err := kadm.NewClient(client).ListTopics(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topics.Names()
+}
+
+// objects lists everything in Postgres that has the demo's name.
+const objects = `SELECT coalesce(string_agg(name, ' '), '') FROM (SELECT 'slot' AS name FROM pg_replication_slots WHERE slot_name = '` + demo.Name + `'
+	UNION ALL SELECT 'publication' FROM pg_publication WHERE pubname = '` + demo.Name + `'
+	UNION ALL SELECT 'schema' FROM pg_namespace WHERE nspname = '` + demo.Name + `') o`
+
+func TestDemoOnOwnServers(t *testing.T) {
+	t.Parallel()
+	postgres, broker := ownServers(t)
+	url := postgres.URL("postgres")
+	run := func(more ...string) *process {
+		return start(t, append([]string{"demo", "--postgres-url", url, "--kafka-brokers", strings.Join(broker.ListenAddrs(), ",")}, more...)...)
+	}
+	clean := func(when string) {
+		t.Helper()
+		if left, topics := query(t, url, objects), topicsOf(t, broker); left != "" || len(topics) > 0 {
+			t.Errorf("%s, these stay behind: %s, topics %v", when, left, topics)
+		}
+	}
+
+	p := run("--duration", "1s")
+	p.until("OrderPlaced")
+	if there := query(t, url, objects); there != "slot publication schema" {
+		t.Errorf("while it runs there are: %s", there)
+	}
+	second := run()
+	second.end(exitFailed)
+	wantAll(t, second.stderr.String(), "another walpost demo is running")
+	wantAll(t, p.end(exitOK), goodSummary)
+	p.leavesNothing()
+	clean("after a run")
+
+	killed := run("--rate", "100")
+	killed.until("OrderPaid")
+	if err := killed.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed.end(-1)
+	if left := query(t, url, objects); left != "slot publication schema" {
+		t.Errorf("after a kill there are: %s", left)
+	}
+	p = run("--duration", "1s", "--rate", "20")
+	wantAll(t, p.end(exitOK), goodSummary, "arrived without a commit: 0")
+	if left := query(t, url, objects); left != "" {
+		t.Errorf("after a kill and a run there are: %s", left)
+	}
+}
+
+func TestDemoLeavesOthersAlone(t *testing.T) {
+	t.Parallel()
+	postgres, broker := ownServers(t)
+	url := postgres.URL("postgres")
+	for _, c := range []struct{ make, complaint, left, remove string }{
+		{"CREATE SCHEMA walpost_demo", "the demo did not make it", "schema", "DROP SCHEMA walpost_demo"},
+		{"CREATE PUBLICATION walpost_demo", "needs that name", "publication", "DROP PUBLICATION walpost_demo"},
+	} {
+		query(t, url, c.make)
+		p := start(t, "demo", "--postgres-url", url, "--kafka-brokers", strings.Join(broker.ListenAddrs(), ","))
+		p.end(exitFailed)
+		wantAll(t, p.stderr.String(), c.complaint)
+		if left := query(t, url, objects); left != c.left {
+			t.Errorf("after %s there is %q", c.make, left)
+		}
+		query(t, url, c.remove)
+	}
+}

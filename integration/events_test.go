@@ -1,0 +1,41 @@
+package integration
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// insert commits events of one key in one transaction.
+func insert(t testing.TB, env *Env, kind, key string, count int) {
+	t.Helper()
+	env.Exec(t, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload)
+		SELECT gen_random_uuid(), $1, $2, 'Happened', jsonb_build_object('i', i) FROM generate_series(1, $3::int) i`, kind, key, count)
+}
+
+// awaitRecords reads a topic until it has so many records, and a moment longer to see that there are no more.
+func awaitRecords(t testing.TB, env *Env, topic string, count int) []*kgo.Record {
+	t.Helper()
+	client := env.Client(t, kgo.ConsumeTopics(topic), kgo.MetadataMinAge(100*time.Millisecond), kgo.MetadataMaxAge(300*time.Millisecond))
+	var records []*kgo.Record
+	deadline := time.Now().Add(time.Minute)
+	for {
+		wait := 500 * time.Millisecond
+		if len(records) < count {
+			wait = time.Until(deadline)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		fetches := client.PollFetches(ctx)
+		cancel()
+		if fetches.NumRecords() == 0 && (len(records) >= count || time.Now().After(deadline)) {
+			break
+		}
+		records = append(records, fetches.Records()...)
+	}
+	if len(records) < count {
+		t.Fatalf("%d records in topic %s, want %d", len(records), topic, count)
+	}
+	return records
+}

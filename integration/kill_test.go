@@ -1,0 +1,233 @@
+package integration
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/walpost/walpost/checkpoint"
+)
+
+// TestKillTheRelay kills the relay twenty times under load. Nothing is lost or reordered, and what is repeated is
+// younger than the position that was stored when the next relay started.
+func TestKillTheRelay(t *testing.T) {
+	for _, major := range []int{15, 18} {
+		t.Run(fmt.Sprint("postgres ", major), func(t *testing.T) {
+			env := Setup(t, Needs{Postgres: major})
+			env.Init(t)
+			relay := env.Run(t)
+			work := env.Workload(t, WorkloadOptions{Rate: 3000})
+			relay.Ready(t, 30*time.Second)
+			type start struct {
+				at  time.Time
+				pos string // what was stored: nothing before it may be published again
+			}
+			var starts []start
+			for range 20 {
+				time.Sleep(time.Duration(100+rand.IntN(900)) * time.Millisecond) // the moment is random, not awaited
+				relay.Kill()
+				starts = append(starts, start{time.Now().Truncate(time.Millisecond), posOf(storedPosition(t, env))})
+				relay = env.Run(t)
+				relay.Ready(t, 30*time.Second)
+			}
+			work.Stop(t)
+			report := env.Check(t, work)
+			report.Assert(t, 20*3000) // counted below, exactly
+			if len(report.Repeats) == 0 {
+				t.Error("twenty kills under load repeated nothing: were they kills?")
+			}
+			for _, repeat := range report.Repeats {
+				last := starts[0]
+				for _, s := range starts {
+					if !s.at.After(repeat.At) {
+						last = s
+					}
+				}
+				if repeat.Pos < last.pos {
+					t.Errorf("event at pos %s was repeated at %s, though %s was stored before the start at %s",
+						repeat.Pos, repeat.At, last.pos, last.at)
+				}
+			}
+			t.Logf("20 kills, %d events, %d repeats (%.1f a kill)", report.Expected, len(report.Repeats), float64(len(report.Repeats))/20)
+			if perKill := len(report.Repeats) / 20; perKill > 600 {
+				t.Errorf("%d repeats a kill at 3,000 events a second: more than a fifth of a second", perKill)
+			}
+			relay.Stop(t)
+			again := env.Check(t, work)
+			again.Assert(t, len(report.Repeats))
+		})
+	}
+}
+
+// posOf is the lowest pos that a stored position leaves to be published.
+func posOf(state checkpoint.State) string {
+	return fmt.Sprintf("%08X-%016X-", state.Timeline, uint64(state.End))
+}
+
+// TestTerminateTheRelay stops the relay in order under load, and starts it again: no event is repeated.
+func TestTerminateTheRelay(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 15})
+	env.Init(t)
+	relay := env.Run(t)
+	work := env.Workload(t, WorkloadOptions{Rate: 5000})
+	relay.Ready(t, 30*time.Second)
+	for range 8 {
+		time.Sleep(time.Duration(200+rand.IntN(500)) * time.Millisecond) // the moment is random, not awaited
+		start := time.Now()
+		relay.Stop(t) // exit code 0
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("the stop took %s", took)
+		}
+		if stored, confirmed := storedPosition(t, env), confirmedLSN(t, env); confirmed != stored.End {
+			t.Errorf("after a clean stop %s is stored and %s confirmed", stored.End, confirmed)
+		}
+		relay = env.Run(t)
+		relay.Ready(t, 30*time.Second)
+	}
+	work.Stop(t)
+	env.Check(t, work).Assert(t, 0)
+}
+
+// TestTerminateInsideATransaction stops the relay in the middle of one large transaction: the next one goes on with the
+// row that follows.
+func TestTerminateInsideATransaction(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 18})
+	env.Init(t)
+	relay := env.Run(t, "WALPOST_MAX_IN_FLIGHT_BYTES=1MiB")
+	relay.Ready(t, 30*time.Second)
+	const rows = 300_000
+	env.Exec(t, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
+		SELECT gen_random_uuid(), 'order', (i % 50)::text, 'Placed', jsonb_build_object('agg', (i % 50)::text, 'seq', i), jsonb_build_object('seq', i::text)
+		FROM generate_series(1, $1::int) i`, rows)
+	stops := 0
+	for range 3 {
+		Eventually(t, time.Minute, "some rows to be published", func() bool {
+			m := relay.Metrics(t)
+			return m[`walpost_events_published_total{topic="`+env.Prefix+`order"}`] > 5000
+		})
+		relay.Stop(t)
+		if storedPosition(t, env).Rows > 0 {
+			stops++
+		}
+		relay = env.Run(t, "WALPOST_MAX_IN_FLIGHT_BYTES=1MiB")
+		relay.Ready(t, 30*time.Second)
+	}
+	if stops == 0 {
+		t.Error("no stop came inside the transaction")
+	}
+	t.Logf("%d of 3 stops came inside the transaction", stops)
+	records := awaitRecords(t, env, env.Prefix+"order", rows)
+	seen := map[string]bool{}
+	for _, r := range records {
+		id := string(r.Headers[0].Value)
+		if seen[id] {
+			t.Fatalf("event %s was published twice", id)
+		}
+		seen[id] = true
+	}
+	if len(seen) != rows {
+		t.Fatalf("%d events, want %d", len(seen), rows)
+	}
+	relay.Stop(t)
+}
+
+// TestSecondSignalEndsAtOnce sends SIGTERM twice while nothing can be drained.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	env := Setup(t, Needs{Kafka: Faulty})
+	env.Init(t)
+	relay := env.Run(t)
+	relay.Ready(t, 30*time.Second)
+	insert(t, env, "order", "k", 1)
+	awaitRecords(t, env, env.Prefix+"order", 1)
+	env.Fake.Freeze()
+	defer env.Fake.Thaw()
+	insert(t, env, "order", "k", 100)
+	Eventually(t, 10*time.Second, "events in flight", func() bool { return relay.Metrics(t)["walpost_in_flight_events"] > 0 })
+	relay.Term()
+	relay.WaitLog(t, 10*time.Second, "stopping")
+	if !relay.Running() {
+		t.Fatal("the relay ended with events in flight")
+	}
+	start := time.Now()
+	relay.Term()
+	if code := relay.Wait(t, 5*time.Second); code != 1 {
+		t.Errorf("exit code %d after a second signal, want 1", code)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("the second signal took %s", took)
+	}
+}
+
+// TestDrainTimeout ends with code 1 when what is in flight cannot be confirmed in time, and loses nothing.
+func TestDrainTimeout(t *testing.T) {
+	env := Setup(t, Needs{Kafka: Faulty})
+	env.Init(t)
+	relay := env.Run(t, "WALPOST_DRAIN_TIMEOUT=2s")
+	relay.Ready(t, 30*time.Second)
+	insert(t, env, "order", "k", 1)
+	awaitRecords(t, env, env.Prefix+"order", 1)
+	env.Fake.Freeze()
+	insert(t, env, "order", "k", 100)
+	Eventually(t, 10*time.Second, "events in flight", func() bool { return relay.Metrics(t)["walpost_in_flight_events"] > 0 })
+	relay.Term()
+	if code := relay.Wait(t, 15*time.Second); code != 1 {
+		t.Errorf("exit code %d after a drain that failed, want 1", code)
+	}
+	env.Fake.Thaw()
+	relay = env.Run(t)
+	relay.Ready(t, 30*time.Second)
+	awaitRecords(t, env, env.Prefix+"order", 101)
+}
+
+// TestSecondRelayTakesOver starts two relays on one slot: the second waits, alive and not ready, and takes over.
+func TestSecondRelayTakesOver(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 15})
+	env.Init(t)
+	first := env.Run(t)
+	first.Ready(t, 30*time.Second)
+	work := env.Workload(t, WorkloadOptions{Rate: 1000})
+	second := env.Run(t)
+	second.WaitLog(t, 20*time.Second, "another relay has the slot")
+	if second.IsReady() || !second.IsLive() {
+		t.Errorf("the waiting relay: ready %t, live %t; want false, true", second.IsReady(), second.IsLive())
+	}
+	work.WaitCommitted(t, 2000)
+	first.Kill()
+	start := time.Now()
+	second.Ready(t, 10*time.Second)
+	t.Logf("took over after %s", time.Since(start).Round(time.Millisecond))
+	work.WaitCommitted(t, 4000)
+	work.Stop(t)
+	env.Check(t, work).Assert(t, 600)
+	second.Stop(t)
+}
+
+// TestPausedRelayDoesNoHarm stops a relay past the walsender's patience, lets another take over, and wakes it up: it
+// must not spoil what the other has stored.
+func TestPausedRelayDoesNoHarm(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Settings: map[string]string{"wal_sender_timeout": "3s"}})
+	env.Init(t)
+	first := env.Run(t)
+	first.Ready(t, 30*time.Second)
+	work := env.Workload(t, WorkloadOptions{Rate: 1000})
+	work.WaitCommitted(t, 2000)
+	second := env.Run(t)
+	second.WaitLog(t, 20*time.Second, "another relay has the slot")
+	first.Signal(syscall.SIGSTOP)
+	second.Ready(t, 30*time.Second)
+	work.WaitCommitted(t, work.Committed()+2000)
+	first.Signal(syscall.SIGCONT)
+	first.WaitLog(t, 20*time.Second, "another relay has the slot")
+	work.WaitCommitted(t, work.Committed()+1000)
+	work.Stop(t)
+	report := env.Check(t, work)
+	if report.Missing.Count > 0 || report.RolledBack.Count > 0 || report.Unknown.Count > 0 || report.Bytes.Count > 0 {
+		t.Error(report)
+	}
+	t.Log(report)
+	second.Stop(t)
+	first.Ready(t, 20*time.Second) // and not: exit 3 because its old record hides the newer one
+	first.Stop(t)
+}

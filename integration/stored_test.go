@@ -1,0 +1,41 @@
+package integration
+
+import (
+	"testing"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/checkpoint"
+)
+
+// storedPosition reads the relay's own record of how far it is.
+func storedPosition(t testing.TB, env *Env) checkpoint.State {
+	t.Helper()
+	source := env.Value(t, "SELECT system_identifier::text FROM pg_control_system()") + "/" + env.Slot
+	store, err := checkpoint.NewStore([]kgo.Opt{kgo.SeedBrokers(env.Brokers...)}, env.StateTopic, source, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	state, stored, err := store.Load(t.Context())
+	if err != nil || !stored {
+		t.Fatalf("no stored position: %v", err)
+	}
+	return state
+}
+
+// confirmedLSN is what the slot says of itself.
+func confirmedLSN(t testing.TB, env *Env) checkpoint.LSN {
+	t.Helper()
+	return parseLSN(t, env.Value(t, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1", env.Slot))
+}
+
+func parseLSN(t testing.TB, text string) checkpoint.LSN {
+	t.Helper()
+	var lsn checkpoint.LSN
+	if err := lsn.Scan(text); err != nil {
+		t.Fatal(err)
+	}
+	return lsn
+}
