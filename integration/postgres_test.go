@@ -87,7 +87,9 @@ func stopPostgres(t testing.TB, env *Env, mode pgserver.StopMode, limit time.Dur
 	if err := env.Server.Stop(ctx, mode); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(start); took > limit {
+	took := time.Since(start)
+	t.Logf("Postgres stopped within %s", took.Round(time.Millisecond))
+	if took > limit {
 		t.Errorf("Postgres took %s to stop, want at most %s", took, limit)
 	}
 }
@@ -129,8 +131,9 @@ func TestIdleOutboxBesideABusyDatabase(t *testing.T) {
 	if after := env.Value(t, xacts); after != before {
 		t.Errorf("somebody wrote into the database: %s rows changed before, %s after", before, after)
 	}
-	if m := relay.Metrics(t); m["walpost_confirmed_lag_bytes"] > 1<<20 || m["walpost_restart_lag_bytes"] > 64<<20 {
-		t.Errorf("the metrics say: confirmed lag %v, restart lag %v", m["walpost_confirmed_lag_bytes"], m["walpost_restart_lag_bytes"])
-	}
+	Eventually(t, 30*time.Second, "the metrics to say the same", func() bool {
+		m := relay.Metrics(t)
+		return m["walpost_confirmed_lag_bytes"] < 64<<10 && m["walpost_restart_lag_bytes"] < 1<<20
+	})
 	relay.Stop(t)
 }

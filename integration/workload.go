@@ -136,6 +136,11 @@ func (w *Workload) WaitCommitted(t testing.TB, events int) {
 // table was rolled back, be it on purpose or by a crash.
 func (w *Workload) Truth(t testing.TB) *Truth {
 	t.Helper()
+	// A COMMIT whose client has gone may still be under way: its rows would appear after the look at the table.
+	Eventually(t, 30*time.Second, "the backends of the writers to end", func() bool {
+		return w.env.Value(t, `SELECT count(*)::text FROM pg_stat_activity
+			WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()`, writerName) == "0"
+	})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	rolledBack := map[string]bool{}
@@ -202,10 +207,18 @@ func (w *Workload) pace(ctx context.Context) error {
 	}
 }
 
+// writerName is the application_name of writers.
+const writerName = "walpost workload"
+
 // connect waits for Postgres if it may be away.
 func (w *Workload) connect(ctx context.Context) (*pgx.Conn, error) {
+	settings, err := pgx.ParseConfig(w.env.URL())
+	if err != nil {
+		return nil, fmt.Errorf("connect writer: %w", err)
+	}
+	settings.RuntimeParams["application_name"] = writerName
 	for {
-		conn, err := pgx.Connect(ctx, w.env.URL())
+		conn, err := pgx.ConnectConfig(ctx, settings)
 		if err == nil {
 			return conn, nil
 		}

@@ -145,7 +145,7 @@ func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, serve
 	}
 	s.Up[ops.PeerKafka] = true
 	if stored {
-		text, at := state.Position.End.String(), state.At
+		text, at := state.End.String(), state.At
 		s.StoredLSN, s.StoredAt, s.Timeline = &text, &at, state.Timeline
 	}
 	if server != nil {

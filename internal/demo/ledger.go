@@ -23,7 +23,7 @@ type partition struct {
 
 type entry struct {
 	key  string // of keys
-	seq  int    // the how-manieth event of its key
+	seq  int    // its number among the events of its key
 	sent time.Time
 }
 

@@ -18,10 +18,11 @@ type shop struct {
 	ledger *ledger
 	screen *screen
 
-	customers, orders int
-	open              []order
-	transactions      int
-	doomed            int // the number of the transaction that will be rolled back
+	orders       int      // placed, also those that were rolled back
+	customers    []string // registered, as long as the shop remembers them
+	open         []order
+	transactions int
+	doomed       int // the number of the transaction that will be rolled back
 }
 
 type order struct {
@@ -38,6 +39,9 @@ type event struct {
 
 // oneIn is how many transactions there are to one that is rolled back.
 const oneIn = 8
+
+// maxCustomers is how many customers the shop remembers, however long it runs.
+const maxCustomers = 1000
 
 // transactionTimeout bounds a transaction. The end of the demo does not cut one off: whether it committed would not be known.
 const transactionTimeout = 10 * time.Second
@@ -114,10 +118,10 @@ func insertEvent(ctx context.Context, tx pgx.Tx, e event) error {
 	return err
 }
 
-// isDoomed picks one transaction at random out of each so many.
+// isDoomed picks one transaction at random out of each so many, and never the first that somebody sees.
 func (s *shop) isDoomed() bool {
 	if s.transactions%oneIn == 0 {
-		s.doomed = s.transactions + mathrand.N(oneIn)
+		s.doomed = s.transactions + 1 + mathrand.N(oneIn-1)
 	}
 	s.transactions++
 	return s.transactions-1 == s.doomed
@@ -150,24 +154,27 @@ func (s *shop) choose() work {
 
 func (s *shop) place() work {
 	s.orders++
+	o := order{id: fmt.Sprintf("order-%d", 1000+s.orders), cents: 500 + mathrand.N(20000)}
 	var events []event
-	if s.customers == 0 || mathrand.N(3) == 0 {
-		s.customers++
-		events = append(events, newEvent("customer", fmt.Sprintf("customer-%d", s.customers), "CustomerRegistered",
-			map[string]any{"name": fmt.Sprintf("Customer %d", s.customers), "country": "SE"}))
-	}
-	o := order{
-		id: fmt.Sprintf("order-%d", 1000+s.orders), customer: fmt.Sprintf("customer-%d", 1+mathrand.N(s.customers)), cents: 500 + mathrand.N(20000),
-	}
-	if len(events) > 0 {
-		o.customer = events[0].key
+	isNew := len(s.customers) == 0 || mathrand.N(3) == 0
+	if isNew {
+		o.customer = fmt.Sprintf("customer-%d", s.orders)
+		events = append(events, newEvent("customer", o.customer, "CustomerRegistered",
+			map[string]any{"name": fmt.Sprintf("Customer %d", s.orders), "country": "SE"}))
+	} else {
+		o.customer = s.customers[mathrand.N(len(s.customers))]
 	}
 	events = append(events, newEvent("order", o.id, "OrderPlaced", map[string]any{"order": o.id, "customer": o.customer, "total_cents": o.cents}))
 	return work{
 		sql:    "INSERT INTO " + Name + ".orders (id, customer, state, total_cents) VALUES ($1, $2, 'placed', $3)",
 		args:   []any{o.id, o.customer, o.cents},
 		events: events, excuse: "basket expired",
-		done: func() { s.open = append(s.open, o) },
+		done: func() {
+			s.open = append(s.open, o)
+			if isNew && len(s.customers) < maxCustomers {
+				s.customers = append(s.customers, o.customer)
+			}
+		},
 	}
 }
 

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/rs/zerolog"
+
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/internal/config"
+	"github.com/walpost/walpost/internal/ops"
+)
+
+// nobody is an address where nothing listens.
+const nobody = "127.0.0.1:1"
+
+func settings(url string, brokers ...string) config.Config {
+	return config.Config{
+		PostgresURL: url, Table: []string{"public.outbox"}, Slot: "walpost", Publication: "walpost",
+		KafkaBrokers: brokers, StateTopic: "walpost.state", HTTPAddr: nobody,
+	}
+}
+
+// status runs the command in both forms and returns what they printed.
+func status(t *testing.T, cfg config.Config, code int) (text string, found serversStatus) {
+	t.Helper()
+	run := func(asJSON bool) []byte {
+		var out bytes.Buffer
+		command := &statusCommand{Config: cfg, JSON: asJSON}
+		if got := exitCode(command.execute(t.Context(), &out, io.Discard), io.Discard); got != code {
+			t.Errorf("exit code %d, want %d\n%s", got, code, out.String())
+		}
+		return out.Bytes()
+	}
+	if err := json.Unmarshal(run(true), &found); err != nil {
+		t.Fatal(err)
+	}
+	return string(run(false)), found
+}
+
+func TestStatusOfRelay(t *testing.T) {
+	t.Parallel()
+	confirmed, lagged := "0/15377A0", 1536.0
+	answer := ops.Status{
+		Version: "1.2.3", Source: "7/walpost", State: "streaming", Ready: true, Up: map[string]bool{"kafka": true, "postgres": true},
+		ConfirmedLSN: &confirmed, ConfirmedLagBytes: &lagged, Published: map[string]uint64{"a": 1, "b": 22}, InFlightEvents: 3,
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/status" || json.NewEncoder(w).Encode(answer) != nil {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer server.Close()
+	cfg := settings("")
+	cfg.HTTPAddr = server.Listener.Addr().String()
+	text, _ := status(t, cfg, exitOK)
+	wantAll(t, text, `^relay +127\.0\.0\.1:\d+, walpost 1\.2\.3$`, `^state +streaming, ready$`, `^source +7/walpost$`,
+		`^confirmed +0/15377A0, 1\.5 KiB behind$`, `^stored +not known$`, `^in flight +3 events`, `^published +a: 1\n +b: 22$`, `^kafka +up, 0 reconnects$`)
+
+	_, port, _ := strings.Cut(cfg.HTTPAddr, ":")
+	cfg.HTTPAddr = ":" + port
+	answer.Ready, answer.Reasons = false, []string{"Kafka is away", "so is Postgres"}
+	text, found := status(t, cfg, exitFailed)
+	wantAll(t, text, `^state +streaming, not ready$`, `^not ready because +Kafka is away\n +so is Postgres$`)
+	if found.State != "streaming" || len(found.Reasons) != 2 {
+		t.Errorf("got %+v", found)
+	}
+}
+
+func TestStatusWithoutAnybody(t *testing.T) {
+	t.Parallel()
+	text, found := status(t, settings(""), exitFailed)
+	wantAll(t, text, `^relay +no relay answers: .*127\.0\.0\.1:1.*refused$`, "not asked")
+	if found.State != noRelay || found.Relay == "" || len(found.Up) != 0 {
+		t.Errorf("got %+v", found)
+	}
+
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	defer stranger.Close()
+	cfg := settings("postgres://walpost@"+nobody+"/x?sslmode=disable", nobody)
+	cfg.HTTPAddr = stranger.Listener.Addr().String()
+	text, found = status(t, cfg, exitFailed)
+	wantAll(t, text, `something else than a relay answers`, `^postgres +down$`, `^kafka +down$`, `connect to Postgres: .*`, `state topic "walpost\.state": .*refused`)
+	if len(found.Reasons) != 2 || found.Up[ops.PeerPostgres] || found.Up[ops.PeerKafka] {
+		t.Errorf("got %+v", found)
+	}
+}
+
+func TestStatusOfServers(t *testing.T) {
+	t.Parallel()
+	postgres, broker := ownServers(t)
+	url, brokers := postgres.URL("postgres"), broker.ListenAddrs()
+	cfg := settings(url, brokers...)
+
+	text, _ := status(t, cfg, exitFailed)
+	wantAll(t, text, `^slot +walpost: does not exist$`, `^wrong +replication slot "walpost" does not exist$`, `^what to do +.*walpost init`)
+
+	options, err := newMigrationOptions(cfg, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := setUp(t.Context(), cfg, options, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	text, found := status(t, cfg, exitOK)
+	wantAll(t, text, `^source +\d+/walpost$`, `^postgres +up$`, `^publication +walpost of public\.outbox$`,
+		`^slot +walpost, nobody reads it, WAL status reserved$`, `^confirmed +0/[0-9A-F]+, \d.* behind$`, `^kafka +up$`, `^stored +nothing for this slot`)
+	if topics := topicsOf(t, broker); len(topics) > 0 {
+		t.Errorf("status created %v", topics)
+	}
+
+	save := saved(t, cfg, found.Source, *found.ConfirmedLSN)
+	text, found = status(t, cfg, exitOK)
+	wantAll(t, text, `^stored +`+*found.ConfirmedLSN+` on timeline 1 in topic walpost\.state, \d+s ago$`)
+
+	statusOfEither(t, url, brokers, found)
+
+	// A slot that somebody moved.
+	query(t, url, "CREATE TABLE moved ()")
+	query(t, url, "SELECT pg_replication_slot_advance('walpost', pg_current_wal_lsn())::text")
+	text, _ = status(t, cfg, exitFailed)
+	wantAll(t, text, `^wrong +slot "walpost" is at .* ahead of the stored position`)
+
+	// Another cluster with a slot of the same name: only Postgres can tell which is ours.
+	if err := save("1/walpost", "0/1"); err != nil {
+		t.Fatal(err)
+	}
+	text, _ = status(t, settings("", brokers...), exitFailed)
+	wantAll(t, text, `2 clusters stored a position`)
+}
+
+// statusOfEither asks each server without the other.
+func statusOfEither(t *testing.T, url string, brokers []string, found serversStatus) {
+	t.Helper()
+	text, half := status(t, settings("", brokers...), exitOK)
+	wantAll(t, text, `^stored +`+*found.ConfirmedLSN, `^source +`+found.Source+`$`)
+	if half.ConfirmedLSN != nil || half.StoredLSN == nil {
+		t.Errorf("got %+v", half)
+	}
+	if text, _ = status(t, settings(url), exitOK); strings.Contains(text, "kafka") {
+		t.Errorf("got %s", text)
+	}
+	text, _ = status(t, settings(url, nobody), exitFailed)
+	wantAll(t, text, `^slot +walpost, nobody reads it`, `^kafka +down$`)
+	text, _ = status(t, settings("postgres://walpost@"+nobody+"/x?sslmode=disable", brokers...), exitFailed)
+	wantAll(t, text, `^postgres +down$`, `^stored +`+*found.ConfirmedLSN)
+}
+
+// saved stores a position as a relay does, and returns a function that stores more.
+func saved(t *testing.T, cfg config.Config, source, position string) func(source, position string) error {
+	t.Helper()
+	save := func(source, position string) error {
+		options, err := cfg.KafkaOptions()
+		if err != nil {
+			return err
+		}
+		store, err := checkpoint.NewStore(options, cfg.StateTopic, source, zerolog.Nop())
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		end, err := pglogrepl.ParseLSN(position)
+		_, _, loadErr := store.Load(ctx) // creates the topic
+		return errors.Join(err, loadErr, store.Save(ctx, checkpoint.State{Position: checkpoint.Position{End: end}, Timeline: 1, At: time.Now()}))
+	}
+	if err := save(source, position); err != nil {
+		t.Fatal(err)
+	}
+	return save
+}

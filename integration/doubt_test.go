@@ -1,0 +1,201 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/walpost/walpost/checkpoint"
+)
+
+// halts waits for the relay to stop to protect data: exit code 3, and a log that says these things.
+func halts(t testing.TB, relay *Relay, says ...string) {
+	t.Helper()
+	if code := relay.Wait(t, 30*time.Second); code != 3 {
+		t.Fatalf("exit code %d, want 3:\n%s", code, lastLines(relay.Log(), 20))
+	}
+	for _, text := range append(says, "what_to_do", "nothing is lost") {
+		if !strings.Contains(relay.Log(), text) {
+			t.Errorf("the log does not say %q:\n%s", text, lastLines(relay.Log(), 5))
+		}
+	}
+}
+
+// running returns a relay that has published one event.
+func running(t testing.TB, env *Env, vars ...string) *Relay {
+	t.Helper()
+	env.Init(t)
+	relay := env.Run(t, vars...)
+	relay.Ready(t, 30*time.Second)
+	insert(t, env, "order", "k", 1)
+	awaitRecords(t, env, env.Prefix+"order", 1)
+	return relay
+}
+
+func walEnd(t testing.TB, env *Env) checkpoint.LSN {
+	t.Helper()
+	return parseLSN(t, env.Value(t, "pg_current_wal_lsn()"))
+}
+
+func onBoth(t *testing.T, f func(t *testing.T, major int)) {
+	for _, major := range []int{15, 18} {
+		t.Run(fmt.Sprint("postgres ", major), func(t *testing.T) { f(t, major) })
+	}
+}
+
+// TestPublicationDropped drops the publication under a running relay, and commits an event that the stream then lacks.
+func TestPublicationDropped(t *testing.T) {
+	onBoth(t, func(t *testing.T, major int) {
+		env := Setup(t, Needs{Postgres: major})
+		relay := running(t, env)
+		before := walEnd(t, env)
+		env.Exec(t, "DROP PUBLICATION walpost")
+		insert(t, env, "order", "k", 10)
+		halts(t, relay, `publication \"walpost\"`)
+		if confirmed := confirmedLSN(t, env); confirmed > before {
+			t.Errorf("confirmed %s, past %s where the publication was dropped", confirmed, before)
+		}
+		if n := len(awaitRecords(t, env, env.Prefix+"order", 1)); n != 1 {
+			t.Errorf("%d records, want the one before", n)
+		}
+		halts(t, env.Run(t), `publication \"walpost\"`) // and again, until somebody acts
+
+		// The way out that the hint names.
+		env.Init(t)
+		env.Exec(t, "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", env.Slot)
+		env.Init(t, "--accept-gap")
+		again := env.Run(t)
+		again.Ready(t, 30*time.Second)
+		insert(t, env, "order", "k", 5)
+		awaitRecords(t, env, env.Prefix+"order", 6)
+		again.Stop(t)
+	})
+}
+
+// TestTableLeavesThePublication takes the table out of the publication, for good and for a moment.
+func TestTableLeavesThePublication(t *testing.T) {
+	onBoth(t, func(t *testing.T, major int) {
+		env := Setup(t, Needs{Postgres: major})
+		relay := running(t, env)
+		before := walEnd(t, env)
+		env.Exec(t, "ALTER PUBLICATION walpost DROP TABLE outbox")
+		insert(t, env, "order", "k", 10)
+		halts(t, relay, "is not in publication", "ADD TABLE")
+		if confirmed := confirmedLSN(t, env); confirmed > before {
+			t.Errorf("confirmed %s, past %s where the table left", confirmed, before)
+		}
+		env.Exec(t, "ALTER PUBLICATION walpost ADD TABLE outbox")
+		relay = env.Run(t)
+		relay.Ready(t, 30*time.Second)
+		insert(t, env, "order", "k", 1)
+		awaitRecords(t, env, env.Prefix+"order", 2)
+
+		before = walEnd(t, env)
+		env.Exec(t, "ALTER PUBLICATION walpost DROP TABLE outbox")
+		insert(t, env, "order", "k", 10)
+		env.Exec(t, "ALTER PUBLICATION walpost ADD TABLE outbox")
+		halts(t, relay, "was altered while the stream ran")
+		if confirmed := confirmedLSN(t, env); confirmed > before {
+			t.Errorf("confirmed %s, past %s where the table left for a moment", confirmed, before)
+		}
+	})
+}
+
+// TestPublicationStopsPublishing turns inserts off and adds a row filter.
+func TestPublicationStopsPublishing(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 18})
+	relay := running(t, env)
+	env.Exec(t, "ALTER PUBLICATION walpost SET (publish = 'update')")
+	halts(t, relay, "does not publish inserts")
+	env.Exec(t, "ALTER PUBLICATION walpost SET (publish = 'insert')")
+	relay = env.Run(t)
+	relay.Ready(t, 30*time.Second)
+	env.Exec(t, "ALTER PUBLICATION walpost SET TABLE outbox WHERE (aggregatetype = 'x')")
+	halts(t, relay, "filters the rows")
+}
+
+// TestSlotTrouble drops, moves, re-creates and invalidates the slot.
+func TestSlotTrouble(t *testing.T) {
+	onBoth(t, func(t *testing.T, major int) {
+		env := Setup(t, Needs{Postgres: major, OwnPostgres: true, Settings: map[string]string{"max_slot_wal_keep_size": "16MB", "wal_keep_size": "0", "max_wal_size": "32MB", "min_wal_size": "32MB"}})
+		relay := running(t, env)
+		relay.Stop(t)
+		stored := storedPosition(t, env)
+
+		// Moved by hand, past an event.
+		insert(t, env, "order", "k", 1)
+		env.Exec(t, "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", env.Slot)
+		moved := confirmedLSN(t, env)
+		halts(t, env.Run(t), "the slot was moved or re-created", stored.End.String(), moved.String(), "init --accept-gap")
+		if confirmed := confirmedLSN(t, env); confirmed != moved {
+			t.Errorf("the slot went from %s to %s", moved, confirmed)
+		}
+		output := env.Init(t, "--accept-gap")
+		if !strings.Contains(output, moved.String()) {
+			t.Errorf("init --accept-gap says:\n%s", output)
+		}
+		relay = env.Run(t)
+		relay.Ready(t, 30*time.Second)
+
+		// Dropped under the relay.
+		env.Exec(t, "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = $1", env.Slot)
+		dropSlot(t, env)
+		halts(t, relay, "does not exist")
+
+		// Re-created.
+		env.Init(t)
+		halts(t, env.Run(t), "the slot was moved or re-created")
+		env.Init(t, "--accept-gap")
+		relay = env.Run(t)
+		relay.Ready(t, 30*time.Second)
+		relay.Stop(t)
+
+		// Invalidated: more WAL than the slot may keep.
+		for range 8 {
+			env.Exec(t, "SELECT pg_logical_emit_message(false, 'noise', repeat('x', 16000000))")
+			env.Exec(t, "CHECKPOINT")
+		}
+		if status := env.Value(t, "SELECT wal_status FROM pg_replication_slots WHERE slot_name = $1", env.Slot); status != "lost" {
+			t.Fatalf("the slot is %s: this test has not invalidated it", status)
+		}
+		halts(t, env.Run(t), "was invalidated", "pg_drop_replication_slot")
+	})
+}
+
+func dropSlot(t testing.TB, env *Env) {
+	t.Helper()
+	Eventually(t, 10*time.Second, "the slot to be dropped", func() bool {
+		// The relay comes back within a moment: whoever is first.
+		env.Exec(t, `DO $$ BEGIN
+			PERFORM pg_terminate_backend(active_pid, 1000) FROM pg_replication_slots WHERE slot_name = '`+env.Slot+`' AND active;
+			PERFORM pg_drop_replication_slot('`+env.Slot+`');
+		EXCEPTION WHEN object_in_use OR undefined_object THEN NULL; END $$`)
+		return env.Value(t, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1", env.Slot) == "0"
+	})
+}
+
+// TestColumnsChange adds a column, which does no harm, and renames a required one, which stops the relay.
+func TestColumnsChange(t *testing.T) {
+	onBoth(t, func(t *testing.T, major int) {
+		env := Setup(t, Needs{Postgres: major})
+		relay := running(t, env)
+		env.Exec(t, "ALTER TABLE outbox ADD COLUMN tenant text DEFAULT 'x'")
+		insert(t, env, "order", "k", 1)
+		awaitRecords(t, env, env.Prefix+"order", 2)
+		before := walEnd(t, env)
+		env.Exec(t, "ALTER TABLE outbox RENAME COLUMN payload TO body")
+		env.Exec(t, "INSERT INTO outbox (id, aggregatetype, aggregateid, body) VALUES (gen_random_uuid(), 'order', 'k', '{}')")
+		halts(t, relay, `\"payload\"`, "is missing", "WALPOST_COLUMNS")
+		if confirmed := confirmedLSN(t, env); confirmed > before {
+			// The rename itself may be confirmed, the event may not.
+			if state := storedPosition(t, env); state.End > parseLSN(t, env.Value(t, "SELECT max(lsn)::text FROM (SELECT pg_current_wal_lsn() AS lsn) x")) {
+				t.Errorf("stored %s is beyond the WAL", state.End)
+			}
+		}
+		relay = env.Run(t, "WALPOST_COLUMNS=payload=body")
+		relay.Ready(t, 30*time.Second)
+		awaitRecords(t, env, env.Prefix+"order", 3)
+		relay.Stop(t)
+	})
+}

@@ -1,0 +1,124 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestTooLarge lets the broker's limit refuse one event among others of its key. The relay stops and names it; nothing
+// later of the key is published; after the limit was raised it goes on, with nothing lost.
+func TestTooLarge(t *testing.T) {
+	onBoth(t, func(t *testing.T, major int) {
+		env := Setup(t, Needs{Postgres: major})
+		env.Init(t)
+		topic := env.Prefix + "order"
+		env.CreateTopic(t, topic, 3, nil)
+		relay := env.Run(t)
+		relay.Ready(t, 30*time.Second)
+		insert(t, env, "order", "k", 500)
+		id := env.Value(t, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload)
+			VALUES (gen_random_uuid(), 'order', 'k', 'Huge', jsonb_build_object('huge', repeat('x', 3000000))) RETURNING id`)
+		insert(t, env, "order", "k", 500)
+		halts(t, relay, id, topic, "MESSAGE_TOO_LARGE", "max.message.bytes")
+		if n := len(awaitRecords(t, env, topic, 500)); n != 500 {
+			t.Fatalf("%d records, want the 500 before the event that is too large", n)
+		}
+		halts(t, env.Run(t), id) // and again, until somebody acts
+		env.SetTopicConfig(t, topic, "max.message.bytes", "4000000")
+		relay = env.Run(t)
+		relay.Ready(t, 30*time.Second)
+		env.CheckTruth(t, env.ReadTruth(t)).Assert(t, 0)
+		relay.Stop(t)
+	})
+}
+
+// TestLimitLoweredUnderTheRelay makes the broker refuse batches that it took a moment before: the client learns of it
+// from the broker's answer alone, with later events on their way.
+func TestLimitLoweredUnderTheRelay(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 18, Kafka: Own})
+	env.Init(t)
+	topic := env.Prefix + "order"
+	env.CreateTopic(t, topic, 1, nil)
+	relay := env.Run(t)
+	relay.Ready(t, 30*time.Second)
+	insert(t, env, "order", "k", 1)
+	awaitRecords(t, env, topic, 1)
+	env.SetTopicConfig(t, topic, "max.message.bytes", "20000")
+	for i := range 200 {
+		size := 100
+		if i == 50 {
+			size = 60_000
+		}
+		env.Exec(t, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload)
+			VALUES (gen_random_uuid(), 'order', 'k', $1, jsonb_build_object('x', repeat('x', $2::int)))`, fmt.Sprint("n", i), size)
+	}
+	halts(t, relay, topic, "MESSAGE_TOO_LARGE")
+	records := awaitRecords(t, env, topic, 51)
+	if len(records) != 51 {
+		t.Fatalf("%d records, want the 51 before the refused one", len(records))
+	}
+	env.SetTopicConfig(t, topic, "max.message.bytes", "1000000")
+	relay = env.Run(t)
+	relay.Ready(t, 30*time.Second)
+	env.CheckTruth(t, env.ReadTruth(t)).Assert(t, 0)
+	relay.Stop(t)
+}
+
+// TestRowsThatBreakTheContract are refused by the table that init makes. A table without its checks lets them through:
+// then the relay stops, and the hint says how to pass the transaction over.
+func TestRowsThatBreakTheContract(t *testing.T) {
+	bad := map[string]string{
+		"empty key":     `'order', '', '{}'::jsonb, NULL`,
+		"illegal topic": `'no topic', 'k', '{}'::jsonb, NULL`,
+		"bad headers":   `'order', 'k', '{}'::jsonb, '{"a": 1}'::jsonb`,
+	}
+	for name, values := range bad {
+		t.Run(name, func(t *testing.T) {
+			env := Setup(t, Needs{Postgres: 15})
+			relay := running(t, env)
+			sql := "INSERT INTO outbox (id, aggregatetype, aggregateid, payload, headers) VALUES (gen_random_uuid(), " + values + ")"
+			refused := env.Value(t, "SELECT count(*) FROM pg_constraint WHERE conrelid = 'outbox'::regclass AND contype = 'c'")
+			if refused == "0" {
+				t.Fatal("init made no checks")
+			}
+			env.Exec(t, `DO $$ BEGIN `+strings.ReplaceAll(sql, "$$", "")+`; RAISE 'the table took it';
+				EXCEPTION WHEN check_violation THEN NULL; END $$`)
+			env.Exec(t, `DO $$ DECLARE c text; BEGIN FOR c IN SELECT conname FROM pg_constraint WHERE conrelid = 'outbox'::regclass AND contype = 'c'
+				LOOP EXECUTE format('ALTER TABLE outbox DROP CONSTRAINT %I', c); END LOOP; END $$`)
+			id := env.Value(t, "WITH i AS ("+sql+" RETURNING id) SELECT id FROM i")
+			insert(t, env, "order", "k", 3)
+			halts(t, relay, id, "pg_replication_slot_advance")
+			if n := len(awaitRecords(t, env, env.Prefix+"order", 1)); n != 1 {
+				t.Errorf("%d records, want only the one before the bad row", n)
+			}
+			// The way out that the hint names.
+			_, rest, _ := strings.Cut(relay.Log(), "SELECT pg_replication_slot_advance(")
+			call, _, _ := strings.Cut(rest, ";")
+			env.Exec(t, "SELECT pg_replication_slot_advance("+call)
+			env.Init(t, "--accept-gap")
+			relay = env.Run(t)
+			relay.Ready(t, 30*time.Second)
+			awaitRecords(t, env, env.Prefix+"order", 4)
+			relay.Stop(t)
+		})
+	}
+}
+
+// TestMissingTopic waits for a topic, reports it, and loses nothing.
+func TestMissingTopic(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 18})
+	env.Init(t)
+	relay := env.Run(t, "WALPOST_CREATE_TOPICS=false")
+	relay.Ready(t, 30*time.Second)
+	insert(t, env, "order", "k", 10)
+	relay.WaitLog(t, 20*time.Second, "topic does not exist")
+	if _, reasons := relay.Get("/readyz"); !strings.Contains(reasons, env.Prefix+"order") {
+		t.Errorf("/readyz says %q", reasons)
+	}
+	env.CreateTopic(t, env.Prefix+"order", 1, nil)
+	awaitRecords(t, env, env.Prefix+"order", 10)
+	relay.Ready(t, 10*time.Second)
+	relay.Stop(t)
+}
