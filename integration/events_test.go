@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,4 +39,14 @@ func awaitRecords(t testing.TB, env *Env, topic string, count int) []*kgo.Record
 		t.Fatalf("%d records in topic %s, want %d", len(records), topic, count)
 	}
 	return records
+}
+
+// insertReturning runs an INSERT that returns the id of its row.
+func insertReturning(t testing.TB, env *Env, sql string) string {
+	t.Helper()
+	var id string
+	if err := env.Connect(t).QueryRow(t.Context(), strings.Replace(sql, "RETURNING id", "RETURNING id::text", 1)).Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	return id
 }

@@ -18,7 +18,7 @@ func TestTooLarge(t *testing.T) {
 		relay := env.Run(t)
 		relay.Ready(t, 30*time.Second)
 		insert(t, env, "order", "k", 500)
-		id := env.Value(t, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload)
+		id := insertReturning(t, env, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload)
 			VALUES (gen_random_uuid(), 'order', 'k', 'Huge', jsonb_build_object('huge', repeat('x', 3000000))) RETURNING id`)
 		insert(t, env, "order", "k", 500)
 		halts(t, relay, id, topic, "MESSAGE_TOO_LARGE", "max.message.bytes")
@@ -87,7 +87,7 @@ func TestRowsThatBreakTheContract(t *testing.T) {
 				EXCEPTION WHEN check_violation THEN NULL; END $$`)
 			env.Exec(t, `DO $$ DECLARE c text; BEGIN FOR c IN SELECT conname FROM pg_constraint WHERE conrelid = 'outbox'::regclass AND contype = 'c'
 				LOOP EXECUTE format('ALTER TABLE outbox DROP CONSTRAINT %I', c); END LOOP; END $$`)
-			id := env.Value(t, "WITH i AS ("+sql+" RETURNING id) SELECT id FROM i")
+			id := insertReturning(t, env, sql+" RETURNING id")
 			insert(t, env, "order", "k", 3)
 			halts(t, relay, id, "pg_replication_slot_advance")
 			if n := len(awaitRecords(t, env, env.Prefix+"order", 1)); n != 1 {

@@ -32,8 +32,9 @@ func (s snapshots) Snapshot() ops.Snapshot {
 	}
 	if v := st.Database; v != nil && v.Slot != nil {
 		restart := v.Slot.Restart()
+		end := max(v.WALEnd, st.Received) // whichever is the younger news
 		snap.RestartLSN = uint64(restart)
-		snap.ConfirmedLagBytes, snap.RestartLagBytes = lag(v.WALEnd, st.Confirmed), lag(v.WALEnd, restart)
+		snap.ConfirmedLagBytes, snap.RestartLagBytes = lag(end, st.Confirmed), lag(end, restart)
 		if v.Slot.SafeWALSize != nil {
 			snap.SlotSafeWALBytes = float64(*v.Slot.SafeWALSize)
 		}

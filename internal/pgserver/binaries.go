@@ -56,6 +56,10 @@ func find(ctx context.Context, opts Options, acct *account) (Binaries, error) {
 		major = NewestMajor
 	}
 	var errs []error
+	// Looking fails as well when ctx has ended: that is no reason to fetch.
+	if err := ctx.Err(); err != nil {
+		return Binaries{}, fmt.Errorf("find postgres %d: %w", major, err)
+	}
 	for _, way := range []struct {
 		name  string
 		fetch func(ctx context.Context, opts Options, cache string, major int) (string, error)
@@ -69,6 +73,9 @@ func find(ctx context.Context, opts Options, acct *account) (Binaries, error) {
 			err = fmt.Errorf("run the fetched postgres in %s: it does not start on this machine", dir)
 		}
 		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
 	}
 	return Binaries{}, fmt.Errorf("find postgres %d: %w; install PostgreSQL %d with initdb, or Maven and Java to fetch it",
 		major, errors.Join(errs...), major)

@@ -40,7 +40,15 @@ func fetchEmbedded(_ context.Context, opts Options, cache string, major int) (st
 		library := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
 			Version(version).Port(uint32(port)).Logger(io.Discard).
 			CachePath(filepath.Join(scratch, "cache")).RuntimePath(filepath.Join(scratch, "run")).BinariesPath(dir))
+		before := embeddedLogs()
 		startErr := library.Start()
+		defer func() { // the library never removes its log
+			for log := range embeddedLogs() {
+				if !before[log] {
+					_ = os.Remove(log)
+				}
+			}
+		}()
 		http.DefaultClient.CloseIdleConnections() // the library downloads through it and leaves its connections open
 		if startErr == nil {
 			if err := library.Stop(); err != nil {
@@ -56,4 +64,15 @@ func fetchEmbedded(_ context.Context, opts Options, cache string, major int) (st
 		return "", err
 	}
 	return filepath.Join(dir, "bin"), nil
+}
+
+// embeddedLogs are the logs of the library in the directory for temporary files.
+func embeddedLogs() map[string]bool {
+	logs := map[string]bool{}
+	// The pattern is good, and a directory that cannot be read holds none that we could remove.
+	found, _ := filepath.Glob(filepath.Join(os.TempDir(), "embedded_postgres_log*"))
+	for _, log := range found {
+		logs[log] = true
+	}
+	return logs
 }

@@ -56,6 +56,7 @@ func (s *session) run(parent context.Context) error {
 	defer cancel(nil)
 	beside.Go(func() { cancel(s.keep(ctx)) })
 	beside.Go(func() { cancel(s.watch(ctx)) })
+	beside.Go(func() { s.ping(ctx) })
 	beside.Go(func() {
 		select {
 		case <-s.out.Failed():

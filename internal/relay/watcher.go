@@ -55,7 +55,6 @@ func (s *session) watch(ctx context.Context) error {
 			failing = true
 			s.log.Warn().Err(err).Msg("cannot look at the slot and the publication: positions wait to be confirmed until it works")
 		}
-		s.ping(ctx)
 	}
 }
 
@@ -79,15 +78,25 @@ func (s *session) verify(ctx context.Context) error {
 	return nil
 }
 
-// ping keeps the health of Kafka known while there is nothing to produce.
+// ping keeps the health of Kafka known while there is nothing to produce. It has a goroutine of its own, because brokers
+// that do not answer must not hold up a look at Postgres.
 func (s *session) ping(ctx context.Context) {
-	if s.out.Stats().Events > 0 {
-		return
+	ticker := time.NewTicker(lookRarely)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if s.out.Stats().Events > 0 {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, lookTimeout)
+		// The hooks of the client note the outcome.
+		_ = s.out.Ping(limited)
+		cancel()
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	// The hooks of the client have noted the outcome.
-	_ = s.out.Ping(ctx)
 }
 
 // pings recognises a server that wants to stop: its walsender asks for our position thousands of times a second until we
