@@ -52,6 +52,7 @@ type Stream struct {
 	conn     net.Conn
 	frontend *pgproto3.Frontend
 	interval time.Duration // of status messages
+	silence  time.Duration // see the constant
 
 	confirm atomic.Uint64 // the position to confirm
 	wake    chan struct{} // wakes Wait
@@ -71,10 +72,10 @@ type Stream struct {
 func newStream(c *Conn, from LSN) *Stream {
 	s := &Stream{
 		c: c, conn: c.pg.Conn(), frontend: c.pg.Frontend(),
-		interval: maxStatusInterval,
-		wake:     make(chan struct{}, 1),
-		sent:     from,
-		heard:    time.Now(),
+		interval: maxStatusInterval, silence: silence,
+		wake:  make(chan struct{}, 1),
+		sent:  from,
+		heard: time.Now(),
 	}
 	if c.timeout > 0 {
 		s.interval = min(s.interval, c.timeout/3)
@@ -237,7 +238,7 @@ func (s *Stream) service(ctx context.Context) error {
 		s.heard = now
 	}
 	s.quiet = true
-	if now.Sub(s.heard) > silence {
+	if now.Sub(s.heard) > s.silence {
 		return &brokenError{what: fmt.Sprintf("Postgres has been silent for %s", now.Sub(s.heard).Round(time.Second))}
 	}
 	due := now.Add(s.interval)

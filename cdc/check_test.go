@@ -1,0 +1,175 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+func TestHistory(t *testing.T) {
+	t.Parallel()
+	h, err := parseHistory(3, []byte("1\t0/5000\tno recovery target specified\n\n# comment\n2\t1/0\tbefore 2026\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for lsn, want := range map[LSN]uint32{0x10: 1, 0x4FFF: 1, 0x5000: 2, 0xFFFFFFFF: 2, 0x100000000: 3, 0x200000000: 3} {
+		if got := h.At(lsn); got != want {
+			t.Errorf("%s lies on timeline %d, want %d", lsn, got, want)
+		}
+	}
+	if end, ok := h.Ended(2); !ok || end != 0x100000000 {
+		t.Errorf("timeline 2 ended at %s, %t", end, ok)
+	}
+	if _, ok := h.Ended(3); ok {
+		t.Error("the current timeline has ended")
+	}
+	for _, bad := range []string{"1\n", "x\t0/1\n", "1\tx\n"} {
+		if _, err := parseHistory(2, []byte(bad)); err == nil {
+			t.Errorf("%q was read", bad)
+		}
+	}
+}
+
+func TestTransient(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Postgres: &pgconn.Config{User: "relay"}, Slot: "walpost", Publication: "walpost"}
+	for code, want := range map[string]bool{
+		"57P01": true, "57P02": true, "57P03": true, "57014": true, "08006": true, "53300": true, "53100": true, "28P01": true, "3D000": true, "58030": true, "55006": true,
+		"42704": false, "55000": false, "42501": false, "XX000": false, "58P01": false, "22021": false, "54000": false, "": false,
+	} {
+		if got := Transient(cfg.serverError(&pgconn.PgError{Code: code, Message: "m"})); got != want {
+			t.Errorf("SQLSTATE %q is transient: %t, want %t", code, got, want)
+		}
+	}
+	if Transient(errors.New("never seen")) {
+		t.Error("an unknown error is transient")
+	}
+	if !Transient(fmt.Errorf("read: %w", &brokenError{what: "gone"})) {
+		t.Error("a broken connection is permanent")
+	}
+}
+
+// sound is a view of a database where all is well.
+func sound() View {
+	return View{
+		Slot: &SlotView{Plugin: "pgoutput", Type: "logical", SameDatabase: true, WALStatus: "reserved"},
+		Publication: &PublicationView{
+			Identity: "1/1", Insert: true, ViaRoot: true,
+			Tables: []PublicationTableView{{Schema: "public", Name: "outbox", Identity: "2/2"}},
+		},
+		Tables: []TableView{{Schema: "public", Name: "outbox", Kind: "r"}},
+	}
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Postgres: &pgconn.Config{User: "relay"}, Slot: "walpost", Publication: "walpost", Tables: []Table{{"public", "outbox"}}}
+	if err := sound().Check(cfg); err != nil {
+		t.Fatalf("a sound view: %v", err)
+	}
+	filter := "x"
+	for name, c := range map[string]struct {
+		spoil func(*View)
+		says  string
+	}{
+		"no slot":         {func(v *View) { v.Slot = nil }, "walpost init"},
+		"physical slot":   {func(v *View) { v.Slot.Type = "physical" }, "physical"},
+		"other plugin":    {func(v *View) { v.Slot.Plugin = "wal2json" }, "wal2json"},
+		"other database":  {func(v *View) { v.Slot.SameDatabase = false }, "database"},
+		"lost":            {func(v *View) { v.Slot.WALStatus = "lost" }, "invalidated"},
+		"invalidated":     {func(v *View) { v.Slot.Invalidation = "idle_timeout" }, "idle_timeout"},
+		"conflicting":     {func(v *View) { v.Slot.Conflicting = true }, "invalidated"},
+		"no publication":  {func(v *View) { v.Publication = nil }, "publication"},
+		"no inserts":      {func(v *View) { v.Publication.Insert = false }, "publish = 'insert'"},
+		"no table":        {func(v *View) { v.Tables = nil }, "WALPOST_TABLE"},
+		"not a member":    {func(v *View) { v.Publication.Tables = nil }, "ADD TABLE"},
+		"row filter":      {func(v *View) { v.Publication.Tables[0].RowFilter = &filter }, "filters"},
+		"partitions":      {func(v *View) { v.Tables[0].Kind = "p"; v.Publication.ViaRoot = false }, "publish_via_partition_root"},
+		"other namesake":  {func(v *View) { v.Publication.Tables[0].Schema = "other" }, "ADD TABLE"},
+		"other namesake2": {func(v *View) { v.Tables[0].Schema = "other" }, "WALPOST_TABLE"},
+	} {
+		v := sound()
+		c.spoil(&v)
+		var stop *StopError
+		if err := v.Check(cfg); !errors.As(err, &stop) || Transient(err) || !strings.Contains(stop.What+stop.Hint, c.says) {
+			t.Errorf("%s: %v (hint %q), want %q", name, err, stop.Hint, c.says)
+		}
+	}
+	for name, spoil := range map[string]func(*View){
+		"altered":       func(v *View) { v.Publication.Identity = "1/9" },
+		"left and back": func(v *View) { v.Publication.Tables[0].Identity = "3/9" },
+	} {
+		v := sound()
+		spoil(&v)
+		if err := v.CheckSince(cfg, sound()); err == nil {
+			t.Errorf("%s: nothing was noticed", name)
+		}
+	}
+	if err := sound().CheckSince(cfg, sound()); err != nil {
+		t.Errorf("the same twice: %v", err)
+	}
+}
+
+// TestInspect looks at servers of the oldest and the newest version.
+func TestInspect(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{14, 18} {
+		t.Run(fmt.Sprint("postgres ", major), func(t *testing.T) {
+			t.Parallel()
+			f := setup(t, major, nil)
+			end := parseLSN(f.value("pg_current_wal_flush_lsn()"))
+			v, err := Inspect(t.Context(), f.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := v.Check(f.cfg); err != nil {
+				t.Error(err)
+			}
+			if v.WALEnd < end || v.Slot.Confirmed() == 0 || v.Slot.Restart() == 0 || v.Slot.Active {
+				t.Errorf("WAL end %s, want %s; slot %+v", v.WALEnd, end, v.Slot)
+			}
+			if len(v.Tables) != 1 || len(v.Tables[0].Columns) != 2 || v.Tables[0].Columns[1] != (ColumnView{"payload", 25}) {
+				t.Errorf("tables are %+v", v.Tables)
+			}
+			tx, err := f.sql.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.Exec(t.Context(), "INSERT INTO outbox VALUES (7, 'x')"); err != nil {
+				t.Fatal(err)
+			}
+			held, err := Inspect(t.Context(), f.cfg)
+			if err != nil || !strings.Contains(held.Holder, "pid ") {
+				t.Errorf("the open transaction is not named: %q, %v", held.Holder, err)
+			}
+			if err := tx.Rollback(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			f.exec("ALTER PUBLICATION walpost DROP TABLE outbox")
+			f.exec("ALTER PUBLICATION walpost ADD TABLE outbox")
+			again, err := Inspect(t.Context(), f.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := again.CheckSince(f.cfg, v); err == nil {
+				t.Error("the table left the publication and came back, and nothing was noticed")
+			}
+		})
+	}
+}
+
+func TestQuote(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{`a`: `'a'`, `a'b`: `'a''b'`, `a\b`: ` E'a\\b'`, `"`: `'"'`} {
+		if got := quoteLiteral(in); got != want {
+			t.Errorf("%s is quoted as %s, want %s", in, got, want)
+		}
+	}
+	if got := quoteLiteral(quoteIdent(`my "pub"`)); got != `'"my ""pub"""'` {
+		t.Errorf("a name is quoted twice as %s", got)
+	}
+}

@@ -1,0 +1,358 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/walpost/walpost/internal/pgserver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fixture is a server with an outbox, a publication and a slot.
+type fixture struct {
+	t      *testing.T
+	server *pgserver.Server
+	sql    *pgx.Conn
+	cfg    Config
+}
+
+func setup(t *testing.T, major int, settings map[string]string) *fixture {
+	t.Helper()
+	server, err := pgserver.Start(t.Context(), pgserver.Options{Major: major, Settings: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	f := &fixture{t: t, server: server}
+	if f.sql, err = pgx.Connect(t.Context(), server.URL("postgres")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.sql.Close(context.Background()) })
+	f.exec("CREATE TABLE outbox (id int PRIMARY KEY, payload text)")
+	f.exec("CREATE PUBLICATION walpost FOR TABLE outbox WITH (publish = 'insert')")
+	postgres, err := pgconn.ParseConfig(server.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.cfg = Config{Postgres: postgres, Slot: "walpost", Publication: "walpost", Tables: []Table{{"public", "outbox"}}, Log: zerolog.Nop()}
+	if made, err := CreateSlot(t.Context(), f.sql, "walpost", false, func(string) {}); err != nil || !made {
+		t.Fatalf("CreateSlot = %t, %v", made, err)
+	}
+	return f
+}
+
+func (f *fixture) exec(sql string) {
+	f.t.Helper()
+	if _, err := f.sql.Exec(f.t.Context(), sql); err != nil {
+		f.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func (f *fixture) value(sql string) string {
+	f.t.Helper()
+	var v string
+	if err := f.sql.QueryRow(f.t.Context(), "SELECT ("+sql+")::text").Scan(&v); err != nil {
+		f.t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+func (f *fixture) confirmed() LSN {
+	f.t.Helper()
+	return parseLSN(f.value("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'walpost'"))
+}
+
+func (f *fixture) start() *Stream {
+	f.t.Helper()
+	conn, err := Connect(f.t.Context(), f.cfg)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	stream, err := conn.Start(f.t.Context(), f.confirmed(), false)
+	if err != nil {
+		conn.Close()
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(stream.Close)
+	return stream
+}
+
+// next returns the next plugin message of the given type.
+func next(t *testing.T, ctx context.Context, s *Stream, kind byte) Message {
+	t.Helper()
+	for {
+		m, err := s.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Kind == Data && m.Data[0] == kind {
+			return m
+		}
+	}
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func TestConfirmReachesTheServer(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 15, nil)
+	s := f.start()
+	f.exec("INSERT INTO outbox VALUES (1, 'x')")
+	next(t, t.Context(), s, 'C')
+	end := s.Received()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer s.WatchContext(ctx)()
+	read := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := s.Next(ctx); err != nil {
+				read <- err
+				return
+			}
+		}
+	}()
+	// Next waits for the server now. Confirm wakes it.
+	s.Confirm(end)
+	eventually(t, "the confirmed position", func() bool { return f.confirmed() == end })
+	s.Confirm(end - 1) // never backwards
+	if s.Confirmed() != end {
+		t.Errorf("the position went back to %s", s.Confirmed())
+	}
+	start := time.Now()
+	cancel()
+	if err := <-read; !errors.Is(err, context.Canceled) || s.Gone() {
+		t.Errorf("Next = %v, gone %t, want the end of its context and a stream that lives", err, s.Gone())
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("Next noticed the end of its context after %s", took)
+	}
+	stop, cancelStop := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancelStop()
+	if err := s.Stop(stop); err != nil {
+		t.Errorf("Stop = %v", err)
+	}
+	if f.value("SELECT active FROM pg_replication_slots") != "false" {
+		t.Error("the slot is still held after Stop")
+	}
+}
+
+// TestConfirmNeverPassesWhatWasReceived guards against the worst mistake: the server takes any position, and the next
+// session would skip what lies before it.
+func TestConfirmNeverPassesWhatWasReceived(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 15, nil)
+	s := f.start()
+	f.exec("INSERT INTO outbox VALUES (1, 'x')")
+	next(t, t.Context(), s, 'C')
+	before := f.confirmed()
+	s.Confirm(s.Received() + 1<<20)
+	var stop *StopError
+	for {
+		_, err := s.Next(t.Context())
+		if err == nil {
+			continue
+		}
+		if !errors.As(err, &stop) || Transient(err) {
+			t.Fatalf("Next = %v, want a StopError", err)
+		}
+		break
+	}
+	s.Close()
+	if now := f.confirmed(); now != before {
+		t.Errorf("confirmed %s, before %s", now, before)
+	}
+}
+
+// TestStatusGoesOutWhileNothingIsRead blocks for longer than the walsender's patience.
+func TestStatusGoesOutWhileNothingIsRead(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 18, map[string]string{"wal_sender_timeout": "1s"})
+	s := f.start()
+	pid := f.value("SELECT active_pid FROM pg_replication_slots")
+	f.exec("INSERT INTO outbox SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i") // more than the sockets hold
+	next(t, t.Context(), s, 'I')
+	room := make(chan struct{})
+	timer := time.AfterFunc(4*time.Second, func() { close(room) })
+	defer timer.Stop()
+	if err := s.Wait(t.Context(), room); err != nil {
+		t.Fatal(err)
+	}
+	if now := f.value("SELECT active_pid FROM pg_replication_slots"); now != pid {
+		t.Fatalf("the walsender is another one: %s, before %s", now, pid)
+	}
+	next(t, t.Context(), s, 'C')
+}
+
+func TestIdleStreamOutlivesTheTimeout(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 15, map[string]string{"wal_sender_timeout": "1s"})
+	s := f.start()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	defer s.WatchContext(ctx)()
+	for {
+		if _, err := s.Next(ctx); err != nil {
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+}
+
+// TestSilentServer lets a proxy swallow everything in both directions, as a vanished host does.
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 15, map[string]string{"wal_sender_timeout": "0"})
+	addr, swallow := proxy(t, f.cfg.Postgres)
+	f.cfg.Postgres = f.cfg.Postgres.Copy()
+	f.cfg.Postgres.Host, f.cfg.Postgres.Port = addr.IP.String(), uint16(addr.Port)
+	s := f.start()
+	s.interval, s.silence = 100*time.Millisecond, 500*time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	for ctx.Err() == nil { // a quiet server answers the probes
+		if _, err := s.Next(ctx); err != nil && ctx.Err() == nil {
+			t.Fatalf("a server that answers was given up: %v", err)
+		}
+	}
+	swallow.Store(true)
+	for {
+		_, err := s.Next(t.Context())
+		if err == nil {
+			continue
+		}
+		if !Transient(err) || !strings.Contains(err.Error(), "silent") || !s.Gone() {
+			t.Fatalf("Next = %v", err)
+		}
+		return
+	}
+}
+
+func proxy(t *testing.T, to *pgconn.Config) (*net.TCPAddr, *atomic.Bool) {
+	t.Helper()
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	swallow := &atomic.Bool{}
+	copyAll := func(dst, src net.Conn) {
+		defer dst.Close()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := src.Read(buf)
+			if err != nil {
+				return
+			}
+			if swallow.Load() {
+				continue
+			}
+			if _, err := dst.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(to.Port)})
+			if err != nil {
+				_ = client.Close()
+				return
+			}
+			go copyAll(client, server)
+			go copyAll(server, client)
+		}
+	}()
+	return listener.Addr().(*net.TCPAddr), swallow
+}
+
+func TestSlotInUse(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 15, nil)
+	f.start()
+	conn, err := Connect(t.Context(), f.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Start(t.Context(), 0, false); !errors.Is(err, ErrSlotInUse) || !Transient(err) {
+		t.Fatalf("Start = %v", err)
+	}
+}
+
+// TestWarningOnTheStream makes the server warn, as newer ones do when they skip rows of a publication they cannot load.
+func TestWarningOnTheStream(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 18, nil)
+	s := f.start()
+	f.exec("DROP PUBLICATION walpost")
+	f.exec("INSERT INTO outbox VALUES (1, 'x')")
+	for {
+		_, err := s.Next(t.Context())
+		if err == nil {
+			continue
+		}
+		var stop *StopError
+		if !errors.As(err, &stop) || !strings.Contains(err.Error(), "publication") {
+			t.Fatalf("Next = %v, want a StopError about the publication", err)
+		}
+		return
+	}
+}
+
+func TestPacedReader(t *testing.T) {
+	t.Parallel()
+	r := &pacedReader{conn: io.LimitReader(zeros{}, 10)}
+	buf := make([]byte, 8)
+	read := func() time.Duration {
+		start := time.Now()
+		if _, err := r.Read(buf); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		return time.Since(start)
+	}
+	r.behind = true
+	read() // a full one: there is more
+	if r.drained {
+		t.Fatal("drained after a full read")
+	}
+	read() // a short one
+	if !r.drained {
+		t.Fatal("not drained after a short read")
+	}
+	if took := read(); took < gulp {
+		t.Errorf("no pause after the socket was drained: %s", took)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
