@@ -18,7 +18,15 @@ func produceOne(t *testing.T, client *kgo.Client, topic, value string, limit tim
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	return client.ProduceSync(ctx, &kgo.Record{Topic: topic, Key: []byte("k"), Value: []byte(value)}).FirstErr()
+	// The client does not give up a record that may have been written, so the promise may come later than the limit.
+	done := make(chan error, 1)
+	client.Produce(ctx, &kgo.Record{Topic: topic, Key: []byte("k"), Value: []byte(value)}, func(_ *kgo.Record, err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func TestThreeBrokers(t *testing.T) {
@@ -32,17 +40,28 @@ func TestThreeBrokers(t *testing.T) {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
+	inSync := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		must("wait", env.Kafka.WaitInSync(ctx))
+	}
+	inSync()
 	must("three brokers", produceOne(t, client, topic, "1", 30*time.Second))
 	must("stop", env.Kafka.Stop(t.Context(), 0))
 	must("two brokers", produceOne(t, client, topic, "2", 30*time.Second))
 	must("start", env.Kafka.Start(t.Context(), 0))
+	inSync()
 	env.Kafka.Kill(1)
 	must("one killed", produceOne(t, client, topic, "3", 30*time.Second))
 	must("start", env.Kafka.Start(t.Context(), 1))
+	inSync()
 	env.Kafka.Freeze(2)
 	must("one frozen", produceOne(t, client, topic, "4", 60*time.Second))
 	env.Kafka.Thaw(2)
 	must("all again", produceOne(t, client, topic, "5", 30*time.Second))
+
+	inSync()
 
 	ends, err := kadm.NewClient(client).ListEndOffsets(t.Context(), topic)
 	must("list offsets", err)

@@ -1,0 +1,163 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"go.uber.org/goleak"
+
+	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/decoder"
+	"github.com/walpost/walpost/sink"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestTransient(t *testing.T) {
+	t.Parallel()
+	kafka := func(err error) error { return &kafkaError{fmt.Errorf("read state topic: %w", err)} }
+	for name, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"slot in use":             {cdc.ErrSlotInUse, true},
+		"server stops":            {cdc.ErrStopping, true},
+		"moved meanwhile":         {errMoved, true},
+		"no answer in time":       {context.DeadlineExceeded, true},
+		"Kafka unreachable":       {kafka(errors.New("dial tcp: connection refused")), true},
+		"Kafka leaderless":        {kafka(kerr.LeaderNotAvailable), true},
+		"state topic vanished":    {kafka(kerr.UnknownTopicOrPartition), true},
+		"Kafka password rotated":  {kafka(kerr.SaslAuthenticationFailed), true},
+		"state topic forbidden":   {kafka(kerr.TopicAuthorizationFailed), false},
+		"state topic too wide":    {kafka(&checkpoint.TopicError{Topic: "s", Partitions: 3}), false},
+		"state topic unreadable":  {kafka(&checkpoint.RecordError{Topic: "s", Err: errors.New("x")}), false},
+		"gap":                     {&checkpoint.GapError{}, false},
+		"restored":                {&checkpoint.RestoredError{}, false},
+		"in doubt":                {&cdc.StopError{What: "x"}, false},
+		"bytes nobody can decode": {&decoder.Error{Reason: "x"}, false},
+		"refused event":           {&sink.EventError{Err: kerr.MessageTooLarge}, false},
+		"never seen":              {errors.New("x"), false},
+	} {
+		if got := transient(c.err); got != c.want {
+			t.Errorf("%s: transient is %t, want %t", name, got, c.want)
+		}
+	}
+}
+
+func testRelay() *Relay {
+	return New(Config{
+		CDC: cdc.Config{Postgres: &pgconn.Config{}, Slot: "walpost", Publication: "walpost"},
+		Log: zerolog.Nop(), DrainTimeout: 50 * time.Millisecond,
+	})
+}
+
+func TestHaltSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	r := testRelay()
+	for _, c := range []struct {
+		err  error
+		says []string
+	}{
+		{&checkpoint.GapError{Slot: "walpost", Stored: 0x10, Confirmed: 0x20}, []string{"0/10", "0/20", "init --accept-gap"}},
+		{&checkpoint.RestoredError{Stored: 0x30, WALEnd: 0x20}, []string{"0/30", "init --accept-gap"}},
+		{&decoder.Error{EventID: "e7", Reason: "bad", CommitLSN: 0x100000010}, []string{"e7", "1/10", "pg_replication_slot_advance('walpost', '1/11')", "WALPOST_COLUMNS"}},
+		{&sink.EventError{EventID: "e8", Commit: 0x100000010, Err: errors.New("bad")}, []string{"e8", "1/10", "pg_replication_slot_advance('walpost', '1/11')"}},
+		{&sink.EventError{EventID: "e9", Hint: "raise the limit", Err: kerr.MessageTooLarge}, []string{"e9", "raise the limit"}},
+		{&cdc.StopError{What: "gone", Hint: "bring it back"}, []string{"gone", "bring it back"}},
+	} {
+		var h *Halt
+		if err := r.halt(fmt.Errorf("session: %w", c.err)); !errors.As(err, &h) {
+			t.Fatalf("%v is no Halt", err)
+		}
+		for _, text := range c.says {
+			if !strings.Contains(h.Error()+" "+h.Hint, text) {
+				t.Errorf("%T does not say %q: %s; %s", c.err, text, h, h.Hint)
+			}
+		}
+	}
+}
+
+func TestPingStorm(t *testing.T) {
+	t.Parallel()
+	var p pings
+	now := time.Now()
+	for i := range 10 * stormPings { // a server that asks often while its WAL moves
+		if p.storm(cdc.LSN(i), now) {
+			t.Fatal("a storm although the WAL moves")
+		}
+	}
+	for range 10 * stormPings { // one that asks about the same position now and then
+		now = now.Add(stormTime / 10)
+		if p.storm(7, now) {
+			t.Fatal("a storm of five pings a second")
+		}
+	}
+	now = now.Add(time.Hour)
+	storms := 0
+	for range 10 * stormPings {
+		now = now.Add(time.Millisecond)
+		if p.storm(8, now) {
+			storms++
+		}
+	}
+	if storms != 1 || !p.stormy.Load() {
+		t.Fatalf("%d storms noticed, stormy %t; want one", storms, p.stormy.Load())
+	}
+	p.storm(9, now)
+	if p.stormy.Load() {
+		t.Fatal("still stormy though the WAL moved")
+	}
+}
+
+// TestDrainContext checks who may wait for how long at the end of a session.
+func TestDrainContext(t *testing.T) {
+	t.Parallel()
+	r := testRelay()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+
+	limited, done := r.drainContext(ctx, false)
+	defer done()
+	<-limited.Done() // ends although nobody stopped the relay
+
+	patient, donePatient := r.drainContext(ctx, true)
+	defer donePatient()
+	select {
+	case <-patient.Done():
+		t.Fatal("an outage is waited for only so long")
+	case <-time.After(3 * r.cfg.DrainTimeout):
+	}
+	cancel()
+	<-patient.Done() // the drain timeout later
+}
+
+func TestWantsBinary(t *testing.T) {
+	t.Parallel()
+	template, err := sink.ParseTemplate("{aggregatetype}", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	view := func(payload, kind uint32) cdc.View {
+		return cdc.View{Tables: []cdc.TableView{{Columns: []cdc.ColumnView{
+			{Name: "id", Type: 2950}, {Name: "aggregatetype", Type: kind}, {Name: "aggregateid", Type: 25}, {Name: "body", Type: payload}, {Name: "created_at", Type: 1184},
+		}}}}
+	}
+	r := testRelay()
+	r.cfg.Topic, r.cfg.Columns = template, map[string]string{"payload": "body"}
+	for _, c := range []struct {
+		payload, kind uint32
+		want          bool
+	}{{17, 25, true}, {3802, 25, false}, {17, 50000, false}} {
+		if got := r.wantsBinary(view(c.payload, c.kind)); got != c.want {
+			t.Errorf("payload %d, aggregatetype %d: binary %t, want %t", c.payload, c.kind, got, c.want)
+		}
+	}
+}
