@@ -9,6 +9,10 @@ import (
 // what is read then was committed longer ago than that.
 const gulp = 10 * time.Millisecond
 
+// shortRead is the size of a read, in bytes, below which the socket counts as drained. The server goes on filling it while
+// we work on what was read, so a socket that is being filled fast gives more than that each time.
+const shortRead = 32 << 10
+
 // pacedReader reads the socket. Caught up it reads at once. Behind, it reads until the socket is empty and then lets it
 // fill for a moment: the walsender appends to its buffer while the socket is full, and sends row by row while it is not.
 type pacedReader struct {
@@ -22,6 +26,6 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 		time.Sleep(gulp)
 	}
 	n, err := r.conn.Read(p)
-	r.drained = n < len(p)
+	r.drained = n < min(len(p), shortRead)
 	return n, err
 }
