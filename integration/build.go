@@ -29,7 +29,7 @@ var relayBinary = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("create directory for the binary: %w", err)
 	}
 	servers.mu.Lock()
-	servers.closers = append(servers.closers, func() { _ = os.RemoveAll(dir) })
+	servers.closers = append(servers.closers, func() error { return os.RemoveAll(dir) })
 	servers.mu.Unlock()
 
 	path := filepath.Join(dir, "walpost")

@@ -44,11 +44,7 @@ func (r *registry) container(ctx context.Context, image string, options ...testc
 	}
 	c, err := testcontainers.Run(ctx, image, options...)
 	if c != nil {
-		r.closers = append(r.closers, func() {
-			if err := testcontainers.TerminateContainer(c); err != nil {
-				fmt.Fprintln(os.Stderr, "terminate container:", err)
-			}
-		})
+		r.closers = append(r.closers, func() error { return testcontainers.TerminateContainer(c) })
 	}
 	if err != nil {
 		return nil, fmt.Errorf("run container %s: %w", image, err)

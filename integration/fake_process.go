@@ -41,7 +41,14 @@ func runFake(port string, input io.Reader, output io.Writer) error {
 	}
 	defer cluster.Close()
 	p := &fakeProcess{cluster: cluster}
-	cluster.ControlKey(int16(kmsg.Produce), p.control)
+	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if !p.swallow.Load() {
+			return nil, nil, false
+		}
+		p.swallowed.Add(1)
+		return nil, nil, true // handled, with nothing to say
+	})
 
 	commands, answers := json.NewDecoder(input), json.NewEncoder(output)
 	answer := fakeAnswer{} // to the start itself
@@ -87,14 +94,4 @@ func (p *fakeProcess) carryOut(command fakeCommand) fakeAnswer {
 		return fakeAnswer{Error: fmt.Sprintf("unknown command %q", command.Op)}
 	}
 	return fakeAnswer{}
-}
-
-// control swallows a request by handling it without an answer.
-func (p *fakeProcess) control(kmsg.Request) (kmsg.Response, error, bool) {
-	p.cluster.KeepControl()
-	if !p.swallow.Load() {
-		return nil, nil, false
-	}
-	p.swallowed.Add(1)
-	return nil, nil, true
 }

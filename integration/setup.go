@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -75,6 +76,9 @@ func Setup(t testing.TB, needs Needs) *Env {
 	})
 	admin := e.setupPostgres(ctx, t, needs)
 	e.setupKafka(ctx, t, needs)
+	if needs.Kafka == Shared {
+		t.Cleanup(func() { e.deleteTopics(t) })
+	}
 	e.createDatabase(t, admin)
 	return e
 }
@@ -99,11 +103,7 @@ func (e *Env) setupPostgres(ctx context.Context, t testing.TB, needs Needs) stri
 		servers.missing(t, err)
 	}
 	servers.note("postgres %s (local programs)", own.version)
-	t.Cleanup(func() {
-		if err := own.local.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	closeAtEnd(t, own.local)
 	e.Server = own.local
 	return own.address
 }
@@ -134,7 +134,6 @@ func (e *Env) setupKafka(ctx context.Context, t testing.TB, needs Needs) {
 			servers.missing(t, err)
 		}
 		e.Kafka, e.Brokers = shared.cluster, shared.brokers
-		t.Cleanup(func() { e.deleteTopics(t) })
 	}
 }
 
@@ -237,6 +236,15 @@ func (e *Env) Value(t testing.TB, sql string, args ...any) string {
 		return ""
 	}
 	return *value
+}
+
+// closeAtEnd closes with the end of the test.
+func closeAtEnd(t testing.TB, c io.Closer) {
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // dumpOnFailure prints what a server or a relay said, if the test failed.

@@ -23,7 +23,7 @@ type registry struct {
 	kafka     *sharedKafka
 	used      map[string]bool   // what served, for the summary
 	skipped   map[string]string // test -> why
-	closers   []func()
+	closers   []func() error
 	announced map[string]bool
 }
 
@@ -74,11 +74,7 @@ func (r *registry) postgresLocal(ctx context.Context, major int) (*postgres, err
 	if err != nil {
 		return nil, err
 	}
-	r.closers = append(r.closers, func() {
-		if err := p.local.Close(); err != nil {
-			fmt.Fprintln(os.Stderr, "close postgres:", err)
-		}
-	})
+	r.closers = append(r.closers, p.local.Close)
 	r.usedLocked("postgres %s (local programs)", p.version)
 	return p, nil
 }
@@ -126,7 +122,7 @@ func (r *registry) kafkaLocal(ctx context.Context) (*sharedKafka, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.closers = append(r.closers, cluster.Close)
+	r.closers = append(r.closers, func() error { cluster.Close(); return nil })
 	r.usedLocked("kafka %s (jars, 1 broker)", kafkaVersion)
 	return &sharedKafka{cluster: cluster, brokers: cluster.Brokers()}, nil
 }
@@ -172,7 +168,9 @@ func (r *registry) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, closer := range slices.Backward(r.closers) {
-		closer()
+		if err := closer(); err != nil {
+			progress(err.Error())
+		}
 	}
 	r.closers = nil
 }

@@ -43,7 +43,7 @@ func (w *writer) run(ctx context.Context) error {
 			return err
 		}
 		err = w.transactions(ctx, conn)
-		closeErr := closeConn(conn)
+		closeErr := closeConn(context.WithoutCancel(ctx), conn)
 		if err != nil && !w.w.opts.Outages {
 			return errors.Join(err, closeErr)
 		}
@@ -51,8 +51,8 @@ func (w *writer) run(ctx context.Context) error {
 	return nil
 }
 
-func closeConn(conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+func closeConn(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return conn.Close(ctx)
 }

@@ -1,6 +1,7 @@
 package pgserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,16 @@ type Binaries struct {
 	Major   int
 	Version string // such as "18.6"
 	Source  string // where they come from, for people: "local", "cache", "maven", "embedded-postgres"
+}
+
+// minor is the second number of the version; releases of Postgres have no third.
+func (b Binaries) minor() int {
+	_, text, _ := strings.Cut(b.Version, ".")
+	number, err := strconv.Atoi(text)
+	if err != nil {
+		return 0 // a beta, such as "19beta1"
+	}
+	return number
 }
 
 func (b Binaries) path(program string) string { return filepath.Join(b.Dir, program) }
@@ -111,7 +122,7 @@ func best(ctx context.Context, dirs []string, major int, acct *account) (Binarie
 	if len(found) == 0 {
 		return Binaries{}, false
 	}
-	return slices.MaxFunc(found, func(a, b Binaries) int { return a.Major - b.Major }), true
+	return slices.MaxFunc(found, func(a, b Binaries) int { return cmp.Or(a.Major-b.Major, a.minor()-b.minor()) }), true
 }
 
 var versionPattern = regexp.MustCompile(`\(PostgreSQL\) ((\d+)[.\d]*)`)
