@@ -89,7 +89,7 @@ func Inspect(ctx context.Context, cfg Config) (View, error) {
 		return View{}, fmt.Errorf("connect to Postgres: %w", err)
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		// The answers are there, or an error is on its way to the caller.
 		_ = pg.Close(ctx)

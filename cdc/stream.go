@@ -268,7 +268,8 @@ func (s *Stream) service(ctx context.Context) error {
 // sendStatus sends a standby status update that names lsn as written, flushed and applied, and asks for a reply if the
 // server has been quiet.
 func (s *Stream) sendStatus(now time.Time, lsn LSN) error {
-	b := append(s.status[:0], 'r')
+	b := s.status[:0]
+	b = append(b, 'r')
 	for range 3 {
 		b = binary.BigEndian.AppendUint64(b, uint64(lsn))
 	}
@@ -277,7 +278,8 @@ func (s *Stream) sendStatus(now time.Time, lsn LSN) error {
 	if now.Sub(s.heard) >= s.interval/2 {
 		probe = 1
 	}
-	s.status = append(b, probe)
+	b = append(b, probe)
+	s.status = b
 	if err := s.conn.SetWriteDeadline(now.Add(silence)); err != nil {
 		return &brokenError{"set a deadline", err}
 	}

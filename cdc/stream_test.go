@@ -94,7 +94,7 @@ func (f *fixture) start() *Stream {
 }
 
 // next returns the next plugin message of the given type.
-func next(t *testing.T, ctx context.Context, s *Stream, kind byte) Message {
+func next(ctx context.Context, t *testing.T, s *Stream, kind byte) Message {
 	t.Helper()
 	for {
 		m, err := s.Next(ctx)
@@ -109,7 +109,7 @@ func next(t *testing.T, ctx context.Context, s *Stream, kind byte) Message {
 
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}
@@ -121,7 +121,7 @@ func TestConfirmReachesTheServer(t *testing.T) {
 	f := setup(t, 15, nil)
 	s := f.start()
 	f.exec("INSERT INTO outbox VALUES (1, 'x')")
-	next(t, t.Context(), s, 'C')
+	next(t.Context(), t, s, 'C')
 	end := s.Received()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer s.WatchContext(ctx)()
@@ -166,7 +166,7 @@ func TestConfirmNeverPassesWhatWasReceived(t *testing.T) {
 	f := setup(t, 15, nil)
 	s := f.start()
 	f.exec("INSERT INTO outbox VALUES (1, 'x')")
-	next(t, t.Context(), s, 'C')
+	next(t.Context(), t, s, 'C')
 	before := f.confirmed()
 	s.Confirm(s.Received() + 1<<20)
 	var stop *StopError
@@ -193,7 +193,7 @@ func TestStatusGoesOutWhileNothingIsRead(t *testing.T) {
 	s := f.start()
 	pid := f.value("SELECT active_pid FROM pg_replication_slots")
 	f.exec("INSERT INTO outbox SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i") // more than the sockets hold
-	next(t, t.Context(), s, 'I')
+	next(t.Context(), t, s, 'I')
 	room := make(chan struct{})
 	timer := time.AfterFunc(4*time.Second, func() { close(room) })
 	defer timer.Stop()
@@ -203,7 +203,7 @@ func TestStatusGoesOutWhileNothingIsRead(t *testing.T) {
 	if now := f.value("SELECT active_pid FROM pg_replication_slots"); now != pid {
 		t.Fatalf("the walsender is another one: %s, before %s", now, pid)
 	}
-	next(t, t.Context(), s, 'C')
+	next(t.Context(), t, s, 'C')
 }
 
 func TestIdleStreamOutlivesTheTimeout(t *testing.T) {
@@ -261,7 +261,7 @@ func proxy(t *testing.T, to *pgconn.Config) (*net.TCPAddr, *atomic.Bool) {
 	t.Cleanup(func() { _ = listener.Close() })
 	swallow := &atomic.Bool{}
 	copyAll := func(dst, src net.Conn) {
-		defer dst.Close()
+		defer func() { _ = dst.Close() }()
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := src.Read(buf)

@@ -17,7 +17,7 @@ func (s *Sink) fail(f *flight, err error) {
 		s.gate.close()
 	}
 	reason, hint := classify(f.topic.name, err)
-	s.latch(&EventError{
+	_ = s.latch(&EventError{ // whoever waits learns of it from Failed and Err
 		EventID: string(f.record.Headers[0].Value), Commit: f.txn.Commit, Index: f.index, Topic: f.topic.name,
 		Reason: reason, Hint: hint, Err: err,
 	})

@@ -233,11 +233,12 @@ func (s *Sink) Flush(ctx context.Context) error {
 	case <-s.gate.shut:
 	}
 	select {
-	case <-done:
+	case err := <-done:
+		return errors.Join(err, s.Err())
 	case <-time.After(afterFailure):
-		cancel()
-		<-done
 	}
+	cancel()
+	_ = <-done // it only says that it was given up
 	return s.Err()
 }
 

@@ -55,7 +55,7 @@ func runRelay(ctx context.Context, cfg config.Config, log zerolog.Logger) error 
 			return fmt.Errorf("serve metrics and health on %s (WALPOST_HTTP_ADDR): %w", cfg.HTTPAddr, err)
 		}
 		defer func() {
-			closing, cancel := context.WithTimeout(context.Background(), time.Second)
+			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
 			if err := server.Close(closing); err != nil {
 				log.Debug().Err(err).Msg("the HTTP server did not close in time")
