@@ -225,21 +225,21 @@ func (s *Sink) signal() {
 func (s *Sink) Flush(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- s.flush(ctx) }()
+	done := make(chan struct{})
+	var err error
+	go func() { defer close(done); err = s.flush(ctx) }()
 	select {
-	case err := <-done:
+	case <-done:
 		return errors.Join(err, s.Err())
 	case <-s.gate.shut:
 	}
 	select {
-	case err := <-done:
-		return errors.Join(err, s.Err())
+	case <-done:
 	case <-time.After(afterFailure):
+		cancel()
+		<-done
 	}
-	cancel()
-	_ = <-done // it only says that it was given up
-	return s.Err()
+	return errors.Join(err, s.Err())
 }
 
 func (s *Sink) flush(ctx context.Context) error {
