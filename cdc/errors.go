@@ -40,14 +40,17 @@ func Transient(err error) bool {
 	if errors.Is(err, ErrSlotInUse) || errors.Is(err, ErrStopping) {
 		return true
 	}
+	var broken *brokenError
+	if errors.As(err, &broken) {
+		return true
+	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		return transientState(pg.Code)
 	}
 	var connect *pgconn.ConnectError
 	var network net.Error
-	var broken *brokenError
-	return errors.As(err, &connect) || errors.As(err, &network) || errors.As(err, &broken)
+	return errors.As(err, &connect) || errors.As(err, &network)
 }
 
 // transientState classes an SQLSTATE.
@@ -71,7 +74,7 @@ func transientState(code string) bool {
 	return false
 }
 
-// brokenError is a connection that ended or fell silent.
+// brokenError is a connection that ended or fell silent, or a look that did not succeed.
 type brokenError struct {
 	what string
 	err  error

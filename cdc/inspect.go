@@ -96,7 +96,8 @@ func Inspect(ctx context.Context, cfg Config) (View, error) {
 	}()
 	results, err := pg.Exec(ctx, inspectSQL(cfg, pg.ParameterStatus("server_version"))).ReadAll()
 	if err != nil {
-		return View{}, fmt.Errorf("look at the slot and the publication: %w", err)
+		// Whatever the server says: a look can be repeated, and until it succeeds nothing is confirmed.
+		return View{}, &brokenError{"look at the slot and the publication", err}
 	}
 	return parseView(results)
 }

@@ -41,11 +41,7 @@ func (s *session) keep(ctx context.Context) error {
 		if pos == stored {
 			continue
 		}
-		wait := keepEvery
-		if n == passed {
-			wait = idleEvery
-		}
-		if !hurry && !s.pause(ctx, last.Add(wait), n == passed) {
+		if !hurry && !s.pause(ctx, last, n, n == passed) {
 			return nil
 		}
 		last = time.Now()
@@ -57,16 +53,16 @@ func (s *session) keep(ctx context.Context) error {
 	}
 }
 
-// pause waits until the given time, or until the server hurries; a pause that is only for an idle advance also ends
-// when events have moved the position. False means that ctx has ended.
-func (s *session) pause(ctx context.Context, until time.Time, idle bool) bool {
-	_, passed := s.watermark.Position()
-	timer := time.NewTimer(time.Until(until))
-	defer timer.Stop()
-	var moved <-chan struct{}
+// pause waits until a position may be stored again, or until the server hurries. A pause for the sake of an idle advance
+// is longer, and ends when more than the given number of marks with events lies behind the position. False means that
+// ctx has ended.
+func (s *session) pause(ctx context.Context, last time.Time, passed uint64, idle bool) bool {
+	wait, moved := keepEvery, (<-chan struct{})(nil)
 	if idle {
-		moved = s.watermark.Moved()
+		wait, moved = idleEvery, s.watermark.Moved()
 	}
+	timer := time.NewTimer(time.Until(last.Add(wait)))
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -101,6 +97,8 @@ func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 func (s *session) settle(ctx context.Context, cause error) {
 	pos, _ := s.watermark.Position()
 	s.r.last = checkpoint.State{Position: pos, Timeline: s.history.At(pos.End), At: time.Now()}
+	seen := s.trusted.view()
+	s.r.seen = &seen
 	if err := s.save(ctx, pos); err != nil {
 		s.log.Warn().Err(err).Msg("the last position could not be stored; it will be, or its events are sent again")
 		return

@@ -51,6 +51,7 @@ type Relay struct {
 	out    *sink.Sink
 	store  *checkpoint.Store
 	last   checkpoint.State // where the last session ended; zero before
+	seen   *cdc.View        // the last look of the last session; nil before
 	pause  time.Duration
 
 	mu   sync.Mutex

@@ -161,3 +161,19 @@ func TestWantsBinary(t *testing.T) {
 		}
 	}
 }
+
+// TestPauseEndsForEvents guards the moment between the keeper's look at the position and its pause for an idle advance:
+// an event that is confirmed then must not wait for ten seconds.
+func TestPauseEndsForEvents(t *testing.T) {
+	t.Parallel()
+	s := &session{watermark: checkpoint.NewWatermark(checkpoint.Position{End: 100}), hurry: make(chan struct{}, 1)}
+	s.watermark.Idle(110)
+	_, passed := s.watermark.Position()
+	s.watermark.Begin(120, time.Now())
+	s.watermark.Add(0).Done()
+	s.watermark.Commit(130)
+	start := time.Now()
+	if !s.pause(t.Context(), start, passed, true) || time.Since(start) > idleEvery/2 {
+		t.Fatalf("paused for %s", time.Since(start))
+	}
+}

@@ -59,6 +59,9 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	if err != nil {
 		return nil, err
 	}
+	if r.seen != nil {
+		guess = *r.seen // what was altered between two sessions counts as well
+	}
 	if err := held.CheckSince(r.cfg.CDC, guess); err != nil {
 		return nil, err
 	}

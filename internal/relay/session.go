@@ -125,9 +125,14 @@ func (s *session) keepalive(msg cdc.Message) {
 // the stream lives.
 func (s *session) finish(ctx context.Context, cause error) error {
 	stop := ctx.Err() != nil
-	if stop {
+	switch {
+	case stop:
 		s.r.setState(Draining, "draining")
 		s.log.Info().Msg("stopping: waiting for the events in flight")
+	case transient(cause):
+		s.r.report(cause)
+	default:
+		s.r.setState(Draining, cause.Error())
 	}
 	s.watermark.Suspend()
 	drain, cancel := s.r.drainContext(ctx, transient(cause) && !stop)

@@ -67,7 +67,7 @@ func (r *Relay) Status() Status {
 	r.mu.Lock()
 	v := r.view
 	r.mu.Unlock()
-	st := Status{Source: v.source, State: v.state, Postgres: v.state == Streaming || v.state == Draining}
+	st := Status{Source: v.source, State: v.state, Postgres: v.state == Streaming}
 	if v.streams > 0 {
 		st.Reconnects = v.streams - 1
 	}
