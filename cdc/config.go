@@ -85,7 +85,6 @@ func tuneSocket(conn net.Conn) {
 	if !ok {
 		return
 	}
-	setUserTimeout(tcp)
 	if peer, err := netip.ParseAddrPort(tcp.RemoteAddr().String()); err == nil && peer.Addr().Unmap().IsLoopback() {
 		// Only a hint to the kernel: the stream is right without it.
 		_ = tcp.SetReadBuffer(localReceiveBuffer)
