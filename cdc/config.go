@@ -2,10 +2,7 @@ package cdc
 
 import (
 	"bufio"
-	"context"
 	"io"
-	"net"
-	"net/netip"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -36,10 +33,6 @@ const (
 	connectTimeout = 10 * time.Second
 	// readBuffer is what one read of the socket may bring.
 	readBuffer = 256 << 10
-	// localReceiveBuffer is the socket's receive buffer for a server on the same host. A small window that is drained
-	// in gulps lets the walsender append to its buffer instead of sending each row by itself, which doubles what a
-	// slot delivers. Over a real link it would cap the throughput at window / round trip.
-	localReceiveBuffer = 128 << 10
 )
 
 // replication returns the settings of the replication connection. Its frontend reads through r.
@@ -52,15 +45,6 @@ func (c Config) replication(r *pacedReader, notice func(*pgconn.Notice)) *pgconn
 	cfg.BuildFrontend = func(conn io.Reader, w io.Writer) *pgproto3.Frontend {
 		r.conn = conn
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBuffer), w)
-	}
-	dial := cfg.DialFunc
-	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		tuneSocket(conn)
-		return conn, nil
 	}
 	return cfg
 }
@@ -78,15 +62,4 @@ func (c Config) sql() *pgconn.Config {
 		cfg.RuntimeParams["application_name"] = "walpost " + c.Slot
 	}
 	return cfg
-}
-
-func tuneSocket(conn net.Conn) {
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	if peer, err := netip.ParseAddrPort(tcp.RemoteAddr().String()); err == nil && peer.Addr().Unmap().IsLoopback() {
-		// Only a hint to the kernel: the stream is right without it.
-		_ = tcp.SetReadBuffer(localReceiveBuffer)
-	}
 }

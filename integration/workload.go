@@ -58,6 +58,7 @@ type Workload struct {
 	group     sync.WaitGroup
 	started   time.Time
 	committed atomic.Int64 // events whose COMMIT was acknowledged
+	stopped   atomic.Bool  // by Stop
 
 	mu    sync.Mutex
 	ids   map[string]bool // every id that was ever sent -> its COMMIT was acknowledged
@@ -98,7 +99,8 @@ func (w *Workload) prepare(t testing.TB) {
 }
 
 func (w *Workload) record(err error) {
-	if err == nil || errors.Is(err, context.Canceled) {
+	// A writer that Stop interrupts may say so in many ways.
+	if err == nil || errors.Is(err, context.Canceled) || w.stopped.Load() {
 		return
 	}
 	w.mu.Lock()
@@ -119,6 +121,7 @@ func (w *Workload) Wait(t testing.TB) {
 // Stop lets no more transactions begin or finish, and returns when the writers have ended.
 func (w *Workload) Stop(t testing.TB) {
 	t.Helper()
+	w.stopped.Store(true)
 	w.cancel()
 	w.Wait(t)
 }
