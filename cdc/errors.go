@@ -141,9 +141,9 @@ func (c Config) slotMissing(err error) error {
 func (c Config) publicationMissing(err error) error {
 	return &StopError{
 		What: fmt.Sprintf("publication %q does not exist, or did not exist where the slot reads", c.Publication),
-		Hint: fmt.Sprintf("events committed while the publication was missing are not in the stream. Create it with `walpost init`, "+
-			"insert those events again, then move the slot past them and accept the gap: "+
-			"SELECT pg_replication_slot_advance('%s', pg_current_wal_lsn()); walpost init --accept-gap", c.Slot),
+		Hint: fmt.Sprintf("events committed while the publication was missing are not in the stream. In this order: make it with `walpost init`; "+
+			"SELECT pg_replication_slot_advance('%s', pg_current_wal_lsn()); walpost init --accept-gap; start walpost; "+
+			"and only then insert those events again: what is inserted before the advance is skipped with the rest", c.Slot),
 		Err: err,
 	}
 }
