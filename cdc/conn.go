@@ -95,6 +95,7 @@ func (c *Conn) senderTimeout(ctx context.Context) (time.Duration, error) {
 // binary asks for columns in their binary form. An error that wraps [ErrSlotInUse] means that another relay has the
 // slot. The Conn must not be used afterwards, except for Close.
 func (c *Conn) Start(ctx context.Context, from LSN, binary bool) (*Stream, error) {
+	c.warning.Store(nil) // what was said at connect, of a collation for one, is not about the stream
 	args := []string{
 		"proto_version '1'",
 		// A name inside a list inside a string: quoted twice.

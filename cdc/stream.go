@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -114,7 +115,12 @@ func (s *Stream) interrupt() {
 }
 
 // Pace says whether the stream is behind the present, so that reading in gulps is the faster way.
-func (s *Stream) Pace(behind bool) { s.c.reader.behind = behind }
+//
+// Not over TLS: a read brings one record of it at most, so each would count as drained, and pause.
+func (s *Stream) Pace(behind bool) {
+	_, encrypted := s.conn.(*tls.Conn)
+	s.c.reader.behind = behind && !encrypted
+}
 
 // Next returns the next message; its bytes are borrowed until the next call. It sends status when it is due. An error
 // that is not [Transient] needs an operator; when ctx ends, it is the cause of that.

@@ -100,7 +100,8 @@ func (s *session) pump(ctx context.Context) error {
 		case decoder.Commit:
 			s.watermark.Commit(cdc.LSN(change.EndLSN))
 		}
-		if s.out.Full() {
+		// Looked at again after each wait: Room may hold a word from before, and nothing may pass a held record.
+		for s.out.Full() {
 			if err := s.stream.Wait(ctx, s.out.Room()); err != nil {
 				return err
 			}
