@@ -62,10 +62,15 @@ func (v View) checkPublication(cfg Config) error {
 			return inDoubt(cfg, fmt.Sprintf("table %s is partitioned, and publication %q publishes its partitions under their own names", want, cfg.Publication),
 				fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true)", name))
 		}
+		mine := at
 		at = slices.IndexFunc(pub.Tables, func(t PublicationTableView) bool { return t.Schema == want.Schema && t.Name == want.Name })
 		if at < 0 {
 			return inDoubt(cfg, fmt.Sprintf("table %s is not in publication %q", want, cfg.Publication),
 				fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", name, table))
+		}
+		if column := missingColumn(cfg, v.Tables[mine], pub.Tables[at]); column != "" {
+			return inDoubt(cfg, fmt.Sprintf("publication %q leaves out column %q of table %s", cfg.Publication, column, want),
+				fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE %s; ALTER PUBLICATION %s ADD TABLE %s", name, table, name, table))
 		}
 		if filter := pub.Tables[at].RowFilter; filter != nil {
 			return inDoubt(cfg, fmt.Sprintf("publication %q filters the rows of table %s", cfg.Publication, want),
@@ -73,6 +78,19 @@ func (v View) checkPublication(cfg Config) error {
 		}
 	}
 	return nil
+}
+
+// missingColumn returns a column that the table has, that events are made of, and that the publication leaves out.
+func missingColumn(cfg Config, table TableView, published PublicationTableView) string {
+	if published.Columns == nil { // before Postgres 15 there are no column lists
+		return ""
+	}
+	for _, c := range table.Columns {
+		if slices.Contains(cfg.Columns, c.Name) && !slices.Contains(published.Columns, c.Name) {
+			return c.Name
+		}
+	}
+	return ""
 }
 
 // CheckSince also tells whether the publication was changed and changed back since an earlier view: what was committed

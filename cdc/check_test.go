@@ -67,7 +67,7 @@ func sound() View {
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	cfg := Config{Postgres: &pgconn.Config{User: "relay"}, Slot: "walpost", Publication: "walpost", Tables: []Table{{"public", "outbox"}}}
+	cfg := Config{Postgres: &pgconn.Config{User: "relay"}, Slot: "walpost", Publication: "walpost", Tables: []Table{{"public", "outbox"}}, Columns: []string{"id", "headers"}}
 	if err := sound().Check(cfg); err != nil {
 		t.Fatalf("a sound view: %v", err)
 	}
@@ -76,18 +76,22 @@ func TestCheck(t *testing.T) {
 		spoil func(*View)
 		says  string
 	}{
-		"no slot":         {func(v *View) { v.Slot = nil }, "walpost init"},
-		"physical slot":   {func(v *View) { v.Slot.Type = "physical" }, "physical"},
-		"other plugin":    {func(v *View) { v.Slot.Plugin = "wal2json" }, "wal2json"},
-		"other database":  {func(v *View) { v.Slot.SameDatabase = false }, "database"},
-		"lost":            {func(v *View) { v.Slot.WALStatus = "lost" }, "invalidated"},
-		"invalidated":     {func(v *View) { v.Slot.Invalidation = "idle_timeout" }, "idle_timeout"},
-		"conflicting":     {func(v *View) { v.Slot.Conflicting = true }, "invalidated"},
-		"no publication":  {func(v *View) { v.Publication = nil }, "publication"},
-		"no inserts":      {func(v *View) { v.Publication.Insert = false }, "publish = 'insert'"},
-		"no table":        {func(v *View) { v.Tables = nil }, "WALPOST_TABLE"},
-		"not a member":    {func(v *View) { v.Publication.Tables = nil }, "ADD TABLE"},
-		"row filter":      {func(v *View) { v.Publication.Tables[0].RowFilter = &filter }, "filters"},
+		"no slot":        {func(v *View) { v.Slot = nil }, "walpost init"},
+		"physical slot":  {func(v *View) { v.Slot.Type = "physical" }, "physical"},
+		"other plugin":   {func(v *View) { v.Slot.Plugin = "wal2json" }, "wal2json"},
+		"other database": {func(v *View) { v.Slot.SameDatabase = false }, "database"},
+		"lost":           {func(v *View) { v.Slot.WALStatus = "lost" }, "invalidated"},
+		"invalidated":    {func(v *View) { v.Slot.Invalidation = "idle_timeout" }, "idle_timeout"},
+		"conflicting":    {func(v *View) { v.Slot.Conflicting = true }, "invalidated"},
+		"no publication": {func(v *View) { v.Publication = nil }, "publication"},
+		"no inserts":     {func(v *View) { v.Publication.Insert = false }, "publish = 'insert'"},
+		"no table":       {func(v *View) { v.Tables = nil }, "WALPOST_TABLE"},
+		"not a member":   {func(v *View) { v.Publication.Tables = nil }, "ADD TABLE"},
+		"row filter":     {func(v *View) { v.Publication.Tables[0].RowFilter = &filter }, "filters"},
+		"column list": {func(v *View) {
+			v.Tables[0].Columns = []ColumnView{{"id", 25}, {"headers", 3802}}
+			v.Publication.Tables[0].Columns = []string{"id"}
+		}, "leaves out column \"headers\""},
 		"partitions":      {func(v *View) { v.Tables[0].Kind = "p"; v.Publication.ViaRoot = false }, "publish_via_partition_root"},
 		"other namesake":  {func(v *View) { v.Publication.Tables[0].Schema = "other" }, "ADD TABLE"},
 		"other namesake2": {func(v *View) { v.Tables[0].Schema = "other" }, "WALPOST_TABLE"},

@@ -25,6 +25,7 @@ type Config struct {
 	Slot        string         // must match ^[a-z0-9_]{1,63}$: it goes into replication commands unquoted
 	Publication string
 	Tables      []Table
+	Columns     []string // of the tables, that events are made of; those that a table lacks do not count
 	Log         zerolog.Logger
 }
 

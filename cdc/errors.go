@@ -143,7 +143,7 @@ func (c Config) publicationMissing(err error) error {
 		What: fmt.Sprintf("publication %q does not exist, or did not exist where the slot reads", c.Publication),
 		Hint: fmt.Sprintf("events committed while the publication was missing are not in the stream. In this order: make it with `walpost init`; "+
 			"SELECT pg_replication_slot_advance('%s', pg_current_wal_lsn()); walpost init --accept-gap; start walpost; "+
-			"and only then insert those events again: what is inserted before the advance is skipped with the rest", c.Slot),
+			"and only then insert again everything that was not published after the stored position: the advance skips what the slot had not read yet, too", c.Slot),
 		Err: err,
 	}
 }

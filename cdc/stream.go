@@ -66,7 +66,7 @@ type Stream struct {
 	asked    bool      // the server wants a status at once
 	quiet    bool      // nothing was heard since the last look
 	messages uint
-	gone     bool // the connection or the stream ended
+	gone     atomic.Bool // the connection or the stream ended
 	status   []byte
 }
 
@@ -130,12 +130,13 @@ func (s *Stream) Next(ctx context.Context) (Message, error) {
 	return m, err
 }
 
-// Gone reports whether the stream has ended by an error of its own, so that no status can be sent any more.
-func (s *Stream) Gone() bool { return s.gone }
+// Gone reports whether the stream has ended by an error of its own, so that no status can be sent any more. Any
+// goroutine may ask.
+func (s *Stream) Gone() bool { return s.gone.Load() }
 
 func (s *Stream) note(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
-		s.gone = true
+		s.gone.Store(true)
 	}
 }
 
@@ -247,16 +248,24 @@ func (s *Stream) service(ctx context.Context) error {
 	if now.Sub(s.heard) > s.silence {
 		return &brokenError{what: fmt.Sprintf("Postgres has been silent for %s", now.Sub(s.heard).Round(time.Second))}
 	}
-	due := now.Add(s.interval)
-	if err := s.conn.SetReadDeadline(due); err != nil {
+	lsn, next := LSN(s.confirm.Load()), now.Add(s.interval)
+	nothing := lsn == s.sent && !s.asked && now.Before(s.due)
+	if nothing {
+		next = s.due
+	}
+	// Once: a second call would overwrite an interrupt that came in between.
+	if err := s.conn.SetReadDeadline(next); err != nil {
 		return &brokenError{"set a deadline", err}
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	lsn := LSN(s.confirm.Load())
-	if lsn == s.sent && !s.asked && now.Before(s.due) {
-		return s.conn.SetReadDeadline(s.due)
+	// Looked at again: a position that came before the deadline was set has had its interrupt overwritten.
+	if now := LSN(s.confirm.Load()); now != lsn {
+		lsn, nothing = now, false
+	}
+	if nothing {
+		return nil
 	}
 	if lsn > s.Received() {
 		return &StopError{
@@ -267,7 +276,7 @@ func (s *Stream) service(ctx context.Context) error {
 	if err := s.sendStatus(now, lsn); err != nil {
 		return err
 	}
-	s.sent, s.asked, s.due = lsn, false, due
+	s.sent, s.asked, s.due = lsn, false, now.Add(s.interval)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -356,3 +357,71 @@ func TestPacedReader(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// interruptingConn interrupts the stream right before a deadline of the future is set for the second time.
+type interruptingConn struct {
+	net.Conn
+	times int
+	do    func()
+}
+
+func (c *interruptingConn) SetReadDeadline(at time.Time) error {
+	if at.After(time.Now()) {
+		if c.times++; c.times == 2 {
+			c.do()
+		}
+	}
+	return c.Conn.SetReadDeadline(at)
+}
+
+// TestAnInterruptIsNotOverwritten ends the context at the moment at which a second deadline used to be set.
+func TestAnInterruptIsNotOverwritten(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 15, nil)
+	s := f.start()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if err := s.service(ctx); err != nil { // sends the first status: nothing is due afterwards
+		t.Fatal(err)
+	}
+	s.conn = &interruptingConn{Conn: s.conn, do: func() { cancel(); s.interrupt() }}
+	if err := s.service(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.conn.(*interruptingConn).times; n != 1 {
+		t.Fatalf("the deadline was set %d times in one service, an interrupt in between is lost", n)
+	}
+}
+
+// TestWarningAtConnect has the server warn of a collation before the stream starts, which says nothing of the stream.
+func TestWarningAtConnect(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 16, nil)
+	f.exec("UPDATE pg_database SET datcollversion = '1.0' WHERE datname = 'postgres'")
+	conn, err := Connect(t.Context(), f.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if conn.warning.Load() == nil {
+		t.Log("this build of Postgres did not warn: one is made up")
+		conn.notice(&pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000", Message: "collation version mismatch"})
+	}
+	if _, err := conn.Start(t.Context(), f.confirmed(), false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNoPaceOverTLS(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		conn net.Conn
+		want bool
+	}{{&net.TCPConn{}, true}, {&tls.Conn{}, false}} {
+		s := &Stream{c: &Conn{reader: &pacedReader{}}, conn: c.conn}
+		s.Pace(true)
+		if s.c.reader.behind != c.want {
+			t.Errorf("%T is paced: %t, want %t", c.conn, s.c.reader.behind, c.want)
+		}
+	}
+}

@@ -24,6 +24,8 @@ type Store struct {
 // NewStore returns a Store that talks to the brokers named in opts (seeds, TLS, SASL). It does not connect yet.
 func NewStore(opts []kgo.Opt, topic, source string, log zerolog.Logger) (*Store, error) {
 	producer := append(append([]kgo.Opt(nil), opts...),
+		// An address that accepts and closes, as load balancers do without a backend, is an outage and no refusal.
+		kgo.AlwaysRetryEOF(),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),

@@ -83,6 +83,8 @@ func New(cfg Config) (*Sink, error) {
 		kgo.Dialer(s.gate.dialer(dial)),
 		kgo.WithLogger(&clientLog{s.gate, cfg.Log}),
 		kgo.WithHooks(cfg.Health),
+		// An address that accepts and closes, as load balancers do without a backend, is an outage and no refusal.
+		kgo.AlwaysRetryEOF(),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		// Named, so that another default of the library cannot move keys to other partitions: murmur2 as Java clients.
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),

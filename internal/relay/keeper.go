@@ -12,6 +12,8 @@ import (
 const (
 	// keepEvery is the shortest time between two stored positions: a kill repeats at most that much.
 	keepEvery = 50 * time.Millisecond
+	// lastSave bounds the write of the last position after a drain that took too long.
+	lastSave = 2 * time.Second
 	// idleEvery is the shortest time between two that moved without an event.
 	idleEvery = 10 * time.Second
 )
@@ -83,9 +85,6 @@ func (s *session) pause(ctx context.Context, last time.Time, passed uint64, idle
 func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 	state := checkpoint.State{Position: pos, Timeline: s.history.At(pos.End), At: time.Now()}
 	if err := s.r.store.Save(ctx, state); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
 		return &kafkaError{err}
 	}
 	s.trusted.store(pos.End)
@@ -99,6 +98,11 @@ func (s *session) settle(ctx context.Context, cause error) {
 	s.r.last = checkpoint.State{Position: pos, Timeline: s.history.At(pos.End), At: time.Now()}
 	seen := s.trusted.view()
 	s.r.seen = &seen
+	if ctx.Err() != nil { // the drain took too long: what was confirmed in it shall not be sent again
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSave)
+		defer cancel()
+		ctx = last
+	}
 	if err := s.save(ctx, pos); err != nil {
 		s.log.Warn().Err(err).Msg("the last position could not be stored; it will be, or its events are sent again")
 		return

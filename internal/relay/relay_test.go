@@ -152,6 +152,7 @@ func TestWantsBinary(t *testing.T) {
 	}
 	r := testRelay()
 	r.cfg.Topic, r.cfg.Columns = template, map[string]string{"payload": "body"}
+	r.cfg.CDC.Columns = eventColumns(r.cfg.Columns, template.Extra())
 	for _, c := range []struct {
 		payload, kind uint32
 		want          bool
@@ -175,5 +176,23 @@ func TestPauseEndsForEvents(t *testing.T) {
 	start := time.Now()
 	if !s.pause(t.Context(), start, passed, true) || time.Since(start) > idleEvery/2 {
 		t.Fatalf("paused for %s", time.Since(start))
+	}
+}
+
+// TestWaitsUntilThereIsRoom has the first wait return on a word from before, while a record is held.
+func TestWaitsUntilThereIsRoom(t *testing.T) {
+	t.Parallel()
+	held, waits := true, 0
+	err := untilRoom(func() bool { return held }, func() error {
+		waits++
+		held = waits < 2
+		return nil
+	})
+	if err != nil || held || waits != 2 {
+		t.Fatalf("went on after %d waits, held %t, %v", waits, held, err)
+	}
+	stop := errors.New("stop")
+	if err := untilRoom(func() bool { return true }, func() error { return stop }); !errors.Is(err, stop) {
+		t.Fatalf("the end of a wait is %v", err)
 	}
 }

@@ -47,6 +47,17 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 		return nil, err
 	}
 	wanted, err := r.position(ctx, conn, guess)
+	var restored *checkpoint.RestoredError
+	if errors.As(err, &restored) {
+		// Another relay may have moved on since the look: only a newer one can tell.
+		again, lookErr := cdc.Inspect(ctx, r.cfg.CDC)
+		if lookErr != nil {
+			return nil, lookErr
+		}
+		if again.WALEnd >= restored.Stored {
+			return nil, errMoved
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -129,17 +140,8 @@ const byteaOID = 17
 // cannot send one of half a gigabyte in it at all. Only if every wanted column has a binary form that we read.
 func (r *Relay) wantsBinary(view cdc.View) bool {
 	wanted := map[string]bool{}
-	name := func(logical string) string {
-		if own, ok := r.cfg.Columns[logical]; ok {
-			return own
-		}
-		return logical
-	}
-	for _, logical := range []string{"id", "aggregatetype", "aggregateid", "type", "payload", "headers"} {
-		wanted[name(logical)] = true
-	}
-	for _, extra := range r.cfg.Topic.Extra() {
-		wanted[extra] = true
+	for _, c := range r.cfg.CDC.Columns {
+		wanted[c] = true
 	}
 	bytea := false
 	for _, t := range view.Tables {
@@ -147,8 +149,24 @@ func (r *Relay) wantsBinary(view cdc.View) bool {
 			if wanted[c.Name] && !decoder.BinarySafe(c.Type) {
 				return false
 			}
-			bytea = bytea || (c.Name == name("payload") && c.Type == byteaOID)
+			bytea = bytea || (c.Name == columnName(r.cfg.Columns, "payload") && c.Type == byteaOID)
 		}
 	}
 	return bytea
+}
+
+// eventColumns are the columns that events are made of, as the tables name them.
+func eventColumns(mapping map[string]string, extra []string) []string {
+	var names []string
+	for _, logical := range []string{"id", "aggregatetype", "aggregateid", "type", "payload", "headers"} {
+		names = append(names, columnName(mapping, logical))
+	}
+	return append(names, extra...)
+}
+
+func columnName(mapping map[string]string, logical string) string {
+	if own, ok := mapping[logical]; ok {
+		return own
+	}
+	return logical
 }

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -100,13 +99,20 @@ func (s *session) pump(ctx context.Context) error {
 		case decoder.Commit:
 			s.watermark.Commit(cdc.LSN(change.EndLSN))
 		}
-		// Looked at again after each wait: Room may hold a word from before, and nothing may pass a held record.
-		for s.out.Full() {
-			if err := s.stream.Wait(ctx, s.out.Room()); err != nil {
-				return err
-			}
+		if err := untilRoom(s.out.Full, func() error { return s.stream.Wait(ctx, s.out.Room()) }); err != nil {
+			return err
 		}
 	}
+}
+
+// untilRoom asks again after each wait: Room may hold a word from before, and nothing may pass a held record.
+func untilRoom(full func() bool, wait func() error) error {
+	for full() {
+		if err := wait(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // keepalive takes the server's WAL end as an idle advance, and hurries if the server wants to know.
@@ -139,8 +145,8 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	drain, cancel := s.r.drainContext(ctx, transient(cause) && !stop)
 	defer cancel()
 
-	if errors.Is(cause, cdc.ErrStopping) {
-		s.close() // the server waits for us to go: let it, and wait for Kafka without it
+	if s.stream.Gone() || transient(cause) && !stop {
+		s.close() // a wait for Kafka without end must not hold the server: it may want to shut down
 	}
 	var flushed error
 	s.await(drain, func() { flushed = s.out.Flush(drain) })
@@ -151,7 +157,7 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	case ctx.Err() != nil && drain.Err() != nil:
 		return &Halt{Err: fmt.Errorf("%w: %d events were still in flight after %s and will be sent again",
 			ErrDrain, s.out.Stats().Events, s.r.cfg.DrainTimeout)}
-	case stop && flushed == nil:
+	case stop && flushed == nil && transient(cause):
 		s.log.Info().Stringer("lsn", s.trusted.stored()).Msg("stopped: everything received is published and confirmed")
 		return nil
 	case flushed != nil && transient(cause):
