@@ -6,8 +6,11 @@ import (
 )
 
 // Check tells whether events could be missing in the stream, or about to be, by what the view shows. The error is a
-// [*StopError].
+// [*StopError], or [ErrStandby].
 func (v View) Check(cfg Config) error {
+	if v.Timeline == 0 {
+		return ErrStandby
+	}
 	if err := v.checkSlot(cfg); err != nil {
 		return err
 	}
@@ -93,33 +96,54 @@ func missingColumn(cfg Config, table TableView, published PublicationTableView) 
 	return ""
 }
 
-// CheckSince also tells whether the publication was changed and changed back since an earlier view: what was committed
-// in between is in doubt.
-func (v View) CheckSince(cfg Config, earlier View) error {
-	if err := v.Check(cfg); err != nil {
-		return err
+// CheckUnaltered tells whether the publication was altered since it had an earlier identity, and perhaps altered back: what
+// was committed in between is in doubt. What the earlier identity does not know, as a table that was named since, does
+// not count. The view has passed Check; the error is a [*StopError].
+func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {
+	for what, now := range v.Identity() {
+		if before, known := earlier[what]; known && before != now {
+			return &StopError{
+				What: fmt.Sprintf("publication %q was altered since it was last looked at, and what was inserted meanwhile may be missing in the stream (%s was %s, is %s)",
+					cfg.Publication, what, before, now),
+				Hint: cfg.alteredHint(),
+			}
+		}
 	}
-	if earlier.Publication == nil || v.Publication.fingerprint() == earlier.Publication.fingerprint() {
-		return nil
-	}
-	return inDoubt(cfg, fmt.Sprintf("publication %q was altered while the stream ran", cfg.Publication), "")
+	return nil
 }
 
-func (p *PublicationView) fingerprint() string {
-	tables := make([]string, len(p.Tables))
-	for i, t := range p.Tables {
-		tables[i] = t.Schema + "." + t.Name + " " + t.Identity
+// CheckServer tells whether the view shows another server than the stream comes from: behind one address there may be several.
+// The error is [Transient].
+func (v View) CheckServer(system string, timeline uint32) error {
+	switch {
+	case v.System != system:
+		return &brokenError{what: fmt.Sprintf("the address of Postgres leads to several clusters: %s and %s", system, v.System)}
+	case v.Timeline == 0:
+		return ErrStandby
+	case v.Timeline != timeline:
+		return &brokenError{what: fmt.Sprintf("the address of Postgres leads to several servers: one on timeline %d, one on %d", timeline, v.Timeline)}
 	}
-	slices.Sort(tables)
-	return fmt.Sprint(p.Identity, tables)
+	return nil
 }
 
-// inDoubt says that inserts may have been left out of the stream.
+// Identity returns what changes whenever somebody alters the publication or takes a table out of it, even if it is altered
+// back: names, and the identities of their rows in the catalog. The view has passed Check.
+func (v View) Identity() map[string]string {
+	identity := map[string]string{"publication": v.Publication.Identity}
+	for _, t := range v.Publication.Tables {
+		identity["table "+t.Schema+"."+t.Name] = t.Identity
+	}
+	return identity
+}
+
+// alteredHint says how to go on after the publication did not cover the outbox for a while.
+func (c Config) alteredHint() string {
+	return fmt.Sprintf("events inserted while it did not cover the outbox are not in the stream, but they are in the table. "+
+		"Compare it with what was published after the confirmed position of slot %q, insert what is missing again; "+
+		"then `walpost init --accept-gap` records the publication as it is now, and walpost goes on from the stored position", c.Slot)
+}
+
+// inDoubt says that inserts may have been left out of the stream; sql ends that.
 func inDoubt(cfg Config, what, sql string) error {
-	hint := fmt.Sprintf("events inserted meanwhile are not in the stream, but they are in the outbox table. "+
-		"Compare it with what was published after the confirmed position of slot %q, insert what is missing again, and start walpost", cfg.Slot)
-	if sql != "" {
-		hint = sql + "; " + hint
-	}
-	return &StopError{What: what, Hint: hint}
+	return &StopError{What: what, Hint: sql + "; " + cfg.alteredHint()}
 }

@@ -56,6 +56,7 @@ func TestTransient(t *testing.T) {
 // sound is a view of a database where all is well.
 func sound() View {
 	return View{
+		System: "7", Timeline: 1,
 		Slot: &SlotView{Plugin: "pgoutput", Type: "logical", SameDatabase: true, WALStatus: "reserved"},
 		Publication: &PublicationView{
 			Identity: "1/1", Insert: true, ViaRoot: true,
@@ -109,12 +110,44 @@ func TestCheck(t *testing.T) {
 	} {
 		v := sound()
 		spoil(&v)
-		if err := v.CheckSince(cfg, sound()); err == nil {
+		if err := v.CheckUnaltered(cfg, sound().Identity()); err == nil {
 			t.Errorf("%s: nothing was noticed", name)
 		}
 	}
-	if err := sound().CheckSince(cfg, sound()); err != nil {
+	if err := sound().CheckUnaltered(cfg, sound().Identity()); err != nil {
 		t.Errorf("the same twice: %v", err)
+	}
+	if err := sound().CheckUnaltered(cfg, nil); err != nil {
+		t.Errorf("nothing known of before: %v", err)
+	}
+	more := sound()
+	more.Publication.Tables = append(more.Publication.Tables, PublicationTableView{Schema: "public", Name: "outbox2", Identity: "5/5"})
+	if err := more.CheckUnaltered(cfg, sound().Identity()); err != nil {
+		t.Errorf("a table that was named since: %v", err)
+	}
+}
+
+// TestCheckServer: a look at another server than that of the stream says nothing about the stream, and stops nothing.
+func TestCheckServer(t *testing.T) {
+	t.Parallel()
+	if err := sound().CheckServer("7", 1); err != nil {
+		t.Errorf("the same server: %v", err)
+	}
+	for name, spoil := range map[string]func(*View){
+		"another cluster": func(v *View) { v.System = "8" },
+		"a standby":       func(v *View) { v.Timeline = 0 },
+		"after promotion": func(v *View) { v.Timeline = 2 },
+	} {
+		v := sound()
+		spoil(&v)
+		if err := v.CheckServer("7", 1); err == nil || !Transient(err) {
+			t.Errorf("%s: %v, want an outage", name, err)
+		}
+	}
+	standby := sound()
+	standby.Timeline, standby.Slot = 0, nil // it has not got the slot yet: no reason to stop, nor to drop anything
+	if err := standby.Check(Config{}); !errors.Is(err, ErrStandby) || !Transient(err) {
+		t.Errorf("a standby without the slot: %v", err)
 	}
 }
 
@@ -132,6 +165,9 @@ func TestInspect(t *testing.T) {
 			}
 			if err := v.Check(f.cfg); err != nil {
 				t.Error(err)
+			}
+			if v.System == "" || v.Timeline != 1 {
+				t.Errorf("system %q, timeline %d", v.System, v.Timeline)
 			}
 			if v.WALEnd < end || v.Slot.Confirmed() == 0 || v.Slot.Restart() == 0 || v.Slot.Active {
 				t.Errorf("WAL end %s, want %s; slot %+v", v.WALEnd, end, v.Slot)
@@ -159,7 +195,7 @@ func TestInspect(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := again.CheckSince(f.cfg, v); err == nil {
+			if err := again.CheckUnaltered(f.cfg, v.Identity()); err == nil {
 				t.Error("the table left the publication and came back, and nothing was noticed")
 			}
 		})

@@ -33,7 +33,7 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 		if errors.As(err, &refused) && !transientState(refused.Code) {
 			return nil, cfg.serverError(refused)
 		}
-		return nil, fmt.Errorf("connect to Postgres: %w", err)
+		return nil, cfg.connectError(err)
 	}
 	c.pg = pg
 	if err := c.identify(ctx); err != nil {
@@ -73,22 +73,27 @@ func (c *Conn) identify(ctx context.Context) error {
 			return err
 		}
 	}
-	if c.timeout, err = c.senderTimeout(ctx); err != nil {
-		return fmt.Errorf("read wal_sender_timeout: %w", err)
-	}
-	return nil
+	return c.settings(ctx)
 }
 
-func (c *Conn) senderTimeout(ctx context.Context) (time.Duration, error) {
-	results, err := c.pg.Exec(ctx, "SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").ReadAll()
+// settings reads what the session depends on.
+func (c *Conn) settings(ctx context.Context) error {
+	results, err := c.pg.Exec(ctx, "SELECT setting, pg_is_in_recovery() FROM pg_settings WHERE name = 'wal_sender_timeout'").ReadAll()
 	if err != nil {
-		return 0, err
+		return fmt.Errorf("read wal_sender_timeout: %w", err)
 	}
 	if len(results) != 1 || len(results[0].Rows) != 1 {
-		return 0, errors.New("no such setting")
+		return errors.New("read wal_sender_timeout: no such setting")
+	}
+	if string(results[0].Rows[0][1]) != "f" {
+		return ErrStandby
 	}
 	ms, err := strconv.Atoi(string(results[0].Rows[0][0]))
-	return time.Duration(ms) * time.Millisecond, err
+	if err != nil {
+		return fmt.Errorf("read wal_sender_timeout: %w", err)
+	}
+	c.timeout = time.Duration(ms) * time.Millisecond
+	return nil
 }
 
 // Start takes the slot and starts the stream: transactions that end after from arrive whole and in commit order.

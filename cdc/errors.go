@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -14,6 +15,10 @@ var ErrSlotInUse = errors.New("the slot is in use by another process")
 
 // ErrStopping says that the server is shutting down and waits for us to let go.
 var ErrStopping = errors.New("the server is shutting down")
+
+// ErrStandby says that the server is in recovery: what it has is not final, and the slot may not be there yet.
+var ErrStandby = errors.New("the server is a standby: waiting for its promotion, or for the primary " +
+	"(in a list of hosts, target_session_attrs=primary finds it)")
 
 // StopError says that going on could lose events: an operator must act first.
 type StopError struct {
@@ -37,7 +42,7 @@ func Transient(err error) bool {
 	if errors.As(err, &stop) {
 		return false
 	}
-	if errors.Is(err, ErrSlotInUse) || errors.Is(err, ErrStopping) {
+	if errors.Is(err, ErrSlotInUse) || errors.Is(err, ErrStopping) || errors.Is(err, ErrStandby) {
 		return true
 	}
 	var broken *brokenError
@@ -89,6 +94,16 @@ func (e *brokenError) Error() string {
 
 func (e *brokenError) Unwrap() error { return e.err }
 
+// connectError puts the server's own word first: with sslmode=prefer the driver begins with the attempt over TLS, whatever
+// ended the other.
+func (c Config) connectError(err error) error {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		return fmt.Errorf("connect to Postgres at %s: %w", net.JoinHostPort(c.Postgres.Host, strconv.Itoa(int(c.Postgres.Port))), refused)
+	}
+	return fmt.Errorf("connect to Postgres: %w", err)
+}
+
 // startError translates a refusal of START_REPLICATION.
 func (c Config) startError(err error) error {
 	var pg *pgconn.PgError
@@ -133,7 +148,7 @@ func (c Config) serverError(pg *pgconn.PgError) error {
 func (c Config) slotMissing(err error) error {
 	return &StopError{
 		What: fmt.Sprintf("replication slot %q does not exist", c.Slot),
-		Hint: "on a new database run `walpost init`; if the slot existed before, see the next lines of this hint: " + c.recreateHint(),
+		Hint: "on a new database run `walpost init`. If the slot existed before: " + c.recreateHint(),
 		Err:  err,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,8 @@ type View struct {
 	// WALEnd was read before everything else: all that was committed before it was committed under the publication
 	// and the tables that the view shows, if the view before showed the same.
 	WALEnd      LSN
+	System      string           // system identifier of the cluster
+	Timeline    uint32           // the server's current timeline; zero = it is a standby
 	Slot        *SlotView        // nil = there is no such slot
 	Publication *PublicationView // nil = there is none
 	Tables      []TableView      // those that exist
@@ -86,7 +89,7 @@ func Inspect(ctx context.Context, cfg Config) (View, error) {
 		if errors.As(err, &refused) && refused.Code == "57P03" && strings.Contains(refused.Message, "shutting down") {
 			return View{}, fmt.Errorf("%w (%s)", ErrStopping, refused.Message)
 		}
-		return View{}, fmt.Errorf("connect to Postgres: %w", err)
+		return View{}, cfg.connectError(err)
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -117,7 +120,9 @@ func inspectSQL(cfg Config, version string) string {
 		"$slot", quoteLiteral(cfg.Slot), "$publication", quoteLiteral(cfg.Publication),
 		"$tables", strings.Join(tables, ", "), "$schemas", schemas,
 	).Replace(`
-SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END;
+SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END,
+  CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
+  (SELECT system_identifier FROM pg_control_system());
 SELECT to_jsonb(s) || jsonb_build_object('same_database', s.database = current_database())
   FROM pg_replication_slots s WHERE s.slot_name = $slot;
 SELECT jsonb_build_object('identity', p.oid::text || '/' || p.xmin::text, 'all_tables', p.puballtables,
@@ -149,7 +154,15 @@ func parseView(results []*pgconn.Result) (View, error) {
 	if len(results) != 5 || len(results[0].Rows) != 1 {
 		return v, fmt.Errorf("look at the slot and the publication: %d answers to 5 questions", len(results))
 	}
-	v.WALEnd = parseLSN(string(results[0].Rows[0][0]))
+	server := results[0].Rows[0]
+	v.WALEnd, v.System = parseLSN(string(server[0])), string(server[2])
+	if server[1] != nil {
+		timeline, err := strconv.ParseUint(string(server[1]), 16, 32)
+		if err != nil {
+			return v, fmt.Errorf("read timeline: %w", err)
+		}
+		v.Timeline = uint32(timeline)
+	}
 	for _, row := range results[1].Rows {
 		v.Slot = &SlotView{}
 		if err := json.Unmarshal(row[0], v.Slot); err != nil {

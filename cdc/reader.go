@@ -19,6 +19,7 @@ type pacedReader struct {
 	conn    io.Reader
 	behind  bool // set by the goroutine that reads
 	drained bool
+	bytes   uint64 // that were read
 }
 
 func (r *pacedReader) Read(p []byte) (int, error) {
@@ -26,6 +27,7 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 		time.Sleep(gulp)
 	}
 	n, err := r.conn.Read(p)
+	r.bytes += uint64(n)
 	r.drained = n < min(len(p), shortRead)
 	return n, err
 }

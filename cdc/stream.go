@@ -64,7 +64,7 @@ type Stream struct {
 	due      time.Time // when the next status is
 	heard    time.Time // when the server last said anything, as of the last look at the clock
 	asked    bool      // the server wants a status at once
-	quiet    bool      // nothing was heard since the last look
+	read     uint64    // bytes read, as of the last look
 	messages uint
 	gone     atomic.Bool // the connection or the stream ended
 	status   []byte
@@ -156,7 +156,6 @@ func (s *Stream) next(ctx context.Context) (Message, error) {
 			s.messages = 0
 			continue
 		}
-		s.quiet = false
 		switch m := raw.(type) {
 		case *pgproto3.CopyData:
 			return s.parse(m.Data)
@@ -233,7 +232,7 @@ func (s *Stream) Wait(ctx context.Context, room <-chan struct{}) error {
 			timer.Stop()
 		case <-timer.C:
 		}
-		s.quiet = false
+		s.heard = time.Now()
 	}
 }
 
@@ -241,10 +240,9 @@ func (s *Stream) Wait(ctx context.Context, room <-chan struct{}) error {
 // deadline is set first, so that an interrupt that comes later ends the read that follows.
 func (s *Stream) service(ctx context.Context) error {
 	now := time.Now()
-	if !s.quiet {
-		s.heard = now
+	if read := s.c.reader.bytes; read != s.read { // a part of a message counts: a large one takes long on a slow link
+		s.heard, s.read = now, read
 	}
-	s.quiet = true
 	if now.Sub(s.heard) > s.silence {
 		return &brokenError{what: fmt.Sprintf("Postgres has been silent for %s", now.Sub(s.heard).Round(time.Second))}
 	}

@@ -16,6 +16,9 @@ type State struct {
 	Position
 	Timeline uint32    // the timeline on which End lies
 	At       time.Time // when it was stored
+	// Publication is what identified the publication and its tables when it was last seen to be whole. If it is another at a
+	// start, somebody altered it, and events may be missing in the stream although nobody was there to see. Never modified.
+	Publication map[string]string
 }
 
 // Before orders states as their streams ran: a later timeline is a later state, wherever its LSN is.
@@ -35,6 +38,8 @@ type stateJSON struct {
 	Commit   string    `json:"commit_lsn"`
 	Rows     uint32    `json:"rows_done"`
 	At       time.Time `json:"at"`
+
+	Publication map[string]string `json:"publication,omitempty"`
 }
 
 // Encode returns the record value of the state of a source.
@@ -42,6 +47,7 @@ func (s State) Encode(source string) ([]byte, error) {
 	return json.Marshal(stateJSON{
 		Version: stateVersion, Source: source, Timeline: s.Timeline,
 		End: s.End.String(), Commit: s.Commit.String(), Rows: s.Rows, At: s.At.UTC(),
+		Publication: s.Publication,
 	})
 }
 
@@ -79,5 +85,7 @@ func DecodeState(value []byte) (State, error) {
 	if end == 0 || j.Timeline == 0 {
 		return State{}, fmt.Errorf("decode state record: end_lsn %s on timeline %d is not a position", j.End, j.Timeline)
 	}
-	return State{Position: Position{End: end, Commit: commit, Rows: j.Rows}, Timeline: j.Timeline, At: j.At}, nil
+	return State{
+		Position: Position{End: end, Commit: commit, Rows: j.Rows}, Timeline: j.Timeline, At: j.At, Publication: j.Publication,
+	}, nil
 }

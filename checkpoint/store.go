@@ -84,7 +84,7 @@ func (s *Store) write(ctx context.Context, value []byte) error {
 // Load reads the state topic to the end offset it has at the moment of the call and returns the state of the source;
 // stored is false if there is none. It creates the topic if it is missing.
 //
-// Not the last record counts but the furthest one: a relay that was paused may write its old position after its
+// Not the last record counts but the furthest one, the last of equals: a relay that was paused may write its old position after its
 // successor wrote a newer one. A record without value (see Reset) forgets all before it.
 func (s *Store) Load(ctx context.Context) (state State, stored bool, err error) {
 	if err := s.ensureTopic(ctx); err != nil {
@@ -152,7 +152,7 @@ func (s *Store) read(ctx context.Context, wanted func(source string) bool) (map[
 			if err != nil {
 				return nil, &RecordError{s.topic, r.Offset, err}
 			}
-			if state, stored := states[source]; !stored || state.Before(read) {
+			if state, stored := states[source]; !stored || !read.Before(state) {
 				states[source] = read
 			}
 		}

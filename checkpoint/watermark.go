@@ -16,7 +16,10 @@ const slab = 64
 // Watermark knows which position is safe to confirm. It is one FIFO of marks in stream order; the position is the end
 // of its contiguous finished prefix.
 //
-// One goroutine, the reader of the stream, calls Begin, Add, Commit, Idle and Suspend. Any goroutine calls Mark.Done,
+// It also bounds what is unconfirmed: everything since the oldest event that the brokers have not confirmed, whatever they
+// have confirmed behind it. That is what has to be kept in memory, and what a kill repeats.
+//
+// One goroutine, the reader of the stream, calls Begin, Add, Commit, Idle, Suspend and Full. Any goroutine calls Mark.Done,
 // Position, Oldest and Moved.
 type Watermark struct {
 	// Of the reader alone.
@@ -28,8 +31,14 @@ type Watermark struct {
 	open    *Mark     // takes the next events of the current transaction; nil before its first
 	events  int       // events that open has taken
 	scratch []Mark
+	limit   int64 // bytes
+	added   int64 // bytes of all events
+	known   int64 // what freed was at the last look
+	full    bool  // the bound was reached, and a quarter of it is not free yet
 
-	moved chan struct{}
+	moved   chan struct{}
+	room    chan<- struct{}
+	waiting atomic.Bool // the reader waits for room
 
 	// The mutex is taken once a transaction by the reader and once a look by the keeper of the position, never by a
 	// promise: Mark.Done is an atomic counter.
@@ -37,6 +46,7 @@ type Watermark struct {
 	queue  []*Mark
 	done   Position
 	passed uint64
+	freed  int64 // bytes of the events before done
 }
 
 // Mark stands for events of one transaction that are in flight.
@@ -45,14 +55,17 @@ type Mark struct {
 	pending atomic.Int32 // events in flight, and one for the reader until it has sealed the mark
 	pos     Position     // written by the reader before it seals; read only once pending is zero
 	at      time.Time
-	idle    bool // no event: an idle advance, or a transaction without rows for us
+	bytes   int64 // of its events
+	idle    bool  // no event: an idle advance, or a transaction without rows for us
 }
 
-// NewWatermark returns a Watermark of a stream that starts at start.
-func NewWatermark(start Position) *Watermark {
+// NewWatermark returns a Watermark of a stream that starts at start. limit bounds the unconfirmed events, in bytes; room
+// is told, without waiting for it, when a reader that found it full should ask again.
+func NewWatermark(start Position, limit int64, room chan<- struct{}) *Watermark {
 	return &Watermark{
 		end: start.End, commit: start.Commit, rows: start.Rows,
 		done:  start,
+		limit: limit, room: room,
 		moved: make(chan struct{}, 1),
 	}
 }
@@ -65,19 +78,16 @@ func (w *Watermark) Begin(commit LSN, at time.Time) {
 	w.inside, w.at = true, at
 }
 
-// Add puts the event with this row index of the current transaction in flight and returns its mark. The caller calls
-// Done of it once, when the brokers have confirmed the event, and never otherwise.
-func (w *Watermark) Add(row uint32) *Mark {
+// Add puts the event with this row index of the current transaction in flight and returns its mark; size is what it takes,
+// in bytes. The caller calls Done of the mark once, when the brokers have confirmed the event, and never otherwise.
+func (w *Watermark) Add(row uint32, size int64) *Mark {
 	if w.open != nil && w.events == segment {
 		w.seal(Position{End: w.end, Commit: w.commit, Rows: row})
 	}
-	if w.open == nil {
-		w.open = w.newMark()
-		w.open.at = w.at
-		w.open.pending.Store(1)
-		w.push(w.open)
-	}
+	w.ensureOpen()
 	w.open.pending.Add(1)
+	w.open.bytes += size
+	w.added += size
 	w.events++
 	w.rows = row + 1
 	return w.open
@@ -85,11 +95,13 @@ func (w *Watermark) Add(row uint32) *Mark {
 
 // Commit ends the current transaction; end is the start of the record after its commit record.
 func (w *Watermark) Commit(end LSN) {
+	empty := w.rows == 0
 	w.inside, w.commit, w.rows = false, 0, 0
-	if w.open == nil {
+	if empty {
 		w.advance(end)
 		return
 	}
+	w.ensureOpen() // the bound may have closed the last one
 	w.end = end
 	w.seal(Position{End: end})
 }
@@ -102,12 +114,38 @@ func (w *Watermark) Idle(end LSN) {
 	}
 }
 
-// Suspend ends a stream that broke off, perhaps inside a transaction: what was added of it keeps its place, and the
-// next session goes on behind it. No other call of the reader may follow.
+// Suspend closes the current transaction at the row it has reached: what was added of it can be finished, and is a position
+// to go on from. A stream that broke off ends with it.
 func (w *Watermark) Suspend() {
 	if w.open != nil {
 		w.seal(Position{End: w.end, Commit: w.commit, Rows: w.rows})
 	}
+}
+
+// Full reports whether the unconfirmed events have reached the bound, and goes on to do so until a quarter of it is free.
+// One event may exceed it alone.
+func (w *Watermark) Full() bool {
+	limit := w.limit
+	if w.full {
+		limit -= limit / 4
+	}
+	if w.added-w.known < limit {
+		if w.full {
+			w.full = false
+			w.waiting.Store(false)
+		}
+		return false
+	}
+	w.Suspend() // a mark that still takes events would never free what it holds
+	// Say that we wait, and only then look: who confirms something in between tells us.
+	w.waiting.Store(true)
+	w.mu.Lock()
+	w.pop()
+	w.known = w.freed
+	w.mu.Unlock()
+	w.full = w.added-w.known >= limit
+	w.waiting.Store(w.full)
+	return w.full
 }
 
 // Position returns the position that is safe to store and then to confirm, and how many marks with events lie before
@@ -136,10 +174,17 @@ func (w *Watermark) Moved() <-chan struct{} { return w.moved }
 // Done says that the brokers confirmed one event of the mark. It never blocks.
 func (m *Mark) Done() {
 	if m.pending.Add(-1) == 0 {
-		select {
-		case m.w.moved <- struct{}{}:
-		default:
+		signal(m.w.moved)
+		if m.w.waiting.Load() {
+			signal(m.w.room)
 		}
+	}
+}
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -160,10 +205,7 @@ func (w *Watermark) advance(end LSN) {
 		w.queue = append(w.queue, m)
 	}
 	w.mu.Unlock()
-	select {
-	case w.moved <- struct{}{}:
-	default:
-	}
+	signal(w.moved)
 }
 
 // seal gives the open mark its position and drops the reader's own reference.
@@ -174,10 +216,17 @@ func (w *Watermark) seal(pos Position) {
 	m.Done()
 }
 
-func (w *Watermark) push(m *Mark) {
+// ensureOpen makes the mark that takes the next events of the current transaction.
+func (w *Watermark) ensureOpen() {
+	if w.open != nil {
+		return
+	}
+	w.open = w.newMark()
+	w.open.at = w.at
+	w.open.pending.Store(1)
 	w.mu.Lock()
 	w.pop()
-	w.queue = append(w.queue, m)
+	w.queue = append(w.queue, w.open)
 	w.mu.Unlock()
 }
 
@@ -188,6 +237,7 @@ func (w *Watermark) pop() {
 		if !w.queue[0].idle {
 			w.passed++
 		}
+		w.freed += w.queue[0].bytes
 		w.queue[0] = nil
 		w.queue = w.queue[1:]
 	}

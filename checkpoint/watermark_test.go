@@ -24,12 +24,12 @@ func expect(t *testing.T, w *Watermark, want Position) {
 
 func TestEventsOfOneTransactionConfirmedOutOfOrder(t *testing.T) {
 	t.Parallel()
-	w := NewWatermark(Position{End: 100})
+	w := unbounded(Position{End: 100})
 	w.Begin(110, time.Now())
-	a, b := w.Add(0), w.Add(1)
+	a, b := w.Add(0, 1), w.Add(1, 1)
 	w.Commit(120)
 	w.Begin(130, time.Now())
-	c := w.Add(0)
+	c := w.Add(0, 1)
 	w.Commit(140)
 
 	c.Done() // the later transaction first: nothing moves
@@ -41,9 +41,9 @@ func TestEventsOfOneTransactionConfirmedOutOfOrder(t *testing.T) {
 
 func TestOpenTransactionIsNotPassed(t *testing.T) {
 	t.Parallel()
-	w := NewWatermark(Position{End: 100})
+	w := unbounded(Position{End: 100})
 	w.Begin(110, time.Now())
-	w.Add(0).Done()
+	w.Add(0, 1).Done()
 	expect(t, w, Position{End: 100}) // all its events so far are confirmed, but more may come
 	w.Idle(105)
 	expect(t, w, Position{End: 100}) // a keepalive inside a transaction says nothing
@@ -53,9 +53,9 @@ func TestOpenTransactionIsNotPassed(t *testing.T) {
 
 func TestKeepaliveWaitsBehindTransactions(t *testing.T) {
 	t.Parallel()
-	w := NewWatermark(Position{End: 100})
+	w := unbounded(Position{End: 100})
 	w.Begin(110, time.Now())
-	a := w.Add(0)
+	a := w.Add(0, 1)
 	w.Commit(120)
 	w.Idle(500)
 	w.Idle(600)
@@ -68,9 +68,9 @@ func TestKeepaliveWaitsBehindTransactions(t *testing.T) {
 
 func TestEmptyTransactionsTakeNoMemory(t *testing.T) {
 	t.Parallel()
-	w := NewWatermark(Position{End: 100})
+	w := unbounded(Position{End: 100})
 	w.Begin(110, time.Now())
-	a := w.Add(0)
+	a := w.Add(0, 1)
 	w.Commit(120)
 	for i := LSN(0); i < 100_000; i++ {
 		w.Begin(200+2*i, time.Now())
@@ -90,11 +90,11 @@ func TestEmptyTransactionsTakeNoMemory(t *testing.T) {
 
 func TestLongTransactionMovesInSegments(t *testing.T) {
 	t.Parallel()
-	w := NewWatermark(Position{End: 100})
+	w := unbounded(Position{End: 100})
 	w.Begin(5000, time.Now())
 	var marks []*Mark
 	for i := range uint32(3*segment + 10) {
-		marks = append(marks, w.Add(i))
+		marks = append(marks, w.Add(i, 1))
 	}
 	for _, m := range marks[segment : 3*segment] {
 		m.Done()
@@ -114,11 +114,11 @@ func TestLongTransactionMovesInSegments(t *testing.T) {
 func TestResumeInsideATransaction(t *testing.T) {
 	t.Parallel()
 	start := Position{End: 100, Commit: 5000, Rows: 7}
-	w := NewWatermark(start)
+	w := unbounded(start)
 	w.Idle(400) // the transaction is still to come: what is done of it must not be forgotten
 	expect(t, w, Position{End: 400, Commit: 5000, Rows: 7})
 	w.Begin(5000, time.Now())
-	m := w.Add(7)
+	m := w.Add(7, 1)
 	w.Suspend()
 	expect(t, w, Position{End: 400, Commit: 5000, Rows: 7})
 	m.Done()
@@ -149,7 +149,7 @@ func TestPositionIsTheFinishedPrefix(t *testing.T) {
 			need []int // indexes into marks
 		}
 		var (
-			w       = NewWatermark(Position{End: 10})
+			w       = unbounded(Position{End: 10})
 			lsn     = LSN(10)
 			marks   []*Mark
 			done    []bool
@@ -199,7 +199,7 @@ func TestPositionIsTheFinishedPrefix(t *testing.T) {
 				var need []int
 				for row := range rapid.IntRange(0, 5).Draw(t, "events") {
 					need = append(need, len(marks))
-					marks, done = append(marks, w.Add(uint32(row))), append(done, false)
+					marks, done = append(marks, w.Add(uint32(row), 1)), append(done, false)
 					if rapid.Bool().Draw(t, "confirm inside") {
 						confirmSome()
 						check()
@@ -227,10 +227,10 @@ func TestPositionIsTheFinishedPrefix(t *testing.T) {
 
 func TestMovedSignalsAndOldest(t *testing.T) {
 	t.Parallel()
-	w := NewWatermark(Position{End: 100})
+	w := unbounded(Position{End: 100})
 	at := time.Now().Add(-time.Minute)
 	w.Begin(110, at)
-	m := w.Add(0)
+	m := w.Add(0, 1)
 	w.Commit(120)
 	if got, ok := w.Oldest(); !ok || !got.Equal(at) {
 		t.Fatalf("oldest is %v, %v, want %v", got, ok, at)
@@ -248,12 +248,12 @@ func TestMovedSignalsAndOldest(t *testing.T) {
 }
 
 func BenchmarkWatermark(b *testing.B) {
-	w := NewWatermark(Position{End: 1})
+	w := unbounded(Position{End: 1})
 	at := time.Now()
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		w.Begin(LSN(10*i+5), at)
-		m := w.Add(0)
+		m := w.Add(0, 1)
 		w.Commit(LSN(10*i + 10))
 		m.Done()
 	}

@@ -8,7 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// EventError says that an event cannot be published: it breaks the contract, or the brokers refuse it for good.
+// EventError says that an event cannot be published: it breaks the contract, or the brokers refuse it for good, or an
+// outage ended its producer.
 type EventError struct {
 	EventID string
 	Commit  uint64 // LSN of its transaction's commit record
@@ -16,6 +17,7 @@ type EventError struct {
 	Topic   string
 	Reason  string // short and constant: a metric's label
 	Hint    string // what helps, if the brokers refused it
+	Outage  bool   // nobody refused the event: another Sink may publish it
 	Err     error
 }
 
@@ -29,6 +31,8 @@ func (e *EventError) Unwrap() error { return e.Err }
 // classify names a permanent error and says what helps.
 func classify(topic string, err error) (reason, hint string) {
 	switch {
+	case outage(err):
+		return "outage", ""
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return "too_large", fmt.Sprintf("raise max.message.bytes of topic %q above the size of this event, then start walpost again: "+
 			"it reads the topic's limit at its start (right DescribeConfigs; without it, it assumes Kafka's default of 1 MiB)", topic)
@@ -46,6 +50,13 @@ func classify(topic string, err error) (reason, hint string) {
 	default:
 		return "other", "look into the broker's log; a start of walpost goes on from the stored position"
 	}
+}
+
+// outage reports whether err, with which the client gave up a record, is no word of the brokers on the record itself: the
+// client ends some records for errors that it cannot place, and for a password that is being changed.
+func outage(err error) bool {
+	var refused *kerr.Error
+	return !errors.As(err, &refused) || refused.Retriable || refused == kerr.SaslAuthenticationFailed
 }
 
 // closing reports whether err says only that the client was closed.

@@ -1,6 +1,10 @@
 package sink
 
-import "github.com/walpost/walpost/decoder"
+import (
+	"maps"
+
+	"github.com/walpost/walpost/decoder"
+)
 
 // refuse is the failure of an event that breaks the contract. It was never on its way: what went before it may still be
 // confirmed, and nothing comes after it.
@@ -19,7 +23,7 @@ func (s *Sink) fail(f *flight, err error) {
 	reason, hint := classify(f.topic.name, err)
 	_ = s.latch(&EventError{ // whoever waits learns of it from Failed and Err
 		EventID: string(f.record.Headers[0].Value), Commit: f.txn.Commit, Index: f.index, Topic: f.topic.name,
-		Reason: reason, Hint: hint, Err: err,
+		Reason: reason, Hint: hint, Outage: outage(err), Err: err,
 	})
 }
 
@@ -33,10 +37,7 @@ func (s *Sink) latch(err *EventError) *EventError {
 	}
 	s.err = err
 	close(s.failed)
-	select {
-	case s.room <- struct{}{}:
-	default:
-	}
+	s.signal()
 	return err
 }
 
@@ -53,6 +54,17 @@ func (s *Sink) Err() error {
 	default:
 		return nil
 	}
+}
+
+// inherit takes over the counts of a sink that was closed.
+func (s *Sink) inherit(before *Sink) {
+	for name, n := range before.topics.published() {
+		s.topics.find([]byte(name)).published.Store(n)
+	}
+	before.mu.Lock()
+	defer before.mu.Unlock()
+	maps.Copy(s.causes, before.causes)
+	s.cfg.Before = nil // nor its records and connections
 }
 
 // Stats is what a Sink shows of itself.

@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/rs/zerolog"
@@ -13,9 +14,8 @@ import (
 //
 // When the brokers refuse a batch for good, the client fails what it has buffered for that partition and is ready to
 // send what comes next. Promises run later, on a goroutine of their own; an event of the same key that is produced in
-// between would be published past the refused one. So the gate shuts when the client says in its log that a batch
-// failed, which it does under the partition's lock, before it can send anything else for that partition. From then on
-// nothing is written to any broker; answers are still read.
+// between would be published past the refused one. So the gate shuts when the client says in its log that records
+// fail, which it does before it can send anything else for their partition. From then on nothing is written to any broker; answers are still read.
 type gate struct {
 	shut    chan struct{} // closed: nothing more is written
 	release chan struct{} // closed: who waits in Write gives up, the client is being closed
@@ -58,8 +58,26 @@ func (c *gatedConn) Write(b []byte) (int, error) {
 	}
 }
 
-// batchFailed is what the client logs when a batch failed for good.
-const batchFailed = "batch in a produce request failed"
+// What the client logs when it is about to fail what it has buffered of a partition: for a batch that the brokers refuse,
+// for a partition that it cannot load (if it says that it will), and for a producer ID that it is refused.
+const (
+	batchFailed    = "batch in a produce request failed"
+	loadFailed     = "produce partition load error, bumping error count on first stored batch"
+	loadFails      = "will_fail"
+	producerFailed = "fatal InitProducerID error, failing all buffered records"
+)
+
+// shuts reports whether a line of the client's log says that records fail.
+func shuts(msg string, keyvals []any) bool {
+	switch msg {
+	case batchFailed, producerFailed:
+		return true
+	case loadFailed:
+		at := slices.Index(keyvals, any(loadFails))
+		return at < 0 || at+1 == len(keyvals) || keyvals[at+1] != false
+	}
+	return false
+}
 
 // clientLog passes the log of the Kafka client on, a level lower than the client ranks it: what an operator has to
 // know, the relay says itself. It shuts the gate.
@@ -71,7 +89,7 @@ type clientLog struct {
 func (l *clientLog) Level() kgo.LogLevel { return kgo.LogLevelInfo }
 
 func (l *clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
-	if msg == batchFailed {
+	if shuts(msg, keyvals) {
 		l.gate.close()
 	}
 	event := l.log.Trace()

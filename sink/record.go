@@ -57,13 +57,20 @@ type builder struct {
 	interned map[string]string
 }
 
+// Size is what an event takes while it is in flight, in bytes.
+func Size(e *decoder.Event) int64 { return int64(payload(e)) + flightOverhead }
+
+// payload is how many bytes of an event are copied.
+func payload(e *decoder.Event) int {
+	return len(e.Key) + len(e.Payload) + len(e.ID) + len(e.Type) + posLength + len(e.Headers)
+}
+
 // build copies what Kafka needs of the event. The record's bytes are never written again.
 func (b *builder) build(e *decoder.Event, txn Transaction, t *topic, mark Mark) (*flight, error) {
 	f := b.flight()
 	f.topic, f.mark, f.txn, f.index = t, mark, txn, e.Index
-	need := len(e.Key) + len(e.Payload) + len(e.ID) + len(e.Type) + posLength + len(e.Headers)
-	f.size = int64(need) + flightOverhead
-	space := b.take(need)
+	f.size = Size(e)
+	space := b.take(payload(e))
 
 	put := func(v []byte) []byte {
 		n := copy(space, v)

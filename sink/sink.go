@@ -24,14 +24,15 @@ type Config struct {
 	Source       string // header source: <system identifier>/<slot>
 	StateTopic   string // where no event may go
 	CreateTopics bool
-	MaxInFlight  int64 // bytes; one event may exceed it alone
 	Linger       time.Duration
+	Room         chan<- struct{} // told, without waiting for it, when a sink that was Held may take the next event
 	Health       *Health
+	Before       *Sink                       // was closed, and this one follows it: its counts go on; nil = this is the first
 	Observe      func(latency time.Duration) // called per confirmed event with the time since its commit; nil = nobody asks
 	Log          zerolog.Logger
 }
 
-// Sink produces events. Produce and Full belong to one goroutine; all else may be called by any.
+// Sink produces events. Produce and Held belong to one goroutine; all else may be called by any.
 type Sink struct {
 	cfg     Config
 	log     zerolog.Logger
@@ -47,8 +48,6 @@ type Sink struct {
 	events atomic.Int64
 	bytes  atomic.Int64
 	held   atomic.Bool // a record waits for its topic, or might be too large: produce nothing behind it
-	full   atomic.Bool // somebody waits for room
-	room   chan struct{}
 
 	failed  chan struct{} // closed with the first permanent error
 	missing atomic.Pointer[string]
@@ -73,11 +72,13 @@ func New(cfg Config) (*Sink, error) {
 		builder: builder{source: []byte(cfg.Source), interned: map[string]string{}},
 		topics:  topics{names: map[string]*topic{}},
 		byBytes: map[string]*topic{},
-		room:    make(chan struct{}, 1),
 		failed:  make(chan struct{}),
 		causes:  map[string]uint64{},
 	}
 	s.promise = s.done
+	if cfg.Before != nil {
+		s.inherit(cfg.Before)
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	client, err := kgo.NewClient(append(append([]kgo.Opt(nil), cfg.Client...),
 		kgo.Dialer(s.gate.dialer(dial)),
@@ -92,7 +93,7 @@ func New(cfg Config) (*Sink, error) {
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProducerBatchMaxBytesFn(s.topics.batchLimit),
 		kgo.BrokerMaxWriteBytes(maxLimit),
-		// The in-flight bound is ours: Produce must not block the goroutine that keeps the replication connection alive.
+		// The bound is the watermark's: Produce must not block the goroutine that keeps the replication connection alive.
 		kgo.MaxBufferedRecords(math.MaxInt32),
 		// A topic that vanished is an outage to wait for.
 		kgo.UnknownTopicRetries(-1),
@@ -163,8 +164,7 @@ func (s *Sink) resolveAndProduce(f *flight) {
 	// Only now may others follow it.
 	f.topic.resolved.Store(true)
 	if !large {
-		s.held.Store(false)
-		s.signal()
+		s.release()
 	}
 }
 
@@ -181,13 +181,12 @@ func (s *Sink) done(r *kgo.Record, err error) {
 	if s.cfg.Observe != nil {
 		s.cfg.Observe(time.Duration(time.Now().UnixMicro()-epochMicros-f.txn.Time) * time.Microsecond)
 	}
-	if f.large() {
-		s.held.Store(false)
-	}
 	s.events.Add(-1)
 	s.bytes.Add(-f.size)
 	f.mark.Done()
-	s.signal()
+	if f.large() {
+		s.release()
+	}
 }
 
 // afterFailure is how long records that were sent before a permanent error may take to be confirmed.
@@ -196,29 +195,19 @@ const afterFailure = time.Second
 // epochMicros is 2000-01-01, the zero of Postgres' clock, in Unix time.
 const epochMicros = 946684800 * 1000000
 
-// Full reports whether the caller has to wait for Room before the next Produce.
-func (s *Sink) Full() bool {
-	if !s.over(s.cfg.MaxInFlight) {
-		return false
-	}
-	// Look again after saying that somebody waits: the promise that made room may have run in between.
-	s.full.Store(true)
-	return s.over(s.cfg.MaxInFlight)
-}
+// Held reports whether the caller has to wait before the next Produce: the fate of a record must be known first.
+func (s *Sink) Held() bool { return s.held.Load() && s.Err() == nil }
 
-func (s *Sink) over(limit int64) bool {
-	return (s.held.Load() || s.bytes.Load() >= limit) && s.Err() == nil
+// release lets events follow the one that was held.
+func (s *Sink) release() {
+	s.held.Store(false)
+	s.signal()
 }
-
-// Room receives when a sink that was full is not any more: a quarter of the bound is free, or it failed.
-func (s *Sink) Room() <-chan struct{} { return s.room }
 
 func (s *Sink) signal() {
-	if s.full.Load() && !s.over(s.cfg.MaxInFlight*3/4) && s.full.Swap(false) {
-		select {
-		case s.room <- struct{}{}:
-		default:
-		}
+	select {
+	case s.cfg.Room <- struct{}{}:
+	default:
 	}
 }
 
@@ -258,8 +247,14 @@ func (s *Sink) flush(ctx context.Context) error {
 	return nil
 }
 
+// Closed reports whether Close was called.
+func (s *Sink) Closed() bool { return s.ctx.Err() != nil }
+
 // Close gives up what is in flight and drops the connections.
 func (s *Sink) Close() {
+	if s.Closed() {
+		return
+	}
 	s.cancel()
 	s.gate.giveUp()
 	s.wg.Wait()

@@ -28,6 +28,7 @@ type fixture struct {
 	t       *testing.T
 	cluster *kfake.Cluster
 	sink    *Sink
+	room    chan struct{}
 	marks   []*mark
 }
 
@@ -46,9 +47,10 @@ func setup(t *testing.T, change func(*Config), cluster ...kfake.Opt) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	room := make(chan struct{}, 1)
 	cfg := Config{
 		Client: []kgo.Opt{kgo.SeedBrokers(c.ListenAddrs()...)}, Topic: template, Source: "7/walpost", StateTopic: "state",
-		MaxInFlight: 1 << 20, Log: zerolog.Nop(), Health: NewHealth(zerolog.Nop()), CreateTopics: true,
+		Room: room, Log: zerolog.Nop(), Health: NewHealth(zerolog.Nop()), CreateTopics: true,
 	}
 	if change != nil {
 		change(&cfg)
@@ -58,7 +60,7 @@ func setup(t *testing.T, change func(*Config), cluster ...kfake.Opt) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	return &fixture{t: t, cluster: c, sink: s}
+	return &fixture{t: t, cluster: c, sink: s, room: room}
 }
 
 // produce produces an event as the relay does: it waits for room after each.
@@ -70,9 +72,9 @@ func (f *fixture) produce(topic, key, id string, size int) error {
 	if err := f.sink.Produce(e, Transaction{Timeline: 1, Commit: uint64(len(f.marks))}, m); err != nil {
 		return err
 	}
-	for f.sink.Full() {
+	for f.sink.Held() {
 		select {
-		case <-f.sink.Room():
+		case <-f.room:
 		case <-f.t.Context().Done():
 			return f.t.Context().Err()
 		}
@@ -340,7 +342,7 @@ func TestMissingTopicIsWaitedForAndReported(t *testing.T) {
 	if err := f.sink.Produce(e, Transaction{}, m); err != nil {
 		t.Fatal(err)
 	}
-	if !f.sink.Full() {
+	if !f.sink.Held() {
 		t.Fatal("more may be produced while the topic is missing")
 	}
 	deadline := time.Now().Add(10 * time.Second)
@@ -362,7 +364,7 @@ func TestMissingTopicIsWaitedForAndReported(t *testing.T) {
 	if _, err := create.RequestWith(t.Context(), client); err != nil {
 		t.Fatal(err)
 	}
-	<-f.sink.Room()
+	<-f.room
 	if err := f.flush(); err != nil || m.done.Load() != 1 {
 		t.Fatalf("Flush = %v, mark told %d times", err, m.done.Load())
 	}
@@ -371,44 +373,6 @@ func TestMissingTopicIsWaitedForAndReported(t *testing.T) {
 	}
 	if r := f.sink.Stats().Reason; r != "" {
 		t.Fatalf("still reported: %s", r)
-	}
-}
-
-func TestBytesInFlightAreBounded(t *testing.T) {
-	t.Parallel()
-	f := setup(t, func(c *Config) { c.MaxInFlight = 64 << 10 })
-	if err := f.produce("orders", "k", "first", 10); err != nil { // resolves the topic
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
-	var once sync.Once
-	blocked, release := make(chan struct{}), make(chan struct{})
-	f.cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-		f.cluster.KeepControl()
-		once.Do(func() { close(blocked) })
-		f.cluster.SleepControl(func() { <-release })
-		return nil, nil, false
-	})
-	e := &decoder.Event{ID: []byte("e"), Key: []byte("k"), AggregateType: []byte("orders"), Payload: make([]byte, 4<<10)}
-	n := 0
-	for ; !f.sink.Full(); n++ {
-		if n > 100 {
-			t.Fatal("no bound after 400 KiB")
-		}
-		if err := f.sink.Produce(e, Transaction{}, &mark{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	<-blocked
-	if st := f.sink.Stats(); st.Bytes < 64<<10 || st.Bytes > 70<<10 {
-		t.Fatalf("%d bytes are in flight, the bound is %d", st.Bytes, 64<<10)
-	}
-	close(release)
-	<-f.sink.Room()
-	if f.sink.Full() {
-		t.Fatal("no room after Room")
 	}
 }
 

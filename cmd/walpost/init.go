@@ -20,7 +20,7 @@ type initCommand struct {
 	config.Config
 	Print     bool `help:"Print the SQL and change nothing, for databases where an owner applies it."`
 	Failover  bool `help:"Make the slot one that standbys keep a copy of (Postgres 17 and later)."`
-	AcceptGap bool `help:"Record the slot's present position as ours, after the events that it skips were dealt with."`
+	AcceptGap bool `help:"Go on with the slot and the publication as they are now, after the events that they skipped were dealt with: records the publication, and the slot's position if it is ahead of ours."`
 }
 
 // OptionalSettings implements config.Lenient: only --accept-gap talks to Kafka, and checks for itself.
@@ -127,7 +127,7 @@ func printReport(w io.Writer, report migrations.Report, err error) error {
 	return err
 }
 
-// acceptGap records the slot's position as the stored one.
+// acceptGap records the publication as it is now, and the slot's position if the stored one cannot be gone on from.
 func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error {
 	log := newLogger(cfg, stderr)
 	stream, err := newStreamConfig(cfg, log)
@@ -158,8 +158,8 @@ func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer)
 	if err != nil {
 		return err
 	}
-	confirmed := view.Slot.Confirmed()
-	state := checkpoint.State{Position: checkpoint.Position{End: confirmed}, Timeline: conn.History.At(confirmed), At: time.Now()}
+	position := acceptedPosition(before, stored, view, conn.History)
+	state := checkpoint.State{Position: position, Timeline: conn.History.At(position.End), At: time.Now(), Publication: view.Identity()}
 	if err := store.Reset(ctx, state); err != nil {
 		return err
 	}
@@ -167,8 +167,20 @@ func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer)
 	if stored {
 		was = before.String()
 	}
-	_, err = fmt.Fprintf(stdout, "position in topic %s: %s, before: %s\n", cfg.StateTopic, confirmed, was)
+	_, err = fmt.Fprintf(stdout, "position in topic %s: %s, before: %s\npublication %s: recorded as it is now\n",
+		cfg.StateTopic, position, was, cfg.Publication)
 	return err
+}
+
+// acceptedPosition is the stored position if a relay could go on from there, else the slot's.
+func acceptedPosition(stored checkpoint.State, known bool, view cdc.View, history cdc.History) checkpoint.Position {
+	start, err := checkpoint.Resume(stored, known, checkpoint.Server{
+		ConfirmedFlush: view.Slot.Confirmed(), WALEnd: view.WALEnd, Timeline: history.Current(), Ended: history.Ended,
+	})
+	if err != nil { // a gap, or a server that was restored: this is what the operator accepts
+		return checkpoint.Position{End: view.Slot.Confirmed()}
+	}
+	return start.Position
 }
 
 // openStore returns the store of the source that a server and a slot are.

@@ -43,7 +43,12 @@ func transient(err error) bool {
 		}
 		var refused *kerr.Error
 		return !errors.As(err, &refused) || refused.Retriable ||
-			refused == kerr.UnknownTopicOrPartition || refused == kerr.SaslAuthenticationFailed
+			refused == kerr.UnknownTopicOrPartition || refused == kerr.SaslAuthenticationFailed ||
+			refused == kerr.InvalidReplicationFactor // fewer brokers are up than a new topic needs
+	}
+	var event *sink.EventError
+	if errors.As(err, &event) {
+		return event.Outage
 	}
 	return errors.Is(err, errMoved) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || cdc.Transient(err)
 }

@@ -21,13 +21,6 @@ const (
 // keep carries the position back: stored first, confirmed second. It returns nil when ctx ends, or why no position can
 // be stored any more.
 func (s *session) keep(ctx context.Context) error {
-	if s.fresh {
-		// The position that was adopted is stored before anything moves, so that from now on a slot that was moved is
-		// recognised.
-		if err := s.save(ctx, s.start); err != nil {
-			return err
-		}
-	}
 	stored, passed := s.start, uint64(0)
 	last := time.Now()
 	for {
@@ -83,21 +76,23 @@ func (s *session) pause(ctx context.Context, last time.Time, passed uint64, idle
 
 // save stores a position and then lets the stream confirm it.
 func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
-	state := checkpoint.State{Position: pos, Timeline: s.history.At(pos.End), At: time.Now()}
-	if err := s.r.store.Save(ctx, state); err != nil {
+	if err := s.r.store.Save(ctx, s.state(pos)); err != nil {
 		return &kafkaError{err}
 	}
 	s.trusted.store(pos.End)
 	return nil
 }
 
+// state is the record of a position. It carries the publication as it was last seen to be whole, not as it is now.
+func (s *session) state(pos checkpoint.Position) checkpoint.State {
+	return checkpoint.State{Position: pos, Timeline: s.history.At(pos.End), At: time.Now(), Publication: s.trusted.view().Identity()}
+}
+
 // settle stores and confirms the last position of a session, and remembers it for the next one. It confirms nothing if
 // the session ended because rows may be missing.
 func (s *session) settle(ctx context.Context, cause error) {
 	pos, _ := s.watermark.Position()
-	s.r.last = checkpoint.State{Position: pos, Timeline: s.history.At(pos.End), At: time.Now()}
-	seen := s.trusted.view()
-	s.r.seen = &seen
+	s.r.last = s.state(pos)
 	if ctx.Err() != nil { // the drain took too long: what was confirmed in it shall not be sent again
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSave)
 		defer cancel()

@@ -26,7 +26,7 @@ type Config struct {
 	Topic        *sink.Template
 	StateTopic   string
 	CreateTopics bool
-	MaxInFlight  int64 // bytes
+	MaxInFlight  int64 // bytes, from the oldest event that the brokers have not confirmed
 	Linger       time.Duration
 	DrainTimeout time.Duration
 	Observe      func(latency time.Duration) // of each event, from its commit to the brokers' confirmation
@@ -51,7 +51,7 @@ type Relay struct {
 	out    *sink.Sink
 	store  *checkpoint.Store
 	last   checkpoint.State // where the last session ended; zero before
-	seen   *cdc.View        // the last look of the last session; nil before
+	room   chan struct{}    // the pump may ask again whether there is room
 	pause  time.Duration
 
 	mu   sync.Mutex
@@ -64,7 +64,7 @@ func New(cfg Config) *Relay {
 		cfg.CDC.Columns = eventColumns(cfg.Columns, cfg.Topic.Extra())
 	}
 	return &Relay{
-		cfg: cfg, log: cfg.Log, health: sink.NewHealth(cfg.Log.With().Str("component", "sink").Logger()),
+		cfg: cfg, log: cfg.Log, room: make(chan struct{}, 1), health: sink.NewHealth(cfg.Log.With().Str("component", "sink").Logger()),
 		view: view{state: Starting, reason: "starting"},
 	}
 }
@@ -74,7 +74,11 @@ func New(cfg Config) *Relay {
 func (r *Relay) Run(ctx context.Context) error {
 	defer r.close()
 	for {
+		began := time.Now()
 		err := r.session(ctx)
+		if time.Since(began) > longPause {
+			r.pause = 0 // what ends so late is no repetition of the last failure
+		}
 		if err == nil || (ctx.Err() != nil && (errors.Is(err, context.Canceled) || transient(err))) {
 			r.setState(Stopped, "stopped")
 			return nil
@@ -135,38 +139,47 @@ func (r *Relay) report(err error) {
 	}
 }
 
-// open makes the sink and the store once the first session has told whose events they are.
+// open makes the store and the sink once the first session has told whose events they are, and a sink whenever there is none.
 func (r *Relay) open(system string) error {
-	if r.system != "" {
-		if r.system != system {
-			return &cdc.StopError{
-				What: fmt.Sprintf("the server at this address is another cluster: system identifier %s, before %s", system, r.system),
-				Hint: "check where the address of Postgres leads; a start of walpost accepts the other cluster, with a position of its own",
-			}
+	if r.system != "" && r.system != system {
+		return &cdc.StopError{
+			What: fmt.Sprintf("the server at this address is another cluster: system identifier %s, before %s", system, r.system),
+			Hint: "check where the address of Postgres leads; a start of walpost accepts the other cluster, with a position of its own",
 		}
-		return nil
 	}
 	source := system + "/" + r.cfg.CDC.Slot
-	opts := append(append([]kgo.Opt(nil), r.cfg.Kafka...), kgo.WithHooks(r.health))
-	if r.cfg.Dial != nil {
-		opts = append(opts, kgo.Dialer(r.cfg.Dial))
+	if r.store == nil {
+		opts := append(append([]kgo.Opt(nil), r.cfg.Kafka...), kgo.WithHooks(r.health))
+		if r.cfg.Dial != nil {
+			opts = append(opts, kgo.Dialer(r.cfg.Dial))
+		}
+		store, err := checkpoint.NewStore(opts, r.cfg.StateTopic, source, r.log.With().Str("component", "checkpoint").Logger())
+		if err != nil {
+			return err
+		}
+		r.system, r.store = system, store
 	}
-	store, err := checkpoint.NewStore(opts, r.cfg.StateTopic, source, r.log.With().Str("component", "checkpoint").Logger())
-	if err != nil {
-		return err
-	}
-	out, err := sink.New(sink.Config{
-		Client: r.cfg.Kafka, Dial: r.cfg.Dial, Topic: r.cfg.Topic, Source: source, StateTopic: r.cfg.StateTopic,
-		CreateTopics: r.cfg.CreateTopics, MaxInFlight: r.cfg.MaxInFlight, Linger: r.cfg.Linger,
-		Health: r.health, Observe: r.cfg.Observe, Log: r.log.With().Str("component", "sink").Logger(),
-	})
-	if err != nil {
-		store.Close()
-		return err
+	if r.out == nil || r.out.Closed() {
+		out, err := sink.New(sink.Config{
+			Client: r.cfg.Kafka, Dial: r.cfg.Dial, Topic: r.cfg.Topic, Source: source, StateTopic: r.cfg.StateTopic,
+			CreateTopics: r.cfg.CreateTopics, Linger: r.cfg.Linger, Room: r.room, Before: r.out,
+			Health: r.health, Observe: r.cfg.Observe, Log: r.log.With().Str("component", "sink").Logger(),
+		})
+		if err != nil {
+			return err
+		}
+		r.out = out
 	}
 	r.mu.Lock()
-	r.view.source, r.view.out = source, out
+	r.view.source, r.view.out = source, r.out
 	r.mu.Unlock()
-	r.system, r.store, r.out = system, store, out
 	return nil
+}
+
+// retire closes a sink that an outage has ended. The next session has a new one, and sends again what this one could not
+// say of.
+func (r *Relay) retire() {
+	if err := r.out.Err(); err != nil && transient(err) {
+		r.out.Close()
+	}
 }

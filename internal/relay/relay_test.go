@@ -43,6 +43,9 @@ func TestTransient(t *testing.T) {
 		"restored":                {&checkpoint.RestoredError{}, false},
 		"in doubt":                {&cdc.StopError{What: "x"}, false},
 		"bytes nobody can decode": {&decoder.Error{Reason: "x"}, false},
+		"a client that gave up":   {&sink.EventError{Err: errors.New("x"), Outage: true}, true},
+		"standby":                 {cdc.ErrStandby, true},
+		"too few brokers yet":     {kafka(kerr.InvalidReplicationFactor), true},
 		"refused event":           {&sink.EventError{Err: kerr.MessageTooLarge}, false},
 		"never seen":              {errors.New("x"), false},
 	} {
@@ -167,11 +170,11 @@ func TestWantsBinary(t *testing.T) {
 // an event that is confirmed then must not wait for ten seconds.
 func TestPauseEndsForEvents(t *testing.T) {
 	t.Parallel()
-	s := &session{watermark: checkpoint.NewWatermark(checkpoint.Position{End: 100}), hurry: make(chan struct{}, 1)}
+	s := &session{watermark: checkpoint.NewWatermark(checkpoint.Position{End: 100}, 1<<20, make(chan struct{}, 1)), hurry: make(chan struct{}, 1)}
 	s.watermark.Idle(110)
 	_, passed := s.watermark.Position()
 	s.watermark.Begin(120, time.Now())
-	s.watermark.Add(0).Done()
+	s.watermark.Add(0, 1).Done()
 	s.watermark.Commit(130)
 	start := time.Now()
 	if !s.pause(t.Context(), start, passed, true) || time.Since(start) > idleEvery/2 {

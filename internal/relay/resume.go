@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/walpost/walpost/cdc"
@@ -14,8 +15,8 @@ import (
 // errMoved says that the position or the slot changed between the look and the hold: look again.
 var errMoved = errors.New("the position was moved by another relay meanwhile")
 
-// loadTimeout bounds one attempt to read the state topic.
-const loadTimeout = 20 * time.Second
+// kafkaTimeout bounds one attempt to read or write the state topic before a session streams.
+const kafkaTimeout = 20 * time.Second
 
 // resume connects, takes the slot, and returns a session that is ready to stream. What it decides on before it holds
 // the slot is only a guess; it looks again afterwards, when nobody else can move it.
@@ -50,7 +51,7 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	var restored *checkpoint.RestoredError
 	if errors.As(err, &restored) {
 		// Another relay may have moved on since the look: only a newer one can tell.
-		again, lookErr := cdc.Inspect(ctx, r.cfg.CDC)
+		again, lookErr := r.inspect(ctx, conn.History)
 		if lookErr != nil {
 			return nil, lookErr
 		}
@@ -62,55 +63,94 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 		return nil, err
 	}
 	binary := r.wantsBinary(guess)
-	stream, err := conn.Start(ctx, wanted.Position.End, binary)
+	stream, err := conn.Start(ctx, wanted.start.Position.End, binary)
 	if err != nil {
 		return nil, err
 	}
-	held, err := cdc.Inspect(ctx, r.cfg.CDC)
+	held, err := r.inspect(ctx, conn.History)
 	if err != nil {
 		return nil, err
 	}
-	if r.seen != nil {
-		guess = *r.seen // what was altered between two sessions counts as well
-	}
-	if err := held.CheckSince(r.cfg.CDC, guess); err != nil {
-		return nil, err
-	}
-	start, err := r.position(ctx, conn, held)
+	found, err := r.position(ctx, conn, held)
 	if err != nil {
 		return nil, err
 	}
-	if start != wanted || binary != r.wantsBinary(held) {
+	if found.start != wanted.start || binary != r.wantsBinary(held) {
 		return nil, errMoved
 	}
-	r.logStart(start, conn.History)
+	if err := held.CheckUnaltered(r.cfg.CDC, found.publication); err != nil {
+		return nil, err
+	}
+	start := found.start.Position
+	if err := r.settleStart(ctx, found, conn.History, held); err != nil {
+		return nil, err
+	}
+	r.logStart(found.start, conn.History)
 	s := &session{
 		r: r, log: r.log, history: conn.History, stream: stream, out: r.out,
 		decoder:   decoder.New(r.decoderConfig()),
-		watermark: checkpoint.NewWatermark(start.Position),
-		start:     start.Position, fresh: start.First,
-		hurry: make(chan struct{}, 1), look: make(chan struct{}, 1),
+		watermark: checkpoint.NewWatermark(start, r.cfg.MaxInFlight, r.room),
+		start:     start,
+		hurry:     make(chan struct{}, 1), look: make(chan struct{}, 1),
 	}
-	s.trusted.init(stream, start.Position.End, held)
+	s.trusted.init(stream, start.End, held)
 	return s, nil
+}
+
+// inspect looks at the server that the stream comes from; what it finds is sound.
+func (r *Relay) inspect(ctx context.Context, history cdc.History) (cdc.View, error) {
+	view, err := cdc.Inspect(ctx, r.cfg.CDC)
+	if err != nil {
+		return cdc.View{}, err
+	}
+	if err := view.CheckServer(r.system, history.Current()); err != nil {
+		return cdc.View{}, err
+	}
+	return view, view.Check(r.cfg.CDC)
+}
+
+// found is where a session may start, and what is known of that position.
+type found struct {
+	start       checkpoint.Start
+	publication map[string]string // its identity when the position was stored; nil = not known
+	stored      bool              // the state topic has the position
 }
 
 // position reads the stored position and decides where to start. A position of this process may be further than the
 // stored one: the last write may have failed with the last session.
-func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View) (checkpoint.Start, error) {
-	load, cancel := context.WithTimeout(ctx, loadTimeout)
+func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View) (found, error) {
+	load, cancel := context.WithTimeout(ctx, kafkaTimeout)
 	defer cancel()
 	state, stored, err := r.store.Load(load)
 	if err != nil {
-		return checkpoint.Start{}, &kafkaError{err}
+		return found{}, &kafkaError{err}
 	}
+	known := stored
 	if r.last.End != 0 && (!stored || state.Before(r.last)) {
-		state, stored = r.last, true
+		state, known, stored = r.last, true, false
 	}
-	return checkpoint.Resume(state, stored, checkpoint.Server{
+	start, err := checkpoint.Resume(state, known, checkpoint.Server{
 		Slot: r.cfg.CDC.Slot, ConfirmedFlush: view.Slot.Confirmed(), WALEnd: view.WALEnd,
 		Timeline: conn.History.Current(), Ended: conn.History.Ended,
 	})
+	return found{start, state.Publication, stored && start.Position == state.Position}, err
+}
+
+// settleStart stores the start of a session, unless the topic has it already. The first status confirms that position to
+// Postgres, and nothing is confirmed that is not stored. The slot is held.
+func (r *Relay) settleStart(ctx context.Context, found found, history cdc.History, view cdc.View) error {
+	identity := view.Identity()
+	if found.stored && maps.Equal(found.publication, identity) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
+	defer cancel()
+	pos := found.start.Position
+	state := checkpoint.State{Position: pos, Timeline: history.At(pos.End), At: time.Now(), Publication: identity}
+	if err := r.store.Save(ctx, state); err != nil {
+		return &kafkaError{err}
+	}
+	return nil
 }
 
 func (r *Relay) logStart(start checkpoint.Start, history cdc.History) {

@@ -27,7 +27,6 @@ type session struct {
 	out       *sink.Sink
 	watermark *checkpoint.Watermark
 	start     checkpoint.Position
-	fresh     bool // nothing is stored yet
 	closed    bool
 	pings     pings
 
@@ -43,7 +42,9 @@ func (r *Relay) session(ctx context.Context) error {
 		return err
 	}
 	r.streaming(s)
-	return s.finish(ctx, s.run(ctx))
+	err = s.finish(ctx, s.run(ctx))
+	r.retire()
+	return err
 }
 
 // run is the loop with the keeper and the watcher beside it, until one of them ends.
@@ -93,17 +94,20 @@ func (s *session) pump(ctx context.Context) error {
 			if s.start.Published(cdc.LSN(txn.Commit), change.Event.Index) {
 				continue
 			}
-			if err := s.out.Produce(change.Event, txn, s.watermark.Add(change.Event.Index)); err != nil {
+			if err := s.out.Produce(change.Event, txn, s.watermark.Add(change.Event.Index, sink.Size(change.Event))); err != nil {
 				return err
 			}
 		case decoder.Commit:
 			s.watermark.Commit(cdc.LSN(change.EndLSN))
 		}
-		if err := untilRoom(s.out.Full, func() error { return s.stream.Wait(ctx, s.out.Room()) }); err != nil {
+		if err := untilRoom(s.full, func() error { return s.stream.Wait(ctx, s.r.room) }); err != nil {
 			return err
 		}
 	}
 }
+
+// full reports whether the next event has to wait.
+func (s *session) full() bool { return s.out.Held() || s.watermark.Full() }
 
 // untilRoom asks again after each wait: Room may hold a word from before, and nothing may pass a held record.
 func untilRoom(full func() bool, wait func() error) error {
@@ -149,12 +153,12 @@ func (s *session) finish(ctx context.Context, cause error) error {
 		s.close() // a wait for Kafka without end must not hold the server: it may want to shut down
 	}
 	var flushed error
-	s.await(drain, func() { flushed = s.out.Flush(drain) })
+	s.await(drain, func() { flushed = s.flush(drain) })
 	s.await(drain, func() { s.settle(drain, cause) })
 	s.close()
 
 	switch {
-	case ctx.Err() != nil && drain.Err() != nil:
+	case ctx.Err() != nil && (drain.Err() != nil || flushed != nil && transient(flushed)):
 		return &Halt{Err: fmt.Errorf("%w: %d events were still in flight after %s and will be sent again",
 			ErrDrain, s.out.Stats().Events, s.r.cfg.DrainTimeout)}
 	case stop && flushed == nil && transient(cause):
@@ -165,6 +169,19 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	default:
 		return cause
 	}
+}
+
+// flush waits for what is in flight, and goes on to store how far that is: the wait may be cut short.
+func (s *session) flush(ctx context.Context) error {
+	keeping, stop := context.WithCancel(ctx)
+	var keeper sync.WaitGroup
+	keeper.Go(func() {
+		// What it could not store, settle tries again.
+		_ = s.keep(keeping)
+	})
+	defer keeper.Wait()
+	defer stop()
+	return s.out.Flush(ctx)
 }
 
 // await runs f and keeps the stream alive meanwhile.

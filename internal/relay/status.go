@@ -55,7 +55,6 @@ func (r *Relay) setState(state State, reason string) bool {
 
 // streaming notes a new session.
 func (r *Relay) streaming(s *session) {
-	r.pause = 0
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.view.state, r.view.reason, r.view.session = Streaming, "", s

@@ -67,11 +67,11 @@ func (s *session) busy() bool {
 func (s *session) verify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	view, err := cdc.Inspect(ctx, s.r.cfg.CDC)
+	view, err := s.r.inspect(ctx, s.history)
 	if err != nil {
 		return err
 	}
-	if err := view.CheckSince(s.r.cfg.CDC, s.trusted.view()); err != nil {
+	if err := view.CheckUnaltered(s.r.cfg.CDC, s.trusted.view().Identity()); err != nil {
 		return err
 	}
 	s.trusted.trust(view)

@@ -1,0 +1,142 @@
+package checkpoint
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// unbounded returns a Watermark that is never full.
+func unbounded(start Position) *Watermark {
+	return NewWatermark(start, math.MaxInt64, make(chan struct{}, 1))
+}
+
+// TestBoundReachesBackToTheOldest has one event wait while all that follow are confirmed: they count until it is.
+func TestBoundReachesBackToTheOldest(t *testing.T) {
+	t.Parallel()
+	room := make(chan struct{}, 1)
+	w := NewWatermark(Position{End: 100}, 1000, room)
+	lsn := LSN(100)
+	transaction := func() *Mark {
+		w.Begin(lsn+5, time.Now())
+		m := w.Add(0, 100)
+		lsn += 10
+		w.Commit(lsn)
+		return m
+	}
+	stuck := transaction()
+	n := 1
+	for ; !w.Full(); n++ {
+		if n > 10 {
+			t.Fatalf("%d transactions of 100 bytes behind a stuck one, and a bound of 1000 is not reached", n)
+		}
+		transaction().Done()
+	}
+	if n != 10 || len(w.queue) > 10 {
+		t.Fatalf("full after %d transactions with %d marks, want 10", n, len(w.queue))
+	}
+	stuck.Done()
+	select {
+	case <-room:
+	default:
+		t.Fatal("the oldest is confirmed, and nobody was told")
+	}
+	if w.Full() {
+		t.Fatal("full although all is confirmed")
+	}
+	expect(t, w, Position{End: lsn})
+}
+
+// TestBoundFreesAQuarter: a reader that found it full goes on once there is room for a while, not for one event.
+func TestBoundFreesAQuarter(t *testing.T) {
+	t.Parallel()
+	w := NewWatermark(Position{End: 100}, 1000, make(chan struct{}, 1))
+	w.Begin(110, time.Now())
+	var marks []*Mark
+	for i := uint32(0); !w.Full(); i++ {
+		marks = append(marks, w.Add(i, 100))
+		w.Suspend() // a mark for each
+	}
+	for i, m := range marks[:3] {
+		if !w.Full() {
+			t.Fatalf("room after %d of 10 were confirmed", i)
+		}
+		m.Done()
+	}
+	if w.Full() {
+		t.Fatal("full although three tenths are free")
+	}
+}
+
+// TestBoundInsideATransaction: no event of a transaction may wait for the transaction's end to free its room, neither many
+// small ones nor one that is larger than the bound.
+func TestBoundInsideATransaction(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int64{"small": 90, "larger than the bound": 5000} {
+		room := make(chan struct{}, 1)
+		w := NewWatermark(Position{End: 100}, 1000, room)
+		w.Begin(110, time.Now())
+		for row := range uint32(100) {
+			m := w.Add(row, size)
+			full := w.Full()
+			m.Done()
+			if !full {
+				continue
+			}
+			select {
+			case <-room:
+			default:
+				t.Fatalf("%s: row %d is confirmed, and nobody was told", name, row)
+			}
+			if w.Full() {
+				t.Fatalf("%s: full after row %d although all is confirmed", name, row)
+			}
+			expect(t, w, Position{End: 100, Commit: 110, Rows: row + 1})
+		}
+		_, before := w.Position()
+		w.Commit(120)
+		if pos, passed := w.Position(); pos != (Position{End: 120}) || passed == before {
+			t.Fatalf("%s: the end of the transaction is at %v, passed %d and %d: want 120 and more", name, pos, before, passed)
+		}
+	}
+}
+
+// TestBoundNeverLosesAWord runs a reader that waits against a confirmer: the word that there is room must never be missed.
+func TestBoundNeverLosesAWord(t *testing.T) {
+	t.Parallel()
+	room := make(chan struct{}, 1)
+	w := NewWatermark(Position{End: 100}, 1000, room)
+	flight := make(chan *Mark, 1000)
+	go func() {
+		held := []*Mark{}
+		for m := range flight {
+			held = append(held, m)
+			if rand.N(3) > 0 && len(flight) > 0 {
+				continue
+			}
+			rand.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
+			for _, m := range held {
+				m.Done()
+			}
+			held = held[:0]
+		}
+	}()
+	lsn := LSN(100)
+	for range 50_000 {
+		w.Begin(lsn+5, time.Now())
+		for row := range uint32(rand.N(4)) {
+			flight <- w.Add(row, 1+rand.Int64N(400))
+			for w.Full() {
+				select {
+				case <-room:
+				case <-time.After(10 * time.Second):
+					t.Fatal("everything is confirmed, and the reader waits")
+				}
+			}
+		}
+		lsn += 10
+		w.Commit(lsn)
+	}
+	close(flight)
+}
