@@ -108,7 +108,9 @@ func TestBoundNeverLosesAWord(t *testing.T) {
 	room := make(chan struct{}, 1)
 	w := NewWatermark(Position{End: 100}, 1000, room)
 	flight := make(chan *Mark, 1000)
+	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		held := []*Mark{}
 		for m := range flight {
 			held = append(held, m)
@@ -123,7 +125,7 @@ func TestBoundNeverLosesAWord(t *testing.T) {
 		}
 	}()
 	lsn := LSN(100)
-	for range 50_000 {
+	for range 400_000 {
 		w.Begin(lsn+5, time.Now())
 		for row := range uint32(rand.N(4)) {
 			flight <- w.Add(row, 1+rand.Int64N(400))
@@ -139,4 +141,9 @@ func TestBoundNeverLosesAWord(t *testing.T) {
 		w.Commit(lsn)
 	}
 	close(flight)
+	<-ended
+	w.Position()
+	if w.added != w.freed {
+		t.Fatalf("all is confirmed, and %d bytes of %d are not free", w.added-w.freed, w.added)
+	}
 }

@@ -77,7 +77,7 @@ func TestBalancerWithoutABackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.lose()
-	for i := range 40 { // applications go on
+	for i := range 120 { // applications go on; the client gives up after some loads of its metadata
 		if err := f.produce("orders", fmt.Sprint(i), fmt.Sprint(1+i), 10); err != nil {
 			t.Fatalf("the outage became permanent: %v", err)
 		}
@@ -87,8 +87,8 @@ func TestBalancerWithoutABackend(t *testing.T) {
 	if err := f.flush(); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.ids("orders")[0]; len(got) != 41 {
-		t.Fatalf("%d records of 41", len(got))
+	if got := f.ids("orders")[0]; len(got) != 121 {
+		t.Fatalf("%d records of 121", len(got))
 	}
 }
 
