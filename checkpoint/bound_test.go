@@ -147,3 +147,31 @@ func TestBoundNeverLosesAWord(t *testing.T) {
 		t.Fatalf("all is confirmed, and %d bytes of %d are not free", w.added-w.freed, w.added)
 	}
 }
+
+// TestBoundWordAtTheLastMoment confirms the only event while the reader is about to say that it waits.
+func TestBoundWordAtTheLastMoment(t *testing.T) {
+	t.Parallel()
+	room := make(chan struct{}, 1)
+	w := NewWatermark(Position{End: 100}, 1, room)
+	flight := make(chan *Mark)
+	go func() {
+		for m := range flight {
+			for range rand.N(40) { // about as long as Full takes
+				m.pending.Load()
+			}
+			m.Done()
+		}
+	}()
+	defer close(flight)
+	w.Begin(110, time.Now())
+	for row := range uint32(500_000) {
+		flight <- w.Add(row, 1)
+		for w.Full() {
+			select {
+			case <-room:
+			case <-time.After(5 * time.Second):
+				t.Fatalf("row %d is confirmed, and the reader waits", row)
+			}
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -69,7 +70,7 @@ func (b *balancer) lose() {
 func TestBalancerWithoutABackend(t *testing.T) {
 	t.Parallel()
 	b := newBalancer(t)
-	f := setup(t, func(c *Config) { c.Dial = b.dial })
+	f := setup(t, func(c *Config) { c.Dial = b.dial }, kfake.SeedTopics(16, "orders"))
 	if err := f.produce("orders", "k", "0", 10); err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +88,7 @@ func TestBalancerWithoutABackend(t *testing.T) {
 	if err := f.flush(); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.ids("orders")[0]; len(got) != 121 {
+	if got := f.records("orders"); len(got) != 121 {
 		t.Fatalf("%d records of 121", len(got))
 	}
 }
