@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/walpost/walpost/internal/config"
@@ -28,11 +29,23 @@ const relayTimeout = 2 * time.Second
 // errNotWell is what the exit code of status says; the reasons are printed.
 var errNotWell = errors.New("not everything is well")
 
+// strangerError says that a relay answers which is not the one that was asked for.
+type strangerError struct{ addr, serves, slot string }
+
+func (e *strangerError) Error() string {
+	return fmt.Sprintf("the relay at %s serves slot %q, not %q: set WALPOST_HTTP_ADDR to this one's", e.addr, e.serves, e.slot)
+}
+
 // execute asks the relay, and only if none answers the servers themselves. It changes nothing anywhere.
 func (c *statusCommand) execute(ctx context.Context, stdout, _ io.Writer) error {
 	status, err := askRelay(ctx, c.HTTPAddr)
 	if err == nil {
-		return c.print(stdout, status, status.Ready, func(w io.Writer) error { return printRelay(w, c.HTTPAddr, status) })
+		err = c.recognise(status)
+	}
+	if err == nil {
+		// Before its first session a relay does not know its source, and is not ready.
+		well := status.Ready && status.Source != ""
+		return c.print(stdout, status, well, func(w io.Writer) error { return printRelay(w, c.HTTPAddr, status) })
 	}
 	found := c.look(ctx, err)
 	return c.print(stdout, found, found.well(), func(w io.Writer) error { return printServers(w, found) })
@@ -52,6 +65,15 @@ func (c *statusCommand) print(w io.Writer, status any, well bool, text func(io.W
 	}
 	if !well {
 		return &toldError{exitFailed, errNotWell}
+	}
+	return nil
+}
+
+// recognise makes sure that the relay which answers is ours: on one host there may be one for each database, and all of
+// them have the same default address.
+func (c *statusCommand) recognise(status ops.Status) error {
+	if _, slot, known := strings.Cut(status.Source, "/"); known && slot != c.Slot {
+		return &strangerError{addr: c.HTTPAddr, serves: slot, slot: c.Slot}
 	}
 	return nil
 }

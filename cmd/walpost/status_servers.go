@@ -19,7 +19,7 @@ type serversStatus struct {
 	Version string   `json:"version"`
 	Source  string   `json:"source,omitempty"`
 	State   string   `json:"state"`
-	Relay   string   `json:"relay_error"` // why no relay answered
+	Relay   string   `json:"relay_error"` // why no relay was believed
 	Reasons []string `json:"reasons"`     // what is wrong; none = nothing, as far as was asked
 	Hints   []string `json:"hints"`       // what to do about it
 
@@ -41,7 +41,11 @@ type serversStatus struct {
 	tables                   []string
 }
 
-const noRelay = "no relay answers"
+// What State says where no relay does.
+const (
+	noRelay  = "no relay answers"
+	stranger = "another relay answers"
+)
 
 func (s *serversStatus) well() bool { return len(s.Reasons) == 0 && len(s.Up) > 0 }
 
@@ -62,6 +66,10 @@ func (c *statusCommand) look(ctx context.Context, relay error) *serversStatus {
 	s := &serversStatus{
 		Version: version(), State: noRelay, Relay: relay.Error(), Reasons: []string{}, Hints: []string{}, Up: map[string]bool{},
 		slot: c.Slot, publication: c.Publication, topic: c.StateTopic, tables: c.Table,
+	}
+	var other *strangerError
+	if errors.As(relay, &other) {
+		s.State = stranger
 	}
 	var server *checkpoint.Server
 	if c.PostgresURL != "" {

@@ -54,14 +54,8 @@ func TestStatusOfRelay(t *testing.T) {
 		Version: "1.2.3", Source: "7/walpost", State: "streaming", Ready: true, Up: map[string]bool{"kafka": true, "postgres": true},
 		ConfirmedLSN: &confirmed, ConfirmedLagBytes: &lagged, Published: map[string]uint64{"a": 1, "b": 22}, InFlightEvents: 3,
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/status" || json.NewEncoder(w).Encode(answer) != nil {
-			w.WriteHeader(http.StatusNotFound)
-		}
-	}))
-	defer server.Close()
 	cfg := settings("")
-	cfg.HTTPAddr = server.Listener.Addr().String()
+	cfg.HTTPAddr = relayThatSays(t, &answer)
 	text, _ := status(t, cfg, exitOK)
 	wantAll(t, text, `^relay +127\.0\.0\.1:\d+, walpost 1\.2\.3$`, `^state +streaming, ready$`, `^source +7/walpost$`,
 		`^confirmed +0/15377A0, 1\.5 KiB behind$`, `^stored +not known$`, `^in flight +3 events`, `^published +a: 1\n +b: 22$`, `^kafka +up, 0 reconnects$`)
@@ -74,6 +68,35 @@ func TestStatusOfRelay(t *testing.T) {
 	if found.State != "streaming" || len(found.Reasons) != 2 {
 		t.Errorf("got %+v", found)
 	}
+}
+
+// relayThatSays returns the address of what answers as a relay does.
+func relayThatSays(t *testing.T, answer *ops.Status) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/status" || json.NewEncoder(w).Encode(answer) != nil {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+func TestStatusOfAnotherRelay(t *testing.T) {
+	t.Parallel()
+	cfg := settings("postgres://walpost@"+nobody+"/x?sslmode=disable", nobody)
+	cfg.Slot = "billing"
+	cfg.HTTPAddr = relayThatSays(t, &ops.Status{Source: "7/walpost", State: "streaming", Ready: true})
+	text, found := status(t, cfg, exitFailed)
+	wantAll(t, text, `^relay +another relay answers: the relay at 127\.0\.0\.1:\d+ serves slot "walpost", not "billing": set WALPOST_HTTP_ADDR`,
+		`^postgres +down$`, `^kafka +down$`)
+	if found.State != stranger || found.Source != "" || len(found.Reasons) != 2 {
+		t.Errorf("got %+v", found)
+	}
+
+	// One that does not know its source yet cannot be told apart, so its word is not enough.
+	cfg.HTTPAddr = relayThatSays(t, &ops.Status{State: "starting", Ready: true})
+	status(t, cfg, exitFailed)
 }
 
 func TestStatusWithoutAnybody(t *testing.T) {
