@@ -20,7 +20,7 @@ type serversStatus struct {
 	Source  string   `json:"source,omitempty"`
 	State   string   `json:"state"`
 	Relay   string   `json:"relay_error"` // why no relay was believed
-	Reasons []string `json:"reasons"`     // what is wrong; none = nothing, as far as was asked
+	Reasons []string `json:"reasons"`     // what is wrong; none = a relay reads the slot, and all that was asked is well
 	Hints   []string `json:"hints"`       // what to do about it
 
 	Up map[string]bool `json:"up"` // by peer that was asked
@@ -47,7 +47,7 @@ const (
 	stranger = "another relay answers"
 )
 
-func (s *serversStatus) well() bool { return len(s.Reasons) == 0 && len(s.Up) > 0 }
+func (s *serversStatus) well() bool { return len(s.Reasons) == 0 }
 
 // wrong notes an error and what an operator can do.
 func (s *serversStatus) wrong(err error) {
@@ -83,7 +83,25 @@ func (c *statusCommand) look(ctx context.Context, relay error) *serversStatus {
 			s.wrong(err)
 		}
 	}
+	s.unread()
 	return s
+}
+
+// unread says that no relay is known to run. It comes last, after what may have stopped it.
+func (s *serversStatus) unread() {
+	up, asked := s.Up[ops.PeerPostgres]
+	switch {
+	case !asked:
+		s.wrong(&cdc.StopError{
+			What: fmt.Sprintf("nobody can tell whether a relay reads slot %q: none answers, and no Postgres is given", s.slot),
+			Hint: "give --postgres-url (WALPOST_POSTGRES_URL), or in WALPOST_HTTP_ADDR the address of the relay",
+		})
+	case up && s.Slot != nil && !s.Slot.Active:
+		s.wrong(&cdc.StopError{
+			What: fmt.Sprintf("no relay reads slot %q", s.slot),
+			Hint: "start one with `walpost run`, once nothing else is wrong; until then Postgres keeps all WAL that the slot needs",
+		})
+	}
 }
 
 // lookAtPostgres returns what a stored position is to be compared with; nil if it cannot be compared.

@@ -102,8 +102,9 @@ func TestStatusOfAnotherRelay(t *testing.T) {
 func TestStatusWithoutAnybody(t *testing.T) {
 	t.Parallel()
 	text, found := status(t, settings(""), exitFailed)
-	wantAll(t, text, `^relay +no relay answers: .*127\.0\.0\.1:1.*refused$`, "not asked")
-	if found.State != noRelay || found.Relay == "" || len(found.Up) != 0 {
+	wantAll(t, text, `^relay +no relay answers: .*127\.0\.0\.1:1.*refused$`, "not asked", `^wrong +nobody can tell whether a relay reads slot "walpost"`,
+		`^what to do +give --postgres-url`)
+	if found.State != noRelay || found.Relay == "" || len(found.Up) != 0 || len(found.Reasons) != 1 {
 		t.Errorf("got %+v", found)
 	}
 
@@ -134,18 +135,19 @@ func TestStatusOfServers(t *testing.T) {
 	if err := setUp(t.Context(), cfg, options, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	text, found := status(t, cfg, exitOK)
-	wantAll(t, text, `^source +\d+/walpost$`, `^postgres +up$`, `^publication +walpost of public\.outbox$`,
+	text, found := status(t, cfg, exitFailed)
+	wantAll(t, text, `^wrong +no relay reads slot "walpost"$`, "^what to do +start one with `walpost run`", `^source +\d+/walpost$`, `^postgres +up$`, `^publication +walpost of public\.outbox$`,
 		`^slot +walpost, nobody reads it, WAL status reserved$`, `^confirmed +0/[0-9A-F]+, \d.* behind$`, `^kafka +up$`, `^stored +nothing for this slot`)
 	if topics := topicsOf(t, broker); len(topics) > 0 {
 		t.Errorf("status created %v", topics)
 	}
 
 	save := saved(t, cfg, found.Source, *found.ConfirmedLSN)
-	text, found = status(t, cfg, exitOK)
+	text, found = status(t, cfg, exitFailed)
 	wantAll(t, text, `^stored +`+*found.ConfirmedLSN+` on timeline 1 in topic walpost\.state, \d+s ago$`)
 
 	statusOfEither(t, url, brokers, found)
+	statusWithReader(t, cfg)
 
 	// A slot that somebody moved.
 	query(t, url, "CREATE TABLE moved ()")
@@ -164,18 +166,41 @@ func TestStatusOfServers(t *testing.T) {
 // statusOfEither asks each server without the other.
 func statusOfEither(t *testing.T, url string, brokers []string, found serversStatus) {
 	t.Helper()
-	text, half := status(t, settings("", brokers...), exitOK)
-	wantAll(t, text, `^stored +`+*found.ConfirmedLSN, `^source +`+found.Source+`$`)
+	text, half := status(t, settings("", brokers...), exitFailed)
+	wantAll(t, text, `^wrong +nobody can tell whether a relay reads`, `^stored +`+*found.ConfirmedLSN, `^source +`+found.Source+`$`)
 	if half.ConfirmedLSN != nil || half.StoredLSN == nil {
 		t.Errorf("got %+v", half)
 	}
-	if text, _ = status(t, settings(url), exitOK); strings.Contains(text, "kafka") {
+	if text, _ = status(t, settings(url), exitFailed); strings.Contains(text, "kafka") {
 		t.Errorf("got %s", text)
 	}
+	wantAll(t, text, `^wrong +no relay reads slot`)
 	text, _ = status(t, settings(url, nobody), exitFailed)
 	wantAll(t, text, `^slot +walpost, nobody reads it`, `^kafka +down$`)
 	text, _ = status(t, settings("postgres://walpost@"+nobody+"/x?sslmode=disable", brokers...), exitFailed)
 	wantAll(t, text, `^postgres +down$`, `^stored +`+*found.ConfirmedLSN)
+}
+
+// statusWithReader asks while a relay runs whose HTTP server is off.
+func statusWithReader(t *testing.T, cfg config.Config) {
+	t.Helper()
+	running := cfg
+	running.HTTPAddr, running.Topic, running.MaxInFlightBytes, running.DrainTimeout = "", "events", 1<<20, 5*time.Second
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- runRelay(ctx, running, zerolog.Nop()) }()
+	for query(t, cfg.PostgresURL, "SELECT active::text FROM pg_replication_slots WHERE slot_name = 'walpost'") != "true" {
+		time.Sleep(10 * time.Millisecond)
+	}
+	text, found := status(t, running, exitOK)
+	wantAll(t, text, `^relay +no relay answers: .*turned off`, `^slot +walpost, being read \(pid \d+ of Postgres\)`)
+	if len(found.Reasons) > 0 {
+		t.Errorf("got %q", found.Reasons)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 // saved stores a position as a relay does, and returns a function that stores more.

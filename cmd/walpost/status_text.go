@@ -56,7 +56,8 @@ func printServers(w io.Writer, s *serversStatus) error {
 	p := newPage(w)
 	p.row("relay", s.State+": "+s.Relay)
 	if len(s.Up) == 0 {
-		p.row("servers", "not asked: give --postgres-url and --kafka-brokers, in the settings or here")
+		p.row("servers", "not asked: neither Postgres nor Kafka is given")
+		printWrong(p, s)
 		return p.Flush()
 	}
 	p.row("source", orUnknown(s.Source))
@@ -72,9 +73,13 @@ func printServers(w io.Writer, s *serversStatus) error {
 			p.row("stored", s.stored())
 		}
 	}
+	printWrong(p, s)
+	return p.Flush()
+}
+
+func printWrong(p page, s *serversStatus) {
 	p.row("wrong", s.Reasons...)
 	p.row("what to do", s.Hints...)
-	return p.Flush()
 }
 
 func printSlot(p page, s *serversStatus) {
