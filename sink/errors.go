@@ -8,6 +8,26 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// Reasons why an event cannot be published: the labels of a metric, so each is short and constant.
+const (
+	reasonTooLarge      = "too_large"
+	reasonNotAuthorized = "not_authorized"
+	reasonIllegalTopic  = "illegal_topic"
+	reasonBadHeaders    = "bad_headers"
+	reasonRefused       = "refused"
+	reasonDataLoss      = "data_loss"
+	reasonOutage        = "outage" // the only one that does not stop the relay
+	reasonOther         = "other"
+)
+
+// NoErrors counts each reason there is as 0: an increase from a series that is not there yet is none to Prometheus.
+func NoErrors() map[string]uint64 {
+	return map[string]uint64{
+		reasonTooLarge: 0, reasonNotAuthorized: 0, reasonIllegalTopic: 0, reasonBadHeaders: 0,
+		reasonRefused: 0, reasonDataLoss: 0, reasonOutage: 0, reasonOther: 0,
+	}
+}
+
 // EventError says that an event cannot be published: it breaks the contract, or the brokers refuse it for good, or an
 // outage ended its producer.
 type EventError struct {
@@ -15,7 +35,7 @@ type EventError struct {
 	Commit  uint64 // LSN of its transaction's commit record
 	Index   uint32 // of the row change in its transaction
 	Topic   string
-	Reason  string // short and constant: a metric's label
+	Reason  string // one of those that NoErrors lists
 	Hint    string // what helps, if the brokers refused it
 	Outage  bool   // nobody refused the event: another Sink may publish it
 	Err     error
@@ -32,23 +52,23 @@ func (e *EventError) Unwrap() error { return e.Err }
 func classify(topic string, err error) (reason, hint string) {
 	switch {
 	case outage(err):
-		return "outage", ""
+		return reasonOutage, ""
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
-		return "too_large", fmt.Sprintf("raise max.message.bytes of topic %q above the size of this event, then start walpost again: "+
+		return reasonTooLarge, fmt.Sprintf("raise max.message.bytes of topic %q above the size of this event, then start walpost again: "+
 			"it reads the topic's limit at its start (right DescribeConfigs; without it, it assumes Kafka's default of 1 MiB)", topic)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return "not_authorized", fmt.Sprintf("grant WRITE and DESCRIBE on topic %q, or create it: with ACLs, brokers answer the same for a topic that is missing", topic)
+		return reasonNotAuthorized, fmt.Sprintf("grant WRITE and DESCRIBE on topic %q, or create it: with ACLs, brokers answer the same for a topic that is missing", topic)
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return "not_authorized", "grant IDEMPOTENT_WRITE on the cluster (needed by brokers older than 2.8)"
+		return reasonNotAuthorized, "grant IDEMPOTENT_WRITE on the cluster (needed by brokers older than 2.8)"
 	case errors.Is(err, kerr.InvalidTopicException):
-		return "illegal_topic", "the topic's name comes from the event and the topic template"
+		return reasonIllegalTopic, "the topic's name comes from the event and the topic template"
 	case errors.Is(err, kerr.InvalidRecord), errors.Is(err, kerr.PolicyViolation), errors.Is(err, kerr.InvalidTimestamp), errors.Is(err, kerr.UnsupportedForMessageFormat):
-		return "refused", fmt.Sprintf("look into the broker's log and the settings of topic %q for why it refuses this record", topic)
+		return reasonRefused, fmt.Sprintf("look into the broker's log and the settings of topic %q for why it refuses this record", topic)
 	case errors.Is(err, kerr.OutOfOrderSequenceNumber), errors.Is(err, kerr.UnknownProducerID):
-		return "data_loss", fmt.Sprintf("the brokers lost records of topic %q that they had confirmed (an unclean leader election?), or forgot this producer; "+
+		return reasonDataLoss, fmt.Sprintf("the brokers lost records of topic %q that they had confirmed (an unclean leader election?), or forgot this producer; "+
 			"a start of walpost goes on from the stored position", topic)
 	default:
-		return "other", "look into the broker's log; a start of walpost goes on from the stored position"
+		return reasonOther, "look into the broker's log; a start of walpost goes on from the stored position"
 	}
 }
 

@@ -71,7 +71,7 @@ func (s *Sink) inherit(before *Sink) {
 type Stats struct {
 	Events, Bytes int64             // in flight
 	Published     map[string]uint64 // by topic
-	Errors        map[string]uint64 // permanent errors by reason
+	Errors        map[string]uint64 // permanent errors by reason; each reason is there from the start
 	Up            bool              // the last word of the brokers was not an error
 	Reason        string            // why events wait; empty = they do not
 	Reconnects    uint64            // how often the brokers came back after an outage

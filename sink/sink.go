@@ -73,7 +73,7 @@ func New(cfg Config) (*Sink, error) {
 		topics:  topics{names: map[string]*topic{}},
 		byBytes: map[string]*topic{},
 		failed:  make(chan struct{}),
-		causes:  map[string]uint64{},
+		causes:  NoErrors(),
 	}
 	s.promise = s.done
 	if cfg.Before != nil {
@@ -114,11 +114,11 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark) error {
 	}
 	t, err := s.topic(e)
 	if err != nil {
-		return s.refuse(e, txn, "illegal_topic", err)
+		return s.refuse(e, txn, reasonIllegalTopic, err)
 	}
 	f, err := s.builder.build(e, txn, t, mark)
 	if err != nil {
-		return s.refuse(e, txn, "bad_headers", err)
+		return s.refuse(e, txn, reasonBadHeaders, err)
 	}
 	s.events.Add(1)
 	s.bytes.Add(f.size)

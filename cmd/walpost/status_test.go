@@ -53,12 +53,13 @@ func TestStatusOfRelay(t *testing.T) {
 	answer := ops.Status{
 		Version: "1.2.3", Source: "7/walpost", State: "streaming", Ready: true, Up: map[string]bool{"kafka": true, "postgres": true},
 		ConfirmedLSN: &confirmed, ConfirmedLagBytes: &lagged, Published: map[string]uint64{"a": 1, "b": 22}, InFlightEvents: 3,
+		ProduceErrors: map[string]uint64{"too_large": 0, "other": 0},
 	}
 	cfg := settings("")
 	cfg.HTTPAddr = relayThatSays(t, &answer)
 	text, _ := status(t, cfg, exitOK)
 	wantAll(t, text, `^relay +127\.0\.0\.1:\d+, walpost 1\.2\.3$`, `^state +streaming, ready$`, `^source +7/walpost$`,
-		`^confirmed +0/15377A0, 1\.5 KiB behind$`, `^stored +not known$`, `^in flight +3 events`, `^published +a: 1\n +b: 22$`, `^kafka +up, 0 reconnects$`)
+		`^confirmed +0/15377A0, 1\.5 KiB behind$`, `^stored +not known$`, `^in flight +3 events`, `^published +a: 1\n +b: 22$`, `^produce errors +none$`, `^kafka +up, 0 reconnects$`)
 
 	_, port, _ := strings.Cut(cfg.HTTPAddr, ":")
 	cfg.HTTPAddr = ":" + port

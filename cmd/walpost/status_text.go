@@ -165,13 +165,16 @@ func seconds(s float64) string {
 	return time.Duration(s * float64(time.Second)).Round(time.Millisecond).String()
 }
 
+// counts leaves out what is 0: that is of use to a metric alone.
 func counts(byName map[string]uint64, none string) []string {
-	if len(byName) == 0 {
-		return []string{none}
-	}
 	var lines []string
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		lines = append(lines, fmt.Sprintf("%s: %d", name, byName[name]))
+		if byName[name] > 0 {
+			lines = append(lines, fmt.Sprintf("%s: %d", name, byName[name]))
+		}
+	}
+	if len(lines) == 0 {
+		return []string{none}
 	}
 	return lines
 }

@@ -76,6 +76,7 @@ func (r *Relay) Status() Status {
 	if v.out != nil {
 		st.Sink = v.out.Stats()
 	} else {
+		st.Sink.Errors = sink.NoErrors()
 		st.Sink.Up, st.Sink.Reason, st.Sink.Reconnects = r.health.Look()
 	}
 	if st.Sink.Reason != "" {
