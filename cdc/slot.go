@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -54,9 +56,65 @@ func CreateSlot(ctx context.Context, conn *pgx.Conn, slot string, failover bool,
 			Hint: fmt.Sprintf("as a superuser: ALTER ROLE %s REPLICATION", quoteIdent(conn.Config().User)),
 			Err:  refused,
 		}
-	case errors.As(err, &refused) && refused.Code == "42883" && failover:
-		return false, &StopError{What: "this server knows no failover slots", Hint: "leave out --failover, or use Postgres 17 or later", Err: refused}
 	default:
 		return false, fmt.Errorf("create slot %q: %w", slot, err)
 	}
+}
+
+// CheckFailover tells whether the server has failover slots. The error is a [*StopError].
+func CheckFailover(conn *pgx.Conn) error {
+	version := conn.PgConn().ParameterStatus("server_version")
+	digits := strings.IndexFunc(version+" ", func(r rune) bool { return r < '0' || r > '9' })
+	if major, err := strconv.Atoi(version[:digits]); err == nil && major < 17 {
+		return &StopError{
+			What: fmt.Sprintf("Postgres %s has no slots that standbys keep a copy of", version),
+			Hint: "leave out --failover, or use Postgres 17 or later",
+		}
+	}
+	return nil
+}
+
+// EnableFailover makes an existing slot one that standbys keep a copy of, and reports whether it was none before. The
+// server takes that on a replication connection alone. While somebody reads the slot it would wait, so that is an error.
+func EnableFailover(ctx context.Context, conn *pgx.Conn, slot string) (changed bool, err error) {
+	var enabled bool
+	var reader *int
+	err = conn.QueryRow(ctx, "SELECT failover, active_pid FROM pg_replication_slots WHERE slot_name = $1", slot).Scan(&enabled, &reader)
+	if err != nil {
+		return false, fmt.Errorf("look at slot %q: %w", slot, err)
+	}
+	if enabled {
+		return false, nil
+	}
+	command := "ALTER_REPLICATION_SLOT " + quoteIdent(slot) + " (FAILOVER)"
+	if reader != nil {
+		return false, &StopError{
+			What: fmt.Sprintf("slot %q has failover = false, and pid %d of Postgres is reading it: it was left so", slot, *reader),
+			Hint: "stop whoever reads the slot and run this again, or on a replication connection (psql 'replication=database ...'): " + command,
+		}
+	}
+	if err := alterSlot(ctx, conn, command); err != nil {
+		return false, fmt.Errorf("slot %q has failover = false, and was left so: %s: %w", slot, command, err)
+	}
+	return true, nil
+}
+
+// alterSlot runs one replication command on a connection of its own, as the role and to the server of conn.
+func alterSlot(ctx context.Context, conn *pgx.Conn, command string) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout) // a reader that came meanwhile may stay forever
+	defer cancel()
+	cfg := conn.Config().Config.Copy()
+	cfg.RuntimeParams["replication"] = "database"
+	pg, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("connect to Postgres for replication: %w", err)
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		// The slot is altered, or an error is on its way to the caller.
+		_ = pg.Close(closing)
+	}()
+	_, err = pg.Exec(ctx, command).ReadAll()
+	return err
 }

@@ -93,6 +93,11 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, s
 		// Everything is committed or has failed.
 		_ = conn.Close(closing)
 	}()
+	if options.Failover {
+		if err := cdc.CheckFailover(conn); err != nil {
+			return err
+		}
+	}
 	report, err := migrations.Apply(ctx, conn, options)
 	var problem *migrations.ProblemError
 	if errors.As(err, &problem) {
@@ -104,6 +109,10 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, s
 	if err := printReport(stdout, report, nil); err != nil {
 		return err
 	}
+	return setUpSlot(ctx, conn, options, stdout)
+}
+
+func setUpSlot(ctx context.Context, conn *pgx.Conn, options migrations.Options, stdout io.Writer) error {
 	made, err := cdc.CreateSlot(ctx, conn, options.Slot, options.Failover, func(holder string) {
 		fmt.Fprintf(stdout, "slot %s: waiting for transactions that are open now; the oldest: %s\n", options.Slot, holder)
 	})
@@ -113,6 +122,14 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, s
 	text := "found"
 	if made {
 		text = "created"
+	} else if options.Failover {
+		changed, err := cdc.EnableFailover(ctx, conn, options.Slot)
+		if err != nil {
+			return err
+		}
+		if changed {
+			text = "found, and standbys keep a copy of it from now on"
+		}
 	}
 	_, err = fmt.Fprintf(stdout, "slot %s: %s\n", options.Slot, text)
 	return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/internal/config"
 	"github.com/walpost/walpost/internal/relay"
 )
@@ -100,6 +101,10 @@ func exitCode(err error, stderr io.Writer) int {
 		return exitHalt
 	default:
 		fmt.Fprintln(stderr, "walpost:", err)
+		var stop *cdc.StopError
+		if errors.As(err, &stop) {
+			fmt.Fprintln(stderr, "walpost: what to do:", stop.Hint)
+		}
 		return exitFailed
 	}
 }

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/internal/config"
+	"github.com/walpost/walpost/internal/pgserver"
+)
+
+// postgresOf starts a server of a major version that belongs to the test.
+func postgresOf(t *testing.T, major int) *pgserver.Server {
+	t.Helper()
+	postgres, err := pgserver.Start(t.Context(), pgserver.Options{Major: major})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := postgres.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return postgres
+}
+
+// initialize runs the command and returns what it printed for people.
+func initialize(t *testing.T, cfg config.Config, failover bool, code int) string {
+	t.Helper()
+	var out bytes.Buffer
+	command := &initCommand{Config: cfg, Failover: failover}
+	if got := exitCode(command.execute(t.Context(), &out, &out), &out); got != code {
+		t.Errorf("exit code %d, want %d\n%s", got, code, out.String())
+	}
+	return out.String()
+}
+
+// read holds the slot as a relay does, and returns what lets it go.
+func read(t *testing.T, cfg config.Config) (stop func()) {
+	t.Helper()
+	stream, err := newStreamConfig(cfg, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := cdc.Connect(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Start(t.Context(), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		conn.Close()
+		for query(t, cfg.PostgresURL, "SELECT active::text FROM pg_replication_slots") == "true" {
+			time.Sleep(10 * time.Millisecond) // the walsender needs a moment to notice
+		}
+	}
+}
+
+func TestInitFailover(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{17, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			url := postgresOf(t, major).URL("postgres")
+			cfg := settings(url)
+			const failover = "SELECT failover::text FROM pg_replication_slots WHERE slot_name = 'walpost'"
+			wantAll(t, initialize(t, cfg, false, exitOK), `^slot walpost: created$`)
+
+			stop := read(t, cfg)
+			wantAll(t, initialize(t, cfg, true, exitFailed), `^walpost: slot "walpost" has failover = false, and pid \d+ of Postgres is reading it: it was left so$`,
+				`^walpost: what to do: stop whoever reads the slot .*ALTER_REPLICATION_SLOT "walpost" \(FAILOVER\)$`)
+			stop()
+			if got := query(t, url, failover); got != "false" {
+				t.Errorf("failover = %s", got)
+			}
+
+			wantAll(t, initialize(t, cfg, true, exitOK), `^slot walpost: found, and standbys keep a copy of it from now on$`)
+			if got := query(t, url, failover); got != "true" {
+				t.Errorf("failover = %s", got)
+			}
+			wantAll(t, initialize(t, cfg, true, exitOK), `^slot walpost: found$`)
+			query(t, url, "SELECT pg_drop_replication_slot('walpost')::text")
+			wantAll(t, initialize(t, cfg, true, exitOK), `^slot walpost: created$`)
+			if got := query(t, url, failover); got != "true" {
+				t.Errorf("failover = %s", got)
+			}
+		})
+	}
+}
+
+func TestInitFailoverOfOldServer(t *testing.T) {
+	t.Parallel()
+	url := postgresOf(t, 14).URL("postgres")
+	text := initialize(t, settings(url), true, exitFailed)
+	wantAll(t, text, `^walpost: Postgres 14\.\d+.* has no slots that standbys keep a copy of$`, `^walpost: what to do: leave out --failover`)
+	if there := query(t, url, "SELECT count(*)::text FROM pg_class WHERE relname = 'outbox'"); there != "0" {
+		t.Error("the table was made before the server was asked for its version")
+	}
+}
