@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -20,6 +21,7 @@ type runCommand struct{ config.Config }
 
 func (c *runCommand) execute(ctx context.Context, _, stderr io.Writer) error {
 	log := newLogger(c.Config, stderr)
+	warnOfUnknown(log, os.Environ())
 	err := runRelay(ctx, c.Config, log)
 	var halt *relay.Halt
 	switch {
@@ -35,6 +37,17 @@ func (c *runCommand) execute(ctx context.Context, _, stderr io.Writer) error {
 	default:
 		log.Error().Err(err).Msg("stopped by an unexpected failure: nothing is lost")
 		return &toldError{exitFailed, err}
+	}
+}
+
+// warnOfUnknown names variables that somebody set and nothing reads: a setting that is misspelled keeps its default
+// without a word. It is no error, because others may set variables of that name.
+func warnOfUnknown(log zerolog.Logger, environ []string) {
+	unknown, err := config.UnknownVariables(environ)
+	if err != nil {
+		log.Warn().Err(err).Msg("cannot tell whether environment variables are unknown")
+	} else if len(unknown) > 0 {
+		log.Warn().Strs("variables", unknown).Msg("these environment variables are no settings and have no effect")
 	}
 }
 

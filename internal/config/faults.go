@@ -52,7 +52,7 @@ func (f faults) lines() []string {
 }
 
 // variable is the environment variable of a flag.
-func variable(flag string) string { return "WALPOST_" + strings.ToUpper(fileKey(flag)) }
+func variable(flag string) string { return prefix + strings.ToUpper(fileKey(flag)) }
 
 // fileKey is the key of a flag in the YAML file.
 func fileKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }

@@ -121,13 +121,14 @@ func (s *fileSettings) readDocument(path string, body ast.Node) {
 
 // suggest names the key that was probably meant.
 func (s *fileSettings) suggest(key string) string {
-	plain := func(name string) string {
-		return strings.NewReplacer("-", "", "_", "", " ", "").Replace(strings.ToLower(name))
-	}
+	var keys []string
 	for flag := range s.allowed {
-		if a, b := plain(flag), plain(key); a == b || a == b+"s" || b == a+"s" {
-			return fmt.Sprintf(", did you mean %q?", fileKey(flag))
+		if flag != "config" { // a file cannot name another
+			keys = append(keys, fileKey(flag))
 		}
+	}
+	if meant := closest(key, keys); meant != "" {
+		return fmt.Sprintf(", did you mean %q?", meant)
 	}
 	return ""
 }

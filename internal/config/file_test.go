@@ -13,6 +13,7 @@ func TestFile(t *testing.T) {
 		{"number for a string", "slot: 123\n", nil},
 		{"list and text", "table:\n  - a.b\nkafka_brokers: localhost:9092\n", nil},
 		{"unknown key", "slot: a\nslots: b\n", []string{`walpost.yaml:2: unknown key "slots", did you mean "slot"?`}},
+		{"unknown key near another", "brokers: a:1\n", []string{`walpost.yaml:1: unknown key "brokers", did you mean "kafka_brokers"?`}},
 		{"dashes", "state-topic: a\n", []string{`unknown key "state-topic", did you mean "state_topic"?`}},
 		{"flag of one command", "print: true\n", []string{`unknown key "print"`}},
 		{"names another file", "config: other.yaml\n", []string{"cannot name another file"}},

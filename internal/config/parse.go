@@ -61,13 +61,9 @@ type commandLine struct {
 }
 
 func (p *commandLine) build(cli any, stdout, stderr io.Writer, options []kong.Option) (*kong.Kong, error) {
-	own, err := kong.New(&Config{}, kong.NoDefaultHelp())
-	if err != nil {
+	var err error
+	if p.settings, err = settings(); err != nil {
 		return nil, err
-	}
-	p.settings = map[string]reflect.Kind{}
-	for _, flag := range own.Model.Flags {
-		p.settings[flag.Name] = flag.Target.Kind()
 	}
 	p.file = &fileSettings{allowed: p.settings}
 	return kong.New(cli, append([]kong.Option{
