@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -45,19 +46,33 @@ func main() {
 	os.Exit(code)
 }
 
+// oneStop is how far apart two signals may be that mean one stop: Ctrl-C reaches a whole process group, and a supervisor
+// in it passes it on.
+const oneStop = 500 * time.Millisecond
+
 // signalContext ends with the first SIGTERM or interrupt. A second one ends the process at once.
 func signalContext() (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	go func() {
-		<-signals
-		cancel()
-		<-signals
+		awaitSecond(signals, cancel)
 		fmt.Fprintln(os.Stderr, "walpost: stopped at once by a second signal; what was in flight will be sent again")
 		os.Exit(exitFailed)
 	}()
 	return ctx, func() { signal.Stop(signals); cancel() }
+}
+
+// awaitSecond tells of the first signal, and returns with one that comes so much later that it is meant as a second.
+func awaitSecond(signals <-chan os.Signal, first func()) {
+	<-signals
+	began := time.Now()
+	first()
+	for range signals {
+		if time.Since(began) >= oneStop {
+			return
+		}
+	}
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
