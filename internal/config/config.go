@@ -17,7 +17,7 @@ type Config struct {
 	Topic        string        `group:"Kafka" default:"outbox.event.{aggregatetype}" help:"Topic of an event. {column} stands for a column of the row."`
 	StateTopic   string        `group:"Kafka" default:"walpost.state" help:"Topic that keeps the relay's position: compacted, one partition, created if it is missing."`
 	CreateTopics bool          `group:"Kafka" default:"false" help:"Create a missing topic of events with the brokers' defaults; otherwise wait for it and report it."`
-	Delivery     string        `group:"Kafka" default:"at-least-once" help:"at-least-once or exactly-once."`
+	Delivery     string        `group:"Kafka" default:"at-least-once" help:"at-least-once, the only one in this version."`
 	KafkaLinger  time.Duration `group:"Kafka" default:"2ms" help:"How long a record may wait for company in its batch."`
 
 	KafkaTLS              bool   `name:"kafka-tls" group:"Kafka security" default:"false" help:"Connect to the brokers with TLS."`

@@ -174,7 +174,7 @@ func TestEveryFaultAtOnce(t *testing.T) {
 		"--kafka-brokers (WALPOST_KAFKA_BROKERS, kafka_brokers): is required",
 		`--slot (WALPOST_SLOT, slot): "My-Slot" is not a slot name`,
 		"--topic (WALPOST_TOPIC, topic): needs a value",
-		`"twice" is not one of at-least-once`,
+		`"twice" is not at-least-once`,
 		"--kafka-linger (WALPOST_KAFKA_LINGER, kafka_linger):",
 		"--drain-timeout (WALPOST_DRAIN_TIMEOUT, drain_timeout):",
 		`"loud" is not one of trace`,
@@ -260,5 +260,8 @@ func TestHelp(t *testing.T) {
 		if !strings.Contains(text, piece) {
 			t.Errorf("help lacks %q:\n%s", piece, out)
 		}
+	}
+	if strings.Contains(text, "exactly-once") {
+		t.Error("help lists what this version refuses")
 	}
 }

@@ -117,7 +117,7 @@ func (c *Config) checkTopics(f *faults) {
 	case "exactly-once":
 		f.add("delivery", "exactly-once is not available in this version; use at-least-once")
 	default:
-		f.add("delivery", "%q is not one of at-least-once, exactly-once", c.Delivery)
+		f.add("delivery", "%q is not at-least-once, the only one in this version", c.Delivery)
 	}
 	if c.KafkaLinger < 0 || c.KafkaLinger > maxLinger {
 		f.add("kafka-linger", "%s is not between 0 and %s", c.KafkaLinger, maxLinger)

@@ -66,7 +66,7 @@ func TestValidate(t *testing.T) {
 		{"illegal state topic", func(c *Config) { c.StateTopic = "a{b}" }, "--state-topic"},
 		{"same topics", func(c *Config) { c.Topic, c.StateTopic = "x", "x" }, "topic of its own"},
 		{"exactly once", func(c *Config) { c.Delivery = "exactly-once" }, "exactly-once is not available in this version"},
-		{"delivery", func(c *Config) { c.Delivery = "maybe" }, "is not one of at-least-once"},
+		{"delivery", func(c *Config) { c.Delivery = "maybe" }, "is not at-least-once"},
 		{"linger", func(c *Config) { c.KafkaLinger = 2 * time.Minute }, "is not between"},
 		{"no linger", func(c *Config) { c.KafkaLinger = 0 }, ""},
 		{"in flight", func(c *Config) { c.MaxInFlightBytes = 1000 }, "1000B is less than 1MiB"},
