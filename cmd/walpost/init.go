@@ -18,13 +18,18 @@ import (
 
 type initCommand struct {
 	config.Config
-	Print     bool `help:"Print the SQL and change nothing, for databases where an owner applies it."`
+	Print     bool `help:"Print the SQL and change nothing, for databases where an owner applies it; needs no --postgres-url."`
 	Failover  bool `help:"Make the slot one that standbys keep a copy of (Postgres 17 and later)."`
-	AcceptGap bool `help:"Go on with the slot and the publication as they are now, after the events that they skipped were dealt with: records the publication, and the slot's position if it is ahead of ours."`
+	AcceptGap bool `help:"Go on with the slot and the publication as they are now, after the events that they skipped were dealt with: records the publication, and the slot's position if it is ahead of ours; needs --kafka-brokers."`
 }
 
 // OptionalSettings implements config.Lenient: only --accept-gap talks to Kafka, and checks for itself.
 func (*initCommand) OptionalSettings() []string { return []string{"kafka-brokers", "postgres-url"} }
+
+// UnusedSettings implements config.Sparing.
+func (*initCommand) UnusedSettings() []string {
+	return []string{"topic", "create-topics", "delivery", "kafka-linger", "max-in-flight-bytes", "drain-timeout", "http-addr"}
+}
 
 func (c *initCommand) execute(ctx context.Context, stdout, stderr io.Writer) error {
 	options, err := newMigrationOptions(c.Config, c.Failover)

@@ -1,12 +1,48 @@
 package main
 
 import (
+	"bytes"
+	"io"
 	"os"
+	"regexp"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// The names are those of flags: a wrong one would hide nothing.
+func TestHelpListsWhatACommandUses(t *testing.T) {
+	t.Parallel()
+	flags := func(command string) map[string]bool {
+		var out bytes.Buffer
+		if code := run(t.Context(), []string{command, "--help"}, &out, io.Discard); code != exitOK {
+			t.Fatalf("%s --help ended with %d", command, code)
+		}
+		found := map[string]bool{}
+		for _, flag := range regexp.MustCompile(`(?m)^ +(?:-h, )?--([a-z-]+)`).FindAllStringSubmatch(out.String(), -1) {
+			found[flag[1]] = true
+		}
+		return found
+	}
+	all := flags("run")
+	for command, unused := range map[string][]string{
+		"init": (&initCommand{}).UnusedSettings(), "status": (&statusCommand{}).UnusedSettings(),
+	} {
+		listed := flags(command)
+		for flag := range all {
+			if listed[flag] == slices.Contains(unused, flag) {
+				t.Errorf("%s --help lists --%s: %t", command, flag, listed[flag])
+			}
+		}
+		for _, flag := range unused {
+			if !all[flag] {
+				t.Errorf("%s: --%s is no flag of run", command, flag)
+			}
+		}
+	}
+}
 
 func TestSignals(t *testing.T) {
 	t.Parallel()

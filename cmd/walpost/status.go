@@ -23,6 +23,13 @@ type statusCommand struct {
 // OptionalSettings implements config.Lenient: what is not given is not asked.
 func (*statusCommand) OptionalSettings() []string { return []string{"kafka-brokers", "postgres-url"} }
 
+// UnusedSettings implements config.Sparing.
+func (*statusCommand) UnusedSettings() []string {
+	return []string{
+		"columns", "topic", "create-topics", "delivery", "kafka-linger", "max-in-flight-bytes", "drain-timeout", "log-level", "log-format",
+	}
+}
+
 // relayTimeout is how long a relay may take to answer. It answers from counters, whatever its peers do.
 const relayTimeout = 2 * time.Second
 

@@ -17,6 +17,12 @@ type Lenient interface {
 	OptionalSettings() []string // Names of flags, without dashes.
 }
 
+// Sparing is a command that has no use for some settings. They are taken all the same, because the environment and the
+// file serve every command, but its help does not list them.
+type Sparing interface {
+	UnusedSettings() []string // Names of flags, without dashes.
+}
+
 // Parse reads the command line into cli, a pointer to a struct as kong describes it, whose commands embed Config, and
 // fills and checks the Config of the chosen command. Settings in Config can also be given in the environment and in the
 // file; other flags are for one run of one command and have neither, unless a tag names a variable.
@@ -82,11 +88,16 @@ func (p *commandLine) build(cli any, stdout, stderr io.Writer, options []kong.Op
 // prepare names the variables of settings, and makes a value that cannot be read a fault among the others: kong by
 // itself stops at the first.
 func (p *commandLine) prepare(node *kong.Node) {
+	optional, unused := needs(node)
 	for _, flag := range node.Flags {
 		if p.settings[flag.Name] != reflect.Invalid && len(flag.Envs) == 0 {
 			flag.Envs = []string{variable(flag.Name)}
 			flag.Tag.Envs = flag.Envs
 		}
+		if slices.Contains(optional, flag.Name) {
+			flag.Help = strings.TrimPrefix(flag.Help, "Required. ")
+		}
+		flag.Hidden = flag.Hidden || slices.Contains(unused, flag.Name)
 		if flag.Name != "help" {
 			flag.Mapper = recorder{Mapper: flag.Mapper, line: p}
 		}
@@ -94,6 +105,21 @@ func (p *commandLine) prepare(node *kong.Node) {
 	for _, child := range node.Children {
 		p.prepare(child)
 	}
+}
+
+// needs are the settings that a command can do without, and those that it has no use for.
+func needs(node *kong.Node) (optional, unused []string) {
+	if !node.Target.IsValid() || !node.Target.CanAddr() {
+		return nil, nil
+	}
+	command := node.Target.Addr().Interface()
+	if lenient, ok := command.(Lenient); ok {
+		optional = lenient.OptionalSettings()
+	}
+	if sparing, ok := command.(Sparing); ok {
+		unused = sparing.UnusedSettings()
+	}
+	return optional, unused
 }
 
 // recorder keeps what is wrong with a value instead of ending the parse.
@@ -190,9 +216,8 @@ func selectedConfig(ctx *kong.Context) (config *Config, optional []string) {
 		if step.Flag != nil || node == nil || !node.Target.IsValid() || !node.Target.CanAddr() {
 			continue
 		}
-		if lenient, ok := node.Target.Addr().Interface().(Lenient); ok {
-			optional = append(optional, lenient.OptionalSettings()...)
-		}
+		more, _ := needs(node)
+		optional = append(optional, more...)
 		if node.Target.Kind() != reflect.Struct {
 			continue
 		}

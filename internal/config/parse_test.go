@@ -28,6 +28,8 @@ type initCommand struct {
 
 func (initCommand) OptionalSettings() []string { return []string{"kafka-brokers"} }
 
+func (initCommand) UnusedSettings() []string { return []string{"drain-timeout", "kafka-linger"} }
+
 // setup gives the test an empty working directory and an environment without settings.
 func setup(t *testing.T, env map[string]string, file string) {
 	t.Helper()
@@ -263,5 +265,27 @@ func TestHelp(t *testing.T) {
 	}
 	if strings.Contains(text, "exactly-once") {
 		t.Error("help lists what this version refuses")
+	}
+}
+
+func TestHelpOfACommandThatNeedsLess(t *testing.T) {
+	setup(t, map[string]string{"WALPOST_DRAIN_TIMEOUT": "3s"}, "kafka_linger: 4ms\n")
+	_, out, err := parse(t, "init", "--help")
+	if !errors.Is(err, ErrHelp) {
+		t.Fatalf("want ErrHelp, got %v", err)
+	}
+	text := strings.Join(strings.Fields(out), " ")
+	for piece, want := range map[string]bool{
+		"--print": true, "--slot": true, "--drain-timeout": false, "--kafka-linger": false,
+		"HOST:PORT,... Seed brokers": true, "Required. libpq URL": true,
+	} {
+		if strings.Contains(text, piece) != want {
+			t.Errorf("help has %q: %t\n%s", piece, !want, out)
+		}
+	}
+	// What it does not list it still takes.
+	c, _, err := parse(t, "init", required[0], "--max-in-flight-bytes=2MiB")
+	if err != nil || c.Init.DrainTimeout != 3*time.Second || c.Init.KafkaLinger != 4*time.Millisecond {
+		t.Errorf("got %+v, %v", c.Init.Config, err)
 	}
 }
