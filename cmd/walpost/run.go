@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -65,7 +66,7 @@ func runRelay(ctx context.Context, cfg config.Config, log zerolog.Logger) error 
 	if cfg.HTTPAddr != "" {
 		server := ops.New(cfg.HTTPAddr, snapshots{r}, latency, log)
 		if err := server.Start(ctx); err != nil {
-			return fmt.Errorf("serve metrics and health on %s (WALPOST_HTTP_ADDR): %w", cfg.HTTPAddr, err)
+			return httpError(cfg.HTTPAddr, err)
 		}
 		defer func() {
 			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -76,6 +77,15 @@ func runRelay(ctx context.Context, cfg config.Config, log zerolog.Logger) error 
 		}()
 	}
 	return r.Run(ctx)
+}
+
+// httpError names the setting. The usual cause is a second relay on the host, which has the default address as well.
+func httpError(addr string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("another process has the HTTP address %s, perhaps another walpost: give this one an address of its own "+
+			"in WALPOST_HTTP_ADDR (--http-addr), or an empty one for no HTTP: %w", addr, err)
+	}
+	return fmt.Errorf("serve metrics and health on %s (WALPOST_HTTP_ADDR): %w", addr, err)
 }
 
 // newRelayConfig turns settings into what a relay needs.

@@ -35,3 +35,11 @@ func TestRunNamesUnknownVariables(t *testing.T) {
 		t.Errorf("the value is repeated, or the warning: %s", log)
 	}
 }
+
+func TestRunOnATakenAddress(t *testing.T) {
+	t.Parallel()
+	addr := takenAddress(t)
+	p := runAgainstNobody(t, "--http-addr", addr)
+	p.end(exitFailed)
+	wantAll(t, p.stderr.String(), `another process has the HTTP address `+addr+`, perhaps another walpost: .* in WALPOST_HTTP_ADDR`)
+}
