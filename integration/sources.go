@@ -22,13 +22,13 @@ type registry struct {
 	postgres  map[int]*postgres
 	kafka     *sharedKafka
 	used      map[string]bool   // what served, for the summary
-	skipped   map[string]string // test -> why
+	lacking   map[string]string // test without its servers -> why
 	closers   []func() error
 	announced map[string]bool
 }
 
 var servers = &registry{
-	postgres: map[int]*postgres{}, used: map[string]bool{}, skipped: map[string]string{}, announced: map[string]bool{},
+	postgres: map[int]*postgres{}, used: map[string]bool{}, lacking: map[string]string{}, announced: map[string]bool{},
 }
 
 // postgres is a server wherever it runs.
@@ -155,13 +155,15 @@ func (r *registry) note(format string, args ...any) {
 func (r *registry) missing(t testing.TB, err error) {
 	t.Helper()
 	r.mu.Lock()
-	r.skipped[t.Name()] = err.Error()
+	r.lacking[t.Name()] = err.Error()
 	r.mu.Unlock()
-	if os.Getenv("CI") != "" {
+	if inCI() {
 		t.Fatal(err)
 	}
 	t.Skip(err)
 }
+
+func inCI() bool { return os.Getenv("CI") != "" }
 
 // close stops the shared servers, the last one first.
 func (r *registry) close() {
@@ -175,7 +177,8 @@ func (r *registry) close() {
 	r.closers = nil
 }
 
-// summary says in one or more lines what the tests ran against and what was skipped.
+// summary says in one or more lines what the tests ran against, and which could not run: they failed where CI is set, and
+// were skipped elsewhere.
 func (r *registry) summary() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -183,13 +186,17 @@ func (r *registry) summary() string {
 	if len(used) == 0 {
 		used = []string{"no server"}
 	}
-	summary := "walpost integration: ran against " + strings.Join(used, ", ")
-	if len(r.skipped) == 0 {
-		return summary + "; skipped for want of a server: none"
+	outcome := "skipped"
+	if inCI() {
+		outcome = "FAILED"
 	}
-	summary += fmt.Sprintf("; skipped for want of a server: %d", len(r.skipped))
-	for _, test := range slices.Sorted(maps.Keys(r.skipped)) {
-		summary += fmt.Sprintf("\n  %s: %s", test, strings.ReplaceAll(r.skipped[test], "\n", "; "))
+	summary := "walpost integration: ran against " + strings.Join(used, ", ")
+	if len(r.lacking) == 0 {
+		return summary + "; " + outcome + " for want of a server: none"
+	}
+	summary += fmt.Sprintf("; %s for want of a server: %d", outcome, len(r.lacking))
+	for _, test := range slices.Sorted(maps.Keys(r.lacking)) {
+		summary += fmt.Sprintf("\n  %s: %s", test, strings.ReplaceAll(r.lacking[test], "\n", "; "))
 	}
 	return summary
 }
