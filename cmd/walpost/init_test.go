@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
-// postgresOf starts a server of a major version that belongs to the test.
+// postgresOf starts a server of a major version, or of any for 0, that belongs to the test.
 func postgresOf(t *testing.T, major int) *pgserver.Server {
 	t.Helper()
 	postgres, err := pgserver.Start(t.Context(), pgserver.Options{Major: major})
@@ -101,4 +102,17 @@ func TestInitFailoverOfOldServer(t *testing.T) {
 	if there := query(t, url, "SELECT count(*)::text FROM pg_class WHERE relname = 'outbox'"); there != "0" {
 		t.Error("the table was made before the server was asked for its version")
 	}
+}
+
+func TestTheServersWordComesFirst(t *testing.T) {
+	t.Parallel()
+	url, _, _ := strings.Cut(postgresOf(t, 0).URL("nosuch"), "?") // without its sslmode
+	const word = `connect to Postgres at 127\.0\.0\.1:\d+: FATAL: database "nosuch" does not exist \(SQLSTATE 3D000\)$`
+	wantAll(t, initialize(t, settings(url), false, exitFailed), `^walpost: `+word)
+	text, _ := status(t, settings(url), exitFailed)
+	wantAll(t, text, `^wrong +`+word)
+
+	// Where nobody said anything, the attempts are all there is.
+	text = initialize(t, settings("postgres://walpost@"+nobody+"/x"), false, exitFailed)
+	wantAll(t, text, `^walpost: connect to Postgres: failed to connect`)
 }
