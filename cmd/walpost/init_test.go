@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/rs/zerolog"
 
 	"github.com/walpost/walpost/cdc"
@@ -115,4 +117,33 @@ func TestTheServersWordComesFirst(t *testing.T) {
 	// Where nobody said anything, the attempts are all there is.
 	text = initialize(t, settings("postgres://walpost@"+nobody+"/x"), false, exitFailed)
 	wantAll(t, text, `^walpost: connect to Postgres: failed to connect`)
+}
+
+// TestInitInTwoParts goes the way of README: an owner applies the script, and the role that owns nothing reads. An owner
+// who lacks REPLICATION cannot make the slot, which is last, so the role does.
+func TestInitInTwoParts(t *testing.T) {
+	t.Parallel()
+	postgres := postgresOf(t, 0)
+	admin := postgres.URL("postgres")
+	query(t, admin, "CREATE ROLE app LOGIN")
+	query(t, admin, "CREATE ROLE walpost LOGIN REPLICATION")
+	query(t, admin, "CREATE DATABASE shop OWNER app")
+
+	var script bytes.Buffer
+	if err := (&initCommand{Config: settings(""), Print: true}).execute(t.Context(), &script, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	owner, err := pgx.Connect(t.Context(), strings.Replace(postgres.URL("shop"), "postgres@", "app@", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = owner.PgConn().Exec(t.Context(), script.String()).ReadAll()
+	if err == nil || !strings.Contains(err.Error(), "replication slots") {
+		t.Errorf("the owner made the slot: %v", err)
+	}
+	if err := owner.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	role := settings(strings.Replace(postgres.URL("shop"), "postgres@", "walpost@", 1))
+	wantAll(t, initialize(t, role, false, exitOK), `^table public.outbox: found`, `^publication walpost: found`, `^slot walpost: created$`)
 }
