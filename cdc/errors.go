@@ -94,14 +94,18 @@ func (e *brokenError) Error() string {
 
 func (e *brokenError) Unwrap() error { return e.err }
 
-// connectError puts the server's own word first: with sslmode=prefer the driver begins with the attempt over TLS, whatever
-// ended the other.
-func (c Config) connectError(err error) error {
+// ConnectError says why there is no connection. Where the server takes none over TLS, its own word comes first: with
+// sslmode=prefer the driver begins with that attempt, whatever ended the other.
+func ConnectError(host string, port uint16, err error) error {
 	var refused *pgconn.PgError
-	if errors.As(err, &refused) {
-		return fmt.Errorf("connect to Postgres at %s: %w", net.JoinHostPort(c.Postgres.Host, strconv.Itoa(int(c.Postgres.Port))), refused)
+	if errors.As(err, &refused) && strings.Contains(err.Error(), "server refused TLS connection") {
+		return fmt.Errorf("connect to Postgres at %s: %w", net.JoinHostPort(host, strconv.Itoa(int(port))), refused)
 	}
 	return fmt.Errorf("connect to Postgres: %w", err)
+}
+
+func (c Config) connectError(err error) error {
+	return ConnectError(c.Postgres.Host, c.Postgres.Port, err)
 }
 
 // startError translates a refusal of START_REPLICATION.

@@ -19,6 +19,7 @@ type Store struct {
 	topic  string
 	source string
 	log    zerolog.Logger
+	asked  bool // how the topic is cleaned up was looked at
 }
 
 // NewStore returns a Store that talks to the brokers named in opts (seeds, TLS, SASL). It does not connect yet.
@@ -65,11 +66,12 @@ func (s *Store) Reset(ctx context.Context, state State) error {
 }
 
 // write does not use ProduceSync: a record that is on its way cannot be taken back, and ProduceSync would wait for its
-// fate beyond the end of ctx.
+// fate beyond the end of ctx. Nor does the record carry ctx: the client, when one of its records is given up, may give up
+// those that follow it as well.
 func (s *Store) write(ctx context.Context, value []byte) error {
 	done := make(chan error, 1)
 	record := &kgo.Record{Topic: s.topic, Key: []byte(s.source), Value: value}
-	s.client.Produce(ctx, record, func(_ *kgo.Record, err error) { done <- err })
+	s.client.Produce(context.Background(), record, func(_ *kgo.Record, err error) { done <- err })
 	select {
 	case err := <-done:
 		if err != nil {
@@ -205,6 +207,7 @@ func (s *Store) ensureTopic(ctx context.Context) error {
 	case len(detail.Partitions) != 1:
 		return &TopicError{Topic: s.topic, Partitions: len(detail.Partitions)}
 	default:
+		s.checkCleanup(ctx, admin)
 		return nil
 	}
 	config := map[string]*string{
@@ -222,6 +225,26 @@ func (s *Store) ensureTopic(ctx context.Context) error {
 	}
 	s.log.Info().Str("topic", s.topic).Msg("state topic created: one partition, compacted")
 	return s.awaitTopic(ctx, admin)
+}
+
+// checkCleanup warns, once, of a topic that forgets its records with time. A position that is gone is no loss: the slot's is
+// adopted, and events are repeated; but a slot that was moved is then not recognised.
+func (s *Store) checkCleanup(ctx context.Context, admin *kadm.Client) {
+	if s.asked {
+		return
+	}
+	configs, err := admin.DescribeTopicConfigs(ctx, s.topic)
+	if err != nil || len(configs) != 1 || configs[0].Err != nil {
+		s.log.Debug().AnErr("cause", err).Msg("cleanup.policy of the state topic cannot be read (right DescribeConfigs)")
+		return
+	}
+	s.asked = true
+	for _, c := range configs[0].Configs {
+		if policy := c.MaybeValue(); c.Key == "cleanup.policy" && policy != "compact" {
+			s.log.Warn().Str("topic", s.topic).Str("cleanup.policy", policy).
+				Msg("the state topic forgets old positions: set its cleanup.policy to compact alone")
+		}
+	}
 }
 
 // awaitTopic waits until the brokers agree that the new topic is there: for a moment they deny it.
@@ -252,6 +275,5 @@ type TopicError struct {
 }
 
 func (e *TopicError) Error() string {
-	return fmt.Sprintf("state topic %q has %d partitions, it needs exactly one: name another topic in WALPOST_STATE_TOPIC, "+
-		"or delete this one if nothing else uses it", e.Topic, e.Partitions)
+	return fmt.Sprintf("state topic %q has %d partitions, it needs exactly one", e.Topic, e.Partitions)
 }

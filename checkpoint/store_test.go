@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"reflect"
@@ -131,6 +132,33 @@ func TestStoreTopicIsCompactedAndOfOnePartition(t *testing.T) {
 	}
 }
 
+func TestStoreWarnsOfATopicThatForgets(t *testing.T) {
+	t.Parallel()
+	cluster, _ := setup(t)
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for policy, warns := range map[string]int{"delete": 1, "compact,delete": 1, "compact": 0} {
+		topic := strings.ReplaceAll(policy, ",", "-")
+		if _, err := kadm.NewClient(client).CreateTopic(t.Context(), 1, 1, map[string]*string{"cleanup.policy": &policy}, topic); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		s, err := NewStore([]kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}, topic, "1/a", zerolog.New(&log))
+		if err != nil {
+			t.Fatal(err)
+		}
+		expectLoad(t, s, State{}, false)
+		expectLoad(t, s, State{}, false)
+		s.Close()
+		if n := strings.Count(log.String(), "forgets"); n != warns {
+			t.Errorf("cleanup.policy %s: %d warnings, want %d: %s", policy, n, warns, log.String())
+		}
+	}
+}
+
 func TestSaveFailsWithItsCause(t *testing.T) {
 	t.Parallel()
 	cluster, open := setup(t)
@@ -184,4 +212,31 @@ func TestDecodeStateRefusesWhatItDoesNotKnow(t *testing.T) {
 	if err != nil || !strings.Contains(string(value), `"end_lsn":"0/16B3748"`) {
 		t.Fatalf("Encode = %s, %v", value, err)
 	}
+}
+
+// TestSaveAfterOneThatWasGivenUp: a write that nobody waits for any more must not take the next one with it.
+func TestSaveAfterOneThatWasGivenUp(t *testing.T) {
+	t.Parallel()
+	cluster, open := setup(t)
+	s := open("1/a")
+	expectLoad(t, s, State{}, false)
+	asked, release := make(chan struct{}), make(chan struct{})
+	cluster.ControlKey(int16(kmsg.InitProducerID), func(kmsg.Request) (kmsg.Response, error, bool) {
+		close(asked)
+		cluster.SleepControl(func() { <-release })
+		return nil, nil, false
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-asked; cancel() }()
+	if err := s.Save(ctx, at(100)); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Save = %v, want to be given up", err)
+	}
+	saved := make(chan error, 1)
+	go func() { saved <- s.Save(t.Context(), at(200)) }()
+	time.Sleep(100 * time.Millisecond) // into the buffer, behind the first
+	close(release)
+	if err := <-saved; err != nil {
+		t.Fatalf("the next Save = %v", err)
+	}
+	expectLoad(t, s, at(200), true)
 }

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/walpost/walpost/cdc"
@@ -93,7 +90,7 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, s
 	}
 	conn, err := pgx.ConnectConfig(ctx, settings)
 	if err != nil {
-		return connectError(settings, err)
+		return cdc.ConnectError(settings.Host, settings.Port, err)
 	}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -118,16 +115,6 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, s
 		return err
 	}
 	return setUpSlot(ctx, conn, options, stdout)
-}
-
-// connectError says what the server said, in the words of a relay. Without an sslmode the driver tries the local host with
-// TLS first, and tells of that first: a wrong role would read as a fault of TLS.
-func connectError(settings *pgx.ConnConfig, err error) error {
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) {
-		return fmt.Errorf("connect to Postgres at %s: %w", net.JoinHostPort(settings.Host, strconv.Itoa(int(settings.Port))), refused)
-	}
-	return fmt.Errorf("connect to Postgres: %w", err)
 }
 
 func setUpSlot(ctx context.Context, conn *pgx.Conn, options migrations.Options, stdout io.Writer) error {

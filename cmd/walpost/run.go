@@ -123,9 +123,14 @@ func newStreamConfig(cfg config.Config, log zerolog.Logger) (cdc.Config, error) 
 	if err != nil {
 		return cdc.Config{}, err
 	}
+	template, err := sink.ParseTemplate(cfg.Topic, cfg.Columns)
+	if err != nil {
+		return cdc.Config{}, err
+	}
 	stream := cdc.Config{
 		Postgres: postgres, Slot: cfg.Slot, Publication: cfg.Publication,
-		Log: log.With().Str("component", "cdc").Logger(),
+		Columns: relay.EventColumns(cfg.Columns, template.Extra()),
+		Log:     log.With().Str("component", "cdc").Logger(),
 	}
 	for _, t := range tables {
 		stream.Tables = append(stream.Tables, cdc.Table{Schema: t.Schema, Name: t.Name})

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/internal/config"
 	"github.com/walpost/walpost/internal/ops"
 )
@@ -37,17 +40,17 @@ const relayTimeout = 2 * time.Second
 var errNotWell = errors.New("not everything is well")
 
 // strangerError says that a relay answers which is not the one that was asked for.
-type strangerError struct{ addr, serves, slot string }
+type strangerError struct{ addr, what, serves, wanted string }
 
 func (e *strangerError) Error() string {
-	return fmt.Sprintf("the relay at %s serves slot %q, not %q: set WALPOST_HTTP_ADDR to this one's", e.addr, e.serves, e.slot)
+	return fmt.Sprintf("the relay at %s serves %s %q, not %q: set WALPOST_HTTP_ADDR to this one's", e.addr, e.what, e.serves, e.wanted)
 }
 
 // execute asks the relay, and only if none answers the servers themselves. It changes nothing anywhere.
 func (c *statusCommand) execute(ctx context.Context, stdout, _ io.Writer) error {
 	status, err := askRelay(ctx, c.HTTPAddr)
 	if err == nil {
-		err = c.recognise(status)
+		err = c.recognise(ctx, status)
 	}
 	if err == nil {
 		// Before its first session a relay does not know its source, and is not ready.
@@ -77,10 +80,23 @@ func (c *statusCommand) print(w io.Writer, status any, well bool, text func(io.W
 }
 
 // recognise makes sure that the relay which answers is ours: on one host there may be one for each database, and all of
-// them have the same default address.
-func (c *statusCommand) recognise(status ops.Status) error {
-	if _, slot, known := strings.Cut(status.Source, "/"); known && slot != c.Slot {
-		return &strangerError{addr: c.HTTPAddr, serves: slot, slot: c.Slot}
+// them have the same default address. Where Postgres does not answer, the name of the slot has to do.
+func (c *statusCommand) recognise(ctx context.Context, status ops.Status) error {
+	system, slot, known := strings.Cut(status.Source, "/")
+	if known && slot != c.Slot {
+		return &strangerError{c.HTTPAddr, "slot", slot, c.Slot}
+	}
+	if !known || c.PostgresURL == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	defer cancel()
+	stream, err := newStreamConfig(c.Config, zerolog.Nop())
+	if err != nil {
+		return err
+	}
+	if view, err := cdc.Inspect(ctx, stream); err == nil && view.System != system {
+		return &strangerError{c.HTTPAddr, "cluster", system, view.System}
 	}
 	return nil
 }

@@ -71,15 +71,15 @@ func (c *statusCommand) look(ctx context.Context, relay error) *serversStatus {
 	if errors.As(relay, &other) {
 		s.State = stranger
 	}
-	var server *checkpoint.Server
+	var compare comparison
 	if c.PostgresURL != "" {
 		var err error
-		if server, err = c.lookAtPostgres(ctx, s); err != nil {
+		if compare, err = c.lookAtPostgres(ctx, s); err != nil {
 			s.wrong(err)
 		}
 	}
 	if len(c.KafkaBrokers) > 0 {
-		if err := c.lookAtKafka(ctx, s, server); err != nil {
+		if err := c.lookAtKafka(ctx, s, compare); err != nil {
 			s.wrong(err)
 		}
 	}
@@ -104,8 +104,11 @@ func (s *serversStatus) unread() {
 	}
 }
 
+// comparison tells why a relay could not go on from what is stored.
+type comparison func(state checkpoint.State, stored bool) error
+
 // lookAtPostgres returns what a stored position is to be compared with; nil if it cannot be compared.
-func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (*checkpoint.Server, error) {
+func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (comparison, error) {
 	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	stream, err := newStreamConfig(c.Config, zerolog.Nop())
@@ -119,8 +122,9 @@ func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (*
 	}
 	s.Up[ops.PeerPostgres] = true
 	s.show(view)
-	if err := view.Check(stream); err != nil {
-		s.wrong(err)
+	whole := view.Check(stream)
+	if whole != nil {
+		s.wrong(whole)
 	}
 	conn, err := cdc.Connect(ctx, stream)
 	if err != nil {
@@ -131,9 +135,15 @@ func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (*
 	if view.Slot == nil || view.Slot.Active {
 		return nil, nil // a relay that runs moves the position between the looks, and judges it by itself
 	}
-	return &checkpoint.Server{
-		Slot: c.Slot, ConfirmedFlush: view.Slot.Confirmed(), WALEnd: view.WALEnd,
-		Timeline: conn.History.Current(), Ended: conn.History.Ended,
+	return func(state checkpoint.State, stored bool) error {
+		_, err := checkpoint.Resume(state, stored, checkpoint.Server{
+			Slot: c.Slot, ConfirmedFlush: view.Slot.Confirmed(), WALEnd: view.WALEnd,
+			Timeline: conn.History.Current(), Ended: conn.History.Ended,
+		})
+		if err != nil || whole != nil {
+			return err
+		}
+		return view.CheckUnaltered(stream, state.Publication)
 	}, nil
 }
 
@@ -161,7 +171,7 @@ func behind(end, at cdc.LSN) (text *string, bytes *float64) {
 }
 
 // lookAtKafka reads the stored position, and if it can be compared with the slot tells whether a relay could go on from it.
-func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, server *checkpoint.Server) error {
+func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, compare comparison) error {
 	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	s.Up[ops.PeerKafka] = false
@@ -174,12 +184,10 @@ func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, serve
 		text, at := state.End.String(), state.At
 		s.StoredLSN, s.StoredAt, s.Timeline = &text, &at, state.Timeline
 	}
-	if server != nil {
-		if _, err := checkpoint.Resume(state, stored, *server); err != nil {
-			return err
-		}
+	if compare == nil {
+		return nil
 	}
-	return nil
+	return compare(state, stored)
 }
 
 // storedPosition looks without creating anything. Where Postgres did not tell the source, a slot of that name in the

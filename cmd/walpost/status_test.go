@@ -26,7 +26,7 @@ const nobody = "127.0.0.1:1"
 func settings(url string, brokers ...string) config.Config {
 	return config.Config{
 		PostgresURL: url, Table: []string{"public.outbox"}, Slot: "walpost", Publication: "walpost",
-		KafkaBrokers: brokers, StateTopic: "walpost.state", HTTPAddr: nobody,
+		KafkaBrokers: brokers, Topic: "outbox.event.{aggregatetype}", StateTopic: "walpost.state", HTTPAddr: nobody,
 	}
 }
 
@@ -149,6 +149,27 @@ func TestStatusOfServers(t *testing.T) {
 
 	statusOfEither(t, url, brokers, found)
 	statusWithReader(t, cfg)
+
+	// A relay of another cluster whose slot has the same name.
+	other := cfg
+	other.HTTPAddr = relayThatSays(t, &ops.Status{Source: "1/walpost", State: "streaming", Ready: true})
+	text, _ = status(t, other, exitFailed)
+	wantAll(t, text, `^relay +another relay answers: the relay at 127\.0\.0\.1:\d+ serves cluster "1", not "\d+": set WALPOST_HTTP_ADDR`)
+	other.HTTPAddr = relayThatSays(t, &ops.Status{Source: found.Source, State: "streaming", Ready: true})
+	status(t, other, exitOK)
+
+	// A publication that was made anew since.
+	query(t, url, "DROP PUBLICATION walpost")
+	query(t, url, "CREATE PUBLICATION walpost FOR TABLE outbox WITH (publish = 'insert')")
+	text, found = status(t, cfg, exitFailed)
+	wantAll(t, text, `^wrong +publication "walpost" was altered since it was last looked at`, "^what to do +.*`walpost init --accept-gap`")
+	var out bytes.Buffer
+	if err := acceptGap(t.Context(), cfg, &out, io.Discard); err != nil || strings.Count(out.String(), *found.StoredLSN) != 2 {
+		t.Errorf("%v, got %s, want the position %s kept", err, out.String(), *found.StoredLSN)
+	}
+	if text, _ = status(t, cfg, exitFailed); strings.Contains(text, "altered") {
+		t.Errorf("got %s", text)
+	}
 
 	// A slot that somebody moved.
 	query(t, url, "CREATE TABLE moved ()")

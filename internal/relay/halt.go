@@ -73,6 +73,7 @@ func (r *Relay) halt(err error) error {
 		restored *checkpoint.RestoredError
 		bad      *decoder.Error
 		event    *sink.EventError
+		kafka    *kafkaError
 	)
 	switch {
 	case errors.As(err, &stop):
@@ -84,8 +85,11 @@ func (r *Relay) halt(err error) error {
 		h.Hint = "events published after the restore point are unknown to this server. Once their consumers are dealt with, " +
 			"`walpost init --accept-gap` records the slot's position as ours"
 	case errors.As(err, &bad):
-		h.Hint = "mend the cause if it is the table (a column renamed or of another type: rename it back, or map it with WALPOST_COLUMNS). " +
+		h.Hint = "if a column was renamed or got another type: map its present name with WALPOST_COLUMNS and start walpost; rows are read under the names " +
+			"that they were inserted with, so if it is renamed back, start with the mapping until it stops again, and then without. If it is the row: " +
 			r.passOver(bad.CommitLSN)
+	case errors.As(err, &kafka):
+		h.Hint = r.stateTopicHint(kafka)
 	case errors.As(err, &event):
 		h.Hint = event.Hint
 		if h.Hint == "" {
@@ -93,6 +97,21 @@ func (r *Relay) halt(err error) error {
 		}
 	}
 	return h
+}
+
+// stateTopicHint says how the position can be read or written again.
+func (r *Relay) stateTopicHint(err *kafkaError) string {
+	var topic *checkpoint.TopicError
+	var record *checkpoint.RecordError
+	switch {
+	case errors.As(err, &topic):
+		return "name another topic in WALPOST_STATE_TOPIC, or delete this one if nothing else uses it; a start without a stored position adopts that of the slot"
+	case errors.As(err, &record):
+		return "if a newer walpost wrote the record, start that one; else name another topic in WALPOST_STATE_TOPIC: a start without a stored position adopts that of the slot"
+	default:
+		return fmt.Sprintf("grant READ, WRITE and DESCRIBE on topic %q, and CREATE if it is missing, or create it with one partition and cleanup.policy=compact; then start walpost",
+			r.cfg.StateTopic)
+	}
 }
 
 // passOver tells how to leave out a transaction whose row can never be published.

@@ -60,9 +60,6 @@ type Relay struct {
 
 // New returns a Relay. It connects when it runs.
 func New(cfg Config) *Relay {
-	if cfg.Topic != nil {
-		cfg.CDC.Columns = eventColumns(cfg.Columns, cfg.Topic.Extra())
-	}
 	return &Relay{
 		cfg: cfg, log: cfg.Log, room: make(chan struct{}, 1), health: sink.NewHealth(cfg.Log.With().Str("component", "sink").Logger()),
 		view: view{state: Starting, reason: "starting"},

@@ -74,6 +74,9 @@ func TestHaltSaysWhatToDo(t *testing.T) {
 		{&decoder.Error{EventID: "e7", Reason: "bad", CommitLSN: 0x100000010}, []string{"e7", "1/10", "pg_replication_slot_advance('walpost', '1/11')", "WALPOST_COLUMNS"}},
 		{&sink.EventError{EventID: "e8", Commit: 0x100000010, Err: errors.New("bad")}, []string{"e8", "1/10", "pg_replication_slot_advance('walpost', '1/11')"}},
 		{&sink.EventError{EventID: "e9", Hint: "raise the limit", Err: kerr.MessageTooLarge}, []string{"e9", "raise the limit"}},
+		{&kafkaError{&checkpoint.TopicError{Topic: "state", Partitions: 3}}, []string{"3 partitions", "WALPOST_STATE_TOPIC"}},
+		{&kafkaError{&checkpoint.RecordError{Topic: "state", Offset: 7, Err: errors.New("bad")}}, []string{"offset 7", "newer walpost"}},
+		{&kafkaError{kerr.TopicAuthorizationFailed}, []string{"TOPIC_AUTHORIZATION_FAILED", "grant READ"}},
 		{&cdc.StopError{What: "gone", Hint: "bring it back"}, []string{"gone", "bring it back"}},
 	} {
 		var h *Halt
@@ -155,7 +158,7 @@ func TestWantsBinary(t *testing.T) {
 	}
 	r := testRelay()
 	r.cfg.Topic, r.cfg.Columns = template, map[string]string{"payload": "body"}
-	r.cfg.CDC.Columns = eventColumns(r.cfg.Columns, template.Extra())
+	r.cfg.CDC.Columns = EventColumns(r.cfg.Columns, template.Extra())
 	for _, c := range []struct {
 		payload, kind uint32
 		want          bool

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/walpost/walpost/cdc"
@@ -86,6 +87,7 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 		return nil, err
 	}
 	r.logStart(found.start, conn.History)
+	r.warnOfColumns(held)
 	s := &session{
 		r: r, log: r.log, history: conn.History, stream: stream, out: r.out,
 		decoder:   decoder.New(r.decoderConfig()),
@@ -166,6 +168,23 @@ func (r *Relay) logStart(start checkpoint.Start, history cdc.History) {
 	event.Msg("streaming")
 }
 
+// warnOfColumns names columns that no event can do without and that a table lacks. It is no reason to stop: the rows that
+// come first may have been inserted when it had them.
+func (r *Relay) warnOfColumns(view cdc.View) {
+	required := slices.Clone(r.cfg.Topic.Extra())
+	for _, logical := range []string{"id", "aggregatetype", "aggregateid", "payload"} {
+		required = append(required, columnName(r.cfg.Columns, logical))
+	}
+	for _, t := range view.Tables {
+		for _, column := range required {
+			if !slices.ContainsFunc(t.Columns, func(c cdc.ColumnView) bool { return c.Name == column }) {
+				r.log.Warn().Str("table", t.Schema+"."+t.Name).Str("column", column).
+					Msg("the table has no such column now: its rows cannot be published (see WALPOST_COLUMNS and WALPOST_TOPIC)")
+			}
+		}
+	}
+}
+
 func (r *Relay) decoderConfig() decoder.Config {
 	cfg := decoder.Config{Columns: r.cfg.Columns, Extra: r.cfg.Topic.Extra()}
 	for _, t := range r.cfg.CDC.Tables {
@@ -195,8 +214,9 @@ func (r *Relay) wantsBinary(view cdc.View) bool {
 	return bytea
 }
 
-// eventColumns are the columns that events are made of, as the tables name them.
-func eventColumns(mapping map[string]string, extra []string) []string {
+// EventColumns are the columns that events are made of, as the tables name them: those of the contract, and those that the
+// topic template names besides.
+func EventColumns(mapping map[string]string, extra []string) []string {
 	var names []string
 	for _, logical := range []string{"id", "aggregatetype", "aggregateid", "type", "payload", "headers"} {
 		names = append(names, columnName(mapping, logical))
