@@ -6,6 +6,7 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -221,8 +222,9 @@ func TestSaveAfterOneThatWasGivenUp(t *testing.T) {
 	s := open("1/a")
 	expectLoad(t, s, State{}, false)
 	asked, release := make(chan struct{}), make(chan struct{})
+	ask := sync.OnceFunc(func() { close(asked) })
 	cluster.ControlKey(int16(kmsg.InitProducerID), func(kmsg.Request) (kmsg.Response, error, bool) {
-		close(asked)
+		ask()
 		cluster.SleepControl(func() { <-release })
 		return nil, nil, false
 	})
