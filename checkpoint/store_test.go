@@ -160,6 +160,21 @@ func TestStoreWarnsOfATopicThatForgets(t *testing.T) {
 	}
 }
 
+// refusal answers a produce request with an error for each of its partitions.
+func refusal(req kmsg.Request, code int16) kmsg.Response {
+	r := req.(*kmsg.ProduceRequest)
+	resp := r.ResponseKind().(*kmsg.ProduceResponse)
+	for _, t := range r.Topics {
+		rt := kmsg.NewProduceResponseTopic()
+		rt.Topic, rt.TopicID = t.Topic, t.TopicID
+		rp := kmsg.NewProduceResponseTopicPartition()
+		rp.ErrorCode = code
+		rt.Partitions = append(rt.Partitions, rp)
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp
+}
+
 func TestSaveFailsWithItsCause(t *testing.T) {
 	t.Parallel()
 	cluster, open := setup(t)
@@ -167,17 +182,7 @@ func TestSaveFailsWithItsCause(t *testing.T) {
 	expectLoad(t, s, State{}, false)
 	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
-		r := req.(*kmsg.ProduceRequest)
-		resp := r.ResponseKind().(*kmsg.ProduceResponse)
-		for _, t := range r.Topics {
-			rt := kmsg.NewProduceResponseTopic()
-			rt.Topic, rt.TopicID = t.Topic, t.TopicID
-			rp := kmsg.NewProduceResponseTopicPartition()
-			rp.ErrorCode = kerr.TopicAuthorizationFailed.Code
-			rt.Partitions = append(rt.Partitions, rp)
-			resp.Topics = append(resp.Topics, rt)
-		}
-		return resp, nil, true
+		return refusal(req, kerr.TopicAuthorizationFailed.Code), nil, true
 	})
 	if err := s.Save(t.Context(), at(100)); !errors.Is(err, kerr.TopicAuthorizationFailed) {
 		t.Fatalf("Save = %v, want the broker's refusal", err)
@@ -223,10 +228,10 @@ func TestSaveAfterOneThatWasGivenUp(t *testing.T) {
 	expectLoad(t, s, State{}, false)
 	asked, release := make(chan struct{}), make(chan struct{})
 	ask := sync.OnceFunc(func() { close(asked) })
-	cluster.ControlKey(int16(kmsg.InitProducerID), func(kmsg.Request) (kmsg.Response, error, bool) {
+	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		ask()
 		cluster.SleepControl(func() { <-release })
-		return nil, nil, false
+		return refusal(req, kerr.NotLeaderForPartition.Code), nil, true // the client tries again
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-asked; cancel() }()
