@@ -71,7 +71,7 @@ func (s *Store) Reset(ctx context.Context, state State) error {
 func (s *Store) write(ctx context.Context, value []byte) error {
 	done := make(chan error, 1)
 	record := &kgo.Record{Topic: s.topic, Key: []byte(s.source), Value: value}
-	s.client.Produce(context.Background(), record, func(_ *kgo.Record, err error) { done <- err })
+	s.client.Produce(context.WithoutCancel(ctx), record, func(_ *kgo.Record, err error) { done <- err })
 	select {
 	case err := <-done:
 		if err != nil {
