@@ -12,6 +12,13 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+const (
+	// identifyTimeout bounds connecting and what is asked then.
+	identifyTimeout = 20 * time.Second
+	// startTimeout bounds START_REPLICATION: the server answers once it has the slot, before it reads any WAL.
+	startTimeout = time.Minute
+)
+
 // Conn is a replication connection to a server that was identified. One goroutine uses it.
 type Conn struct {
 	cfg     Config
@@ -26,11 +33,13 @@ type Conn struct {
 
 // Connect opens a replication connection and identifies the server. Errors that are not [Transient] need an operator.
 func Connect(ctx context.Context, cfg Config) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
+	defer cancel()
 	c := &Conn{cfg: cfg, reader: &pacedReader{}}
 	pg, err := pgconn.ConnectConfig(ctx, cfg.replication(c.reader, c.notice))
 	if err != nil {
 		var refused *pgconn.PgError
-		if errors.As(err, &refused) && !transientState(refused.Code) {
+		if errors.As(err, &refused) && !transientState(refused.Code) && refused.Code != "55000" {
 			return nil, cfg.serverError(refused)
 		}
 		return nil, cfg.connectError(err)
@@ -100,6 +109,8 @@ func (c *Conn) settings(ctx context.Context) error {
 // binary asks for columns in their binary form. An error that wraps [ErrSlotInUse] means that another relay has the
 // slot. The Conn must not be used afterwards, except for Close.
 func (c *Conn) Start(ctx context.Context, from LSN, binary bool) (*Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	c.warning.Store(nil) // what was said at connect, of a collation for one, is not about the stream
 	args := []string{
 		"proto_version '1'",

@@ -105,6 +105,10 @@ func ConnectError(host string, port uint16, err error) error {
 }
 
 func (c Config) connectError(err error) error {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == "55000" { // here not a slot that cannot be read, but a database that is closed for a while
+		return &brokenError{"connect to Postgres", refused}
+	}
 	return ConnectError(c.Postgres.Host, c.Postgres.Port, err)
 }
 

@@ -13,6 +13,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// inspectTimeout bounds one look: a connection may fall silent in the middle of it.
+const inspectTimeout = 15 * time.Second
+
 // View is what one look at the database found.
 type View struct {
 	// WALEnd was read before everything else: all that was committed before it was committed under the publication
@@ -83,6 +86,8 @@ type ColumnView struct {
 // Inspect looks at the slot, the publication and the tables over a connection of its own, which is closed again at once:
 // an idle one would hold up a smart shutdown of the server.
 func Inspect(ctx context.Context, cfg Config) (View, error) {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
 	pg, err := pgconn.ConnectConfig(ctx, cfg.sql())
 	if err != nil {
 		var refused *pgconn.PgError

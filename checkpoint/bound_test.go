@@ -12,6 +12,29 @@ func unbounded(start Position) *Watermark {
 	return NewWatermark(start, math.MaxInt64, make(chan struct{}, 1))
 }
 
+// store does what the keeper of the position does.
+func store(w *Watermark) {
+	_, _, freed := w.Position()
+	w.Stored(freed)
+}
+
+// keep stores whenever the position may have moved, until stop is called.
+func keep(w *Watermark) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-w.Moved():
+				store(w)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
 // TestBoundReachesBackToTheOldest has one event wait while all that follow are confirmed: they count until it is.
 func TestBoundReachesBackToTheOldest(t *testing.T) {
 	t.Parallel()
@@ -32,15 +55,20 @@ func TestBoundReachesBackToTheOldest(t *testing.T) {
 			t.Fatalf("%d transactions of 100 bytes behind a stuck one, and a bound of 1000 is not reached", n)
 		}
 		transaction().Done()
+		store(w)
 	}
 	if n != 10 || len(w.queue) > 10 {
 		t.Fatalf("full after %d transactions with %d marks, want 10", n, len(w.queue))
 	}
 	stuck.Done()
+	if !w.Full() {
+		t.Fatal("room before the position was stored")
+	}
+	store(w)
 	select {
 	case <-room:
 	default:
-		t.Fatal("the oldest is confirmed, and nobody was told")
+		t.Fatal("the oldest is confirmed and stored, and nobody was told")
 	}
 	if w.Full() {
 		t.Fatal("full although all is confirmed")
@@ -63,6 +91,7 @@ func TestBoundFreesAQuarter(t *testing.T) {
 			t.Fatalf("room after %d of 10 were confirmed", i)
 		}
 		m.Done()
+		store(w)
 	}
 	if w.Full() {
 		t.Fatal("full although three tenths are free")
@@ -81,6 +110,7 @@ func TestBoundInsideATransaction(t *testing.T) {
 			m := w.Add(row, size)
 			full := w.Full()
 			m.Done()
+			store(w)
 			if !full {
 				continue
 			}
@@ -94,9 +124,9 @@ func TestBoundInsideATransaction(t *testing.T) {
 			}
 			expect(t, w, Position{End: 100, Commit: 110, Rows: row + 1})
 		}
-		_, before := w.Position()
+		_, before, _ := w.Position()
 		w.Commit(120)
-		if pos, passed := w.Position(); pos != (Position{End: 120}) || passed == before {
+		if pos, passed, _ := w.Position(); pos != (Position{End: 120}) || passed == before {
 			t.Fatalf("%s: the end of the transaction is at %v, passed %d and %d: want 120 and more", name, pos, before, passed)
 		}
 	}
@@ -107,6 +137,7 @@ func TestBoundNeverLosesAWord(t *testing.T) {
 	t.Parallel()
 	room := make(chan struct{}, 1)
 	w := NewWatermark(Position{End: 100}, 1000, room)
+	defer keep(w)()
 	flight := make(chan *Mark, 1000)
 	ended := make(chan struct{})
 	go func() {
@@ -148,6 +179,28 @@ func TestBoundNeverLosesAWord(t *testing.T) {
 	}
 }
 
+// TestLargeEventsHaveAMarkOfTheirOwn: if one is refused, what came before it in its transaction is a position.
+func TestLargeEventsHaveAMarkOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	w := unbounded(Position{End: 100})
+	w.Begin(110, time.Now())
+	var marks []*Mark
+	for row, size := range []int64{10, 10, alone, 10, alone, alone, 10} {
+		marks = append(marks, w.Add(uint32(row), size))
+	}
+	w.Commit(120)
+	for i, m := range marks {
+		if i != 2 && i != 4 {
+			m.Done()
+		}
+	}
+	expect(t, w, Position{End: 100, Commit: 110, Rows: 2})
+	marks[2].Done()
+	expect(t, w, Position{End: 100, Commit: 110, Rows: 4})
+	marks[4].Done()
+	expect(t, w, Position{End: 120})
+}
+
 // TestBoundWordAtTheLastMoment confirms the only event while the reader is about to say that it waits.
 func TestBoundWordAtTheLastMoment(t *testing.T) {
 	t.Parallel()
@@ -163,6 +216,7 @@ func TestBoundWordAtTheLastMoment(t *testing.T) {
 		}
 	}()
 	defer close(flight)
+	defer keep(w)()
 	w.Begin(110, time.Now())
 	for row := range uint32(500_000) {
 		flight <- w.Add(row, 1)

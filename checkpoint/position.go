@@ -33,6 +33,10 @@ func (p Position) Before(q Position) bool {
 	}
 }
 
+// Furthest returns the LSN of the last that was published: that of a transaction published in part, if there is one. It decides
+// on which timeline a position lies.
+func (p Position) Furthest() LSN { return max(p.End, p.Commit) }
+
 // Published reports whether the row change with this index of the transaction that commits at commit is published
 // already, in a stream that starts at p.End.
 func (p Position) Published(commit LSN, row uint32) bool {

@@ -14,7 +14,7 @@ const stateVersion = 1
 // State is a stored position: the value of a record of the state topic. The record's key is the source.
 type State struct {
 	Position
-	Timeline uint32    // the timeline on which End lies
+	Timeline uint32    // the timeline on which the position lies, by its Furthest LSN
 	At       time.Time // when it was stored
 	// Publication is what identified the publication and its tables when it was last seen to be whole. If it is another at a
 	// start, somebody altered it, and events may be missing in the stream although nobody was there to see. Never modified.

@@ -10,17 +10,21 @@ import (
 // that its progress can be stored while it streams, and its memory is that of what is in flight.
 const segment = 1024
 
+// alone is the size, in bytes, from which an event has a mark of its own: it may be refused as too large, and what was published
+// before it shall not be published again when that is mended.
+const alone = 64 << 10
+
 // slab is how many marks are allocated at once.
 const slab = 64
 
 // Watermark knows which position is safe to confirm. It is one FIFO of marks in stream order; the position is the end
 // of its contiguous finished prefix.
 //
-// It also bounds what is unconfirmed: everything since the oldest event that the brokers have not confirmed, whatever they
-// have confirmed behind it. That is what has to be kept in memory, and what a kill repeats.
+// It also bounds what is sent and not safe yet: everything behind the stored position, whatever the brokers have confirmed of
+// it. That is what has to be kept in mind, and what a kill repeats.
 //
 // One goroutine, the reader of the stream, calls Begin, Add, Commit, Idle, Suspend and Full. Any goroutine calls Mark.Done,
-// Position, Oldest and Moved.
+// Position, Stored, Oldest and Moved.
 type Watermark struct {
 	// Of the reader alone.
 	end     LSN       // where the stream is complete: the end of the last transaction or idle advance received
@@ -33,7 +37,6 @@ type Watermark struct {
 	scratch []Mark
 	limit   int64 // bytes
 	added   int64 // bytes of all events
-	known   int64 // what freed was at the last look
 	full    bool  // the bound was reached, and a quarter of it is not free yet
 
 	moved   chan struct{}
@@ -47,6 +50,8 @@ type Watermark struct {
 	done   Position
 	passed uint64
 	freed  int64 // bytes of the events before done
+
+	safe atomic.Int64 // bytes of the events before the stored position
 }
 
 // Mark stands for events of one transaction that are in flight.
@@ -81,7 +86,7 @@ func (w *Watermark) Begin(commit LSN, at time.Time) {
 // Add puts the event with this row index of the current transaction in flight and returns its mark; size is what it takes,
 // in bytes. The caller calls Done of the mark once, when the brokers have confirmed the event, and never otherwise.
 func (w *Watermark) Add(row uint32, size int64) *Mark {
-	if w.open != nil && w.events == segment {
+	if w.open != nil && (w.events == segment || size >= alone || w.open.bytes >= alone && w.events == 1) {
 		w.seal(Position{End: w.end, Commit: w.commit, Rows: row})
 	}
 	w.ensureOpen()
@@ -122,14 +127,14 @@ func (w *Watermark) Suspend() {
 	}
 }
 
-// Full reports whether the unconfirmed events have reached the bound, and goes on to do so until a quarter of it is free.
-// One event may exceed it alone.
+// Full reports whether the events behind the stored position have reached the bound, and goes on to do so until a quarter of it
+// is free. One event may exceed it alone.
 func (w *Watermark) Full() bool {
 	limit := w.limit
 	if w.full {
 		limit -= limit / 4
 	}
-	if w.added-w.known < limit {
+	if w.added-w.safe.Load() < limit {
 		if w.full {
 			w.full = false
 			w.waiting.Store(false)
@@ -137,24 +142,28 @@ func (w *Watermark) Full() bool {
 		return false
 	}
 	w.Suspend() // a mark that still takes events would never free what it holds
-	// Say that we wait, and only then look: who confirms something in between tells us.
+	// Say that we wait, and only then look: who stores something in between tells us.
 	w.waiting.Store(true)
-	w.mu.Lock()
-	w.pop()
-	w.known = w.freed
-	w.mu.Unlock()
-	w.full = w.added-w.known >= limit
+	w.full = w.added-w.safe.Load() >= limit
 	w.waiting.Store(w.full)
 	return w.full
 }
 
+// Stored says that a position is stored, with the bytes that Position returned for it.
+func (w *Watermark) Stored(freed int64) {
+	w.safe.Store(freed)
+	if w.waiting.Load() {
+		signal(w.room)
+	}
+}
+
 // Position returns the position that is safe to store and then to confirm, and how many marks with events lie before
-// it: if that number has not changed, only idle advances have moved the position.
-func (w *Watermark) Position() (pos Position, passed uint64) {
+// it: if that number has not changed, only idle advances have moved the position. freed is for Stored.
+func (w *Watermark) Position() (pos Position, passed uint64, freed int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pop()
-	return w.done, w.passed
+	return w.done, w.passed, w.freed
 }
 
 // Oldest returns the commit time of the oldest transaction that is not wholly confirmed; ok is false if there is none.
@@ -175,9 +184,6 @@ func (w *Watermark) Moved() <-chan struct{} { return w.moved }
 func (m *Mark) Done() {
 	if m.pending.Add(-1) == 0 {
 		signal(m.w.moved)
-		if m.w.waiting.Load() {
-			signal(m.w.room)
-		}
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func position(w *Watermark) Position {
-	p, _ := w.Position()
+	p, _, _ := w.Position()
 	return p
 }
 
@@ -80,9 +80,9 @@ func TestEmptyTransactionsTakeNoMemory(t *testing.T) {
 		t.Fatalf("%d marks in the queue after empty transactions, want at most 2", n)
 	}
 	expect(t, w, Position{End: 100})
-	_, before := w.Position()
+	_, before, _ := w.Position()
 	a.Done()
-	pos, passed := w.Position()
+	pos, passed, _ := w.Position()
 	if want := LSN(201 + 2*99_999); pos.End != want || passed != before+1 {
 		t.Fatalf("position %v after %d marks, want %v after %d", pos, passed, want, before+1)
 	}

@@ -19,8 +19,11 @@ const (
 	defaultLimit = 1048588
 	// batchOverhead is how much smaller than the limit batches are kept: their own header, and room for versions to come.
 	batchOverhead = 512
-	// maxLimit is the largest batch that the client makes.
-	maxLimit = 1 << 30
+	// maxLimit is the largest batch, and the largest request, that the client makes: the brokers' default of
+	// socket.request.max.bytes. A larger one they answer by closing the connection, again and again.
+	maxLimit = 100 << 20
+	// requestOverhead is what a request takes besides its batches, at most: names of topics, and some.
+	requestOverhead = 4 << 10
 	// lookAgain is the time between two looks at a topic that is missing.
 	lookAgain = time.Second
 )
@@ -58,7 +61,7 @@ func (t *topics) batchLimit(name string) int32 {
 	if found, ok := t.names[name]; ok {
 		limit = found.limit
 	}
-	return int32(min(max(limit-batchOverhead, 512), maxLimit))
+	return int32(max(limit-batchOverhead, 512))
 }
 
 func (t *topics) published() map[string]uint64 {
@@ -185,7 +188,7 @@ func (s *Sink) limit(ctx context.Context, name string) int64 {
 			continue
 		}
 		if v, err := strconv.ParseInt(c.MaybeValue(), 10, 64); err == nil {
-			return v
+			return min(v, maxLimit-requestOverhead)
 		}
 	}
 	return defaultLimit

@@ -22,9 +22,8 @@ const (
 // be stored any more.
 func (s *session) keep(ctx context.Context) error {
 	stored, passed := s.start, uint64(0)
-	last := time.Now()
+	last, hurry := time.Now(), false
 	for {
-		hurry := false
 		select {
 		case <-ctx.Done():
 			return nil
@@ -32,19 +31,20 @@ func (s *session) keep(ctx context.Context) error {
 		case <-s.hurry:
 			hurry = true
 		}
-		pos, n := s.watermark.Position()
+		pos, n, _ := s.watermark.Position()
 		if pos == stored {
 			continue
 		}
 		if !hurry && !s.pause(ctx, last, n, n == passed) {
 			return nil
 		}
-		last = time.Now()
-		pos, passed = s.watermark.Position()
+		last, hurry = time.Now(), false
+		pos, n, freed := s.watermark.Position()
 		if err := s.save(ctx, pos); err != nil {
 			return err
 		}
-		stored = pos
+		s.watermark.Stored(freed)
+		stored, passed = pos, n
 	}
 }
 
@@ -67,7 +67,7 @@ func (s *session) pause(ctx context.Context, last time.Time, passed uint64, idle
 		case <-s.hurry:
 			return true
 		case <-moved:
-			if _, n := s.watermark.Position(); n != passed {
+			if _, n, _ := s.watermark.Position(); n != passed {
 				return true
 			}
 		}
@@ -85,13 +85,13 @@ func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 
 // state is the record of a position. It carries the publication as it was last seen to be whole, not as it is now.
 func (s *session) state(pos checkpoint.Position) checkpoint.State {
-	return checkpoint.State{Position: pos, Timeline: s.history.At(pos.End), At: time.Now(), Publication: s.trusted.view().Identity()}
+	return checkpoint.State{Position: pos, Timeline: s.history.At(pos.Furthest()), At: time.Now(), Publication: s.trusted.view().Identity()}
 }
 
 // settle stores and confirms the last position of a session, and remembers it for the next one. It confirms nothing if
 // the session ended because rows may be missing.
 func (s *session) settle(ctx context.Context, cause error) {
-	pos, _ := s.watermark.Position()
+	pos, _, _ := s.watermark.Position()
 	s.r.last = s.state(pos)
 	if ctx.Err() != nil { // the drain took too long: what was confirmed in it shall not be sent again
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSave)

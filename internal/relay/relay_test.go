@@ -175,7 +175,7 @@ func TestPauseEndsForEvents(t *testing.T) {
 	t.Parallel()
 	s := &session{watermark: checkpoint.NewWatermark(checkpoint.Position{End: 100}, 1<<20, make(chan struct{}, 1)), hurry: make(chan struct{}, 1)}
 	s.watermark.Idle(110)
-	_, passed := s.watermark.Position()
+	_, passed, _ := s.watermark.Position()
 	s.watermark.Begin(120, time.Now())
 	s.watermark.Add(0, 1).Done()
 	s.watermark.Commit(130)

@@ -148,7 +148,7 @@ func (r *Relay) settleStart(ctx context.Context, found found, history cdc.Histor
 	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
 	defer cancel()
 	pos := found.start.Position
-	state := checkpoint.State{Position: pos, Timeline: history.At(pos.End), At: time.Now(), Publication: identity}
+	state := checkpoint.State{Position: pos, Timeline: history.At(pos.Furthest()), At: time.Now(), Publication: identity}
 	if err := r.store.Save(ctx, state); err != nil {
 		return &kafkaError{err}
 	}

@@ -30,7 +30,7 @@ type session struct {
 	closed    bool
 	pings     pings
 
-	hurry   chan struct{} // the server wants to know our position
+	hurry   chan struct{} // store at once: the server wants to know our position, or the bound is reached
 	look    chan struct{} // the watcher shall look now
 	trusted gate
 }
@@ -106,8 +106,17 @@ func (s *session) pump(ctx context.Context) error {
 	}
 }
 
-// full reports whether the next event has to wait.
-func (s *session) full() bool { return s.out.Held() || s.watermark.Full() }
+// full reports whether the next event has to wait. Where the bound is reached, the keeper shall not pause.
+func (s *session) full() bool {
+	if s.out.Held() {
+		return true
+	}
+	if !s.watermark.Full() {
+		return false
+	}
+	signal(s.hurry)
+	return true
+}
 
 // untilRoom asks again after each wait: Room may hold a word from before, and nothing may pass a held record.
 func untilRoom(full func() bool, wait func() error) error {
