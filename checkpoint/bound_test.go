@@ -201,30 +201,30 @@ func TestLargeEventsHaveAMarkOfTheirOwn(t *testing.T) {
 	expect(t, w, Position{End: 120})
 }
 
-// TestBoundWordAtTheLastMoment confirms the only event while the reader is about to say that it waits.
+// TestBoundWordAtTheLastMoment has the position stored while the reader is about to say that it waits.
 func TestBoundWordAtTheLastMoment(t *testing.T) {
 	t.Parallel()
 	room := make(chan struct{}, 1)
 	w := NewWatermark(Position{End: 100}, 1, room)
-	flight := make(chan *Mark)
+	flight := make(chan int64)
 	go func() {
-		for m := range flight {
+		for total := range flight {
 			for range rand.N(40) { // about as long as Full takes
-				m.pending.Load()
+				w.safe.Load()
 			}
-			m.Done()
+			w.Stored(total)
 		}
 	}()
 	defer close(flight)
-	defer keep(w)()
 	w.Begin(110, time.Now())
 	for row := range uint32(500_000) {
-		flight <- w.Add(row, 1)
+		w.Add(row, 1).Done()
+		flight <- w.added
 		for w.Full() {
 			select {
 			case <-room:
 			case <-time.After(5 * time.Second):
-				t.Fatalf("row %d is confirmed, and the reader waits", row)
+				t.Fatalf("row %d is stored, and the reader waits", row)
 			}
 		}
 	}

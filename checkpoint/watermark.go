@@ -86,7 +86,7 @@ func (w *Watermark) Begin(commit LSN, at time.Time) {
 // Add puts the event with this row index of the current transaction in flight and returns its mark; size is what it takes,
 // in bytes. The caller calls Done of the mark once, when the brokers have confirmed the event, and never otherwise.
 func (w *Watermark) Add(row uint32, size int64) *Mark {
-	if w.open != nil && (w.events == segment || size >= alone || w.open.bytes >= alone && w.events == 1) {
+	if w.open != nil && (w.events == segment || size >= alone) {
 		w.seal(Position{End: w.end, Commit: w.commit, Rows: row})
 	}
 	w.ensureOpen()
