@@ -65,6 +65,10 @@ func (v View) checkPublication(cfg Config) error {
 			return inDoubt(cfg, fmt.Sprintf("table %s is partitioned, and publication %q publishes its partitions under their own names", want, cfg.Publication),
 				fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true)", name))
 		}
+		if unlogged := v.Tables[at].Unlogged; unlogged != "" {
+			return inDoubt(cfg, fmt.Sprintf("rows of table %s are not in the WAL: %s is unlogged, or a foreign table", want, unlogged),
+				fmt.Sprintf("ALTER TABLE %s SET LOGGED", unlogged))
+		}
 		mine := at
 		at = slices.IndexFunc(pub.Tables, func(t PublicationTableView) bool { return t.Schema == want.Schema && t.Name == want.Name })
 		if at < 0 {
@@ -103,7 +107,7 @@ func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {
 	for what, now := range v.Identity() {
 		if before, known := earlier[what]; known && before != now {
 			return &StopError{
-				What: fmt.Sprintf("publication %q was altered since it was last looked at, and what was inserted meanwhile may be missing in the stream (%s was %s, is %s)",
+				What: fmt.Sprintf("publication %q was altered since it was last looked at, and what was inserted meanwhile may be missing in the stream (in the catalog, as oid/xmin: %s was %s, is %s)",
 					cfg.Publication, what, before, now),
 				Hint: cfg.alteredHint(),
 			}
@@ -138,9 +142,9 @@ func (v View) Identity() map[string]string {
 
 // alteredHint says how to go on after the publication did not cover the outbox for a while.
 func (c Config) alteredHint() string {
-	return fmt.Sprintf("events inserted while it did not cover the outbox are not in the stream, but they are in the table. "+
-		"Compare it with what was published after the confirmed position of slot %q, insert what is missing again; "+
-		"then `walpost init --accept-gap` records the publication as it is now, and walpost goes on from the stored position", c.Slot)
+	return fmt.Sprintf("`walpost init --accept-gap` records the publication as it is now, and walpost goes on from the stored position: start it. "+
+		"If the change was harmless, as another owner, that is all. Events inserted while it did not cover the outbox are not in the stream, but they are in the table: "+
+		"once slot %q has no lag, compare the table with what arrived, and insert what is missing again", c.Slot)
 }
 
 // inDoubt says that inserts may have been left out of the stream; sql ends that.

@@ -93,6 +93,7 @@ func TestCheck(t *testing.T) {
 			v.Tables[0].Columns = []ColumnView{{"id", 25}, {"headers", 3802}}
 			v.Publication.Tables[0].Columns = []string{"id"}
 		}, "leaves out column \"headers\""},
+		"unlogged":        {func(v *View) { v.Tables[0].Unlogged = "outbox_b" }, "SET LOGGED"},
 		"partitions":      {func(v *View) { v.Tables[0].Kind = "p"; v.Publication.ViaRoot = false }, "publish_via_partition_root"},
 		"other namesake":  {func(v *View) { v.Publication.Tables[0].Schema = "other" }, "ADD TABLE"},
 		"other namesake2": {func(v *View) { v.Tables[0].Schema = "other" }, "WALPOST_TABLE"},

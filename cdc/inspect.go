@@ -71,10 +71,12 @@ type PublicationTableView struct {
 
 // TableView is an outbox table and its columns.
 type TableView struct {
-	Schema  string       `json:"schema"`
-	Name    string       `json:"name"`
-	Kind    string       `json:"kind"` // relkind: r = table, p = partitioned
-	Columns []ColumnView `json:"columns"`
+	Schema string `json:"schema"`
+	Name   string `json:"name"`
+	Kind   string `json:"kind"` // relkind: r = table, p = partitioned
+	// Unlogged is it itself, or one of its partitions, whose rows are not in the WAL: an unlogged or a foreign table. Empty = none.
+	Unlogged string       `json:"unlogged"`
+	Columns  []ColumnView `json:"columns"`
 }
 
 // ColumnView is a column of an outbox table.
@@ -139,7 +141,10 @@ SELECT jsonb_build_object('identity', p.oid::text || '/' || p.xmin::text, 'all_t
     JOIN pg_namespace n ON n.nspname = t.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
     WHERE t.pubname = p.pubname AND (t.schemaname, t.tablename) IN ($tables)))
   FROM pg_publication p WHERE p.pubname = $publication;
-SELECT jsonb_build_object('schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'columns',
+SELECT jsonb_build_object('schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
+  'unlogged', (SELECT coalesce(min(l.oid::regclass::text), '') FROM pg_class l
+    WHERE (l.oid = c.oid OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid))) AND (l.relpersistence <> 'p' OR l.relkind = 'f')),
+  'columns',
   (SELECT coalesce(jsonb_agg(jsonb_build_object('name', a.attname, 'type', a.atttypid::bigint)), '[]') FROM pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped))
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -31,10 +31,7 @@ func CreateSlot(ctx context.Context, conn *pgx.Conn, slot string, failover bool,
 	case !errors.Is(err, pgx.ErrNoRows):
 		return false, fmt.Errorf("look for slot %q: %w", slot, err)
 	}
-	var holder string
-	// Nobody holding is the usual case, and then there is no row.
-	_ = conn.QueryRow(ctx, "SELECT 'pid ' || pid || coalesce(' of ' || usename, '') || ', since ' || to_char(xact_start, 'HH24:MI:SS') FROM pg_stat_activity "+
-		"WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY age(backend_xid) DESC LIMIT 1").Scan(&holder)
+	holder := oldestWriter(ctx, conn)
 	if holder != "" {
 		timer := time.AfterFunc(time.Second, func() { waiting(holder) })
 		defer timer.Stop()
@@ -58,6 +55,46 @@ func CreateSlot(ctx context.Context, conn *pgx.Conn, slot string, failover bool,
 		}
 	default:
 		return false, fmt.Errorf("create slot %q: %w", slot, err)
+	}
+}
+
+// oldestWriter names the transaction that has been open the longest among those that have written; empty = none.
+func oldestWriter(ctx context.Context, conn *pgx.Conn) (holder string) {
+	// Nobody is the usual case, and then there is no row.
+	_ = conn.QueryRow(ctx, `SELECT holder FROM (
+		SELECT 'pid ' || pid || coalesce(' of ' || usename, '') || ', since ' || to_char(xact_start, 'HH24:MI:SS') AS holder, age(backend_xid) AS age
+			FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+		UNION ALL SELECT 'prepared transaction ' || quote_literal(gid) || ' of ' || owner, age(transaction) FROM pg_prepared_xacts
+		) h ORDER BY age DESC LIMIT 1`).Scan(&holder)
+	return holder
+}
+
+// AwaitWriters returns once every transaction that has written by now has ended, in any database: a row that was inserted
+// before a change of the publication is judged by what the publication was then, whenever its transaction commits.
+// waiting is told if that takes a while.
+func AwaitWriters(ctx context.Context, conn *pgx.Conn, waiting func(holder string)) error {
+	var open bool
+	var until string
+	if err := conn.QueryRow(ctx, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text").Scan(&until); err != nil {
+		return fmt.Errorf("look for open transactions: %w", err)
+	}
+	said := time.Now().Add(time.Second)
+	for {
+		if err := conn.QueryRow(ctx, "SELECT pg_snapshot_xmin(pg_current_snapshot()) < $1::text::xid8", until).Scan(&open); err != nil {
+			return fmt.Errorf("look for open transactions: %w", err)
+		}
+		if !open {
+			return nil
+		}
+		if !said.IsZero() && time.Now().After(said) {
+			waiting(oldestWriter(ctx, conn))
+			said = time.Time{}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }
 

@@ -33,6 +33,12 @@ func (e *GapError) Error() string {
 		"committed between these two LSNs cannot be read from it", e.Slot, e.Confirmed, e.Stored)
 }
 
+// Hint says what an operator does.
+func (e *GapError) Hint() string {
+	return fmt.Sprintf("`walpost init --accept-gap` records the slot's position as ours: start walpost then. Once it has no lag, find the events committed between %s and %s "+
+		"in the outbox table, compare them with what arrived, and insert those that were not published again", e.Stored, e.Confirmed)
+}
+
 // RestoredError says that the stored position lies in a future that the server does not have.
 type RestoredError struct {
 	Slot           string
@@ -45,6 +51,12 @@ func (e *RestoredError) Error() string {
 	return fmt.Sprintf("the stored position %s on timeline %d is not part of the server's history (WAL end %s on timeline %d): "+
 		"the server was restored to an earlier moment, or it is another copy of the cluster",
 		e.Stored, e.StoredTimeline, e.WALEnd, e.Timeline)
+}
+
+// Hint says what an operator does.
+func (e *RestoredError) Hint() string {
+	return "events published after the restore point are unknown to this server. Once their consumers are dealt with, " +
+		"`walpost init --accept-gap` records the slot's position as ours"
 }
 
 // Resume decides where a session starts. state is the furthest one stored for this source; stored is false if there

@@ -16,13 +16,19 @@ type State struct {
 	Position
 	Timeline uint32    // the timeline on which the position lies, by its Furthest LSN
 	At       time.Time // when it was stored
+	// Generation grows when an operator makes another position the right one, perhaps an earlier one: see Store.Reset.
+	Generation uint32
 	// Publication is what identified the publication and its tables when it was last seen to be whole. If it is another at a
 	// start, somebody altered it, and events may be missing in the stream although nobody was there to see. Never modified.
 	Publication map[string]string
 }
 
-// Before orders states as their streams ran: a later timeline is a later state, wherever its LSN is.
+// Before orders states as their streams ran: a later timeline is a later state, wherever its LSN is. What an operator decided
+// comes before all of it.
 func (s State) Before(t State) bool {
+	if s.Generation != t.Generation {
+		return s.Generation < t.Generation
+	}
 	if s.Timeline != t.Timeline {
 		return s.Timeline < t.Timeline
 	}
@@ -39,6 +45,7 @@ type stateJSON struct {
 	Rows     uint32    `json:"rows_done"`
 	At       time.Time `json:"at"`
 
+	Generation  uint32            `json:"generation,omitempty"`
 	Publication map[string]string `json:"publication,omitempty"`
 }
 
@@ -47,7 +54,7 @@ func (s State) Encode(source string) ([]byte, error) {
 	return json.Marshal(stateJSON{
 		Version: stateVersion, Source: source, Timeline: s.Timeline,
 		End: s.End.String(), Commit: s.Commit.String(), Rows: s.Rows, At: s.At.UTC(),
-		Publication: s.Publication,
+		Generation: s.Generation, Publication: s.Publication,
 	})
 }
 
@@ -86,6 +93,6 @@ func DecodeState(value []byte) (State, error) {
 		return State{}, fmt.Errorf("decode state record: end_lsn %s on timeline %d is not a position", j.End, j.Timeline)
 	}
 	return State{
-		Position: Position{End: end, Commit: commit, Rows: j.Rows}, Timeline: j.Timeline, At: j.At, Publication: j.Publication,
+		Position: Position{End: end, Commit: commit, Rows: j.Rows}, Timeline: j.Timeline, At: j.At, Generation: j.Generation, Publication: j.Publication,
 	}, nil
 }

@@ -20,6 +20,7 @@ type Store struct {
 	source string
 	log    zerolog.Logger
 	asked  bool // how the topic is cleaned up was looked at
+	seen   seen
 }
 
 // NewStore returns a Store that talks to the brokers named in opts (seeds, TLS, SASL). It does not connect yet.
@@ -53,15 +54,10 @@ func (s *Store) Save(ctx context.Context, state State) error {
 	return s.write(ctx, value)
 }
 
-// Reset forgets every earlier state of the source and stores this one, even if it lies before them. Only an operator
-// who has dealt with a gap may want that.
-func (s *Store) Reset(ctx context.Context, state State) error {
-	if err := s.ensureTopic(ctx); err != nil {
-		return err
-	}
-	if err := s.write(ctx, nil); err != nil {
-		return err
-	}
+// Reset makes this state the right one, even if it lies before the one that is stored: before, the zero State if there is none.
+// Only an operator who has dealt with a gap may want that. It is one record, so there is no moment without a position.
+func (s *Store) Reset(ctx context.Context, before, state State) error {
+	state.Generation = before.Generation + 1
 	return s.Save(ctx, state)
 }
 
@@ -84,17 +80,37 @@ func (s *Store) write(ctx context.Context, value []byte) error {
 }
 
 // Load reads the state topic to the end offset it has at the moment of the call and returns the state of the source;
-// stored is false if there is none. It creates the topic if it is missing.
+// stored is false if there is none. It creates the topic if it is missing. What it has read once it does not read again.
 //
-// Not the last record counts but the furthest one, the last of equals: a relay that was paused may write its old position after its
-// successor wrote a newer one. A record without value (see Reset) forgets all before it.
+// Not the last record counts but the furthest one, the last of equals: a relay that was paused may write its old position
+// after its successor wrote a newer one.
 func (s *Store) Load(ctx context.Context) (state State, stored bool, err error) {
-	if err := s.ensureTopic(ctx); err != nil {
+	id, err := s.ensureTopic(ctx)
+	if err != nil {
 		return State{}, false, err
 	}
-	states, err := s.read(ctx, func(source string) bool { return source == s.source })
-	state, stored = states[s.source]
-	return state, stored, err
+	start, end, err := s.offsets(ctx)
+	if err != nil {
+		return State{}, false, err
+	}
+	if id != s.seen.topic || end < s.seen.next {
+		s.seen = seen{topic: id, states: map[string]State{}} // another topic of that name
+	}
+	err = s.read(ctx, max(start, s.seen.next), end, s.seen.states, func(source string) bool { return source == s.source })
+	if err != nil {
+		s.seen = seen{}
+		return State{}, false, err
+	}
+	s.seen.next = end
+	state, stored = s.seen.states[s.source]
+	return state, stored, nil
+}
+
+// seen is what was read of the state topic.
+type seen struct {
+	topic  kadm.TopicID
+	next   int64
+	states map[string]State
 }
 
 // Peek returns the states of the wanted sources as Load would. It creates nothing: without a topic there are none.
@@ -112,14 +128,18 @@ func (s *Store) Peek(ctx context.Context, wanted func(source string) bool) (map[
 	case len(detail.Partitions) != 1:
 		return nil, &TopicError{Topic: s.topic, Partitions: len(detail.Partitions)}
 	}
-	return s.read(ctx, wanted)
+	start, end, err := s.offsets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	states := map[string]State{}
+	return states, s.read(ctx, start, end, states, wanted)
 }
 
-// read reads the topic from its start to its end. States are returned with no error alone.
-func (s *Store) read(ctx context.Context, wanted func(source string) bool) (map[string]State, error) {
-	start, end, err := s.offsets(ctx)
-	if err != nil || start >= end {
-		return nil, err
+// read adds what lies between two offsets to states. However much that is, it goes on as long as records come.
+func (s *Store) read(ctx context.Context, start, end int64, states map[string]State, wanted func(source string) bool) error {
+	if start >= end {
+		return nil
 	}
 	reader, err := kgo.NewClient(append(append([]kgo.Opt(nil), s.opts...),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{s.topic: {0: kgo.NewOffset().At(start)}}),
@@ -128,17 +148,13 @@ func (s *Store) read(ctx context.Context, wanted func(source string) bool) (map[
 		kgo.KeepControlRecords(),
 	)...)
 	if err != nil {
-		return nil, fmt.Errorf("create reader of state topic %q: %w", s.topic, err)
+		return fmt.Errorf("create reader of state topic %q: %w", s.topic, err)
 	}
 	defer reader.Close()
-	states := map[string]State{}
 	for next := start; next < end; {
-		fetches := reader.PollFetches(ctx)
-		if err := fetches.Err0(); err != nil {
-			return nil, fmt.Errorf("read state topic %q: %w", s.topic, err)
-		}
-		if err := firstFetchError(fetches); err != nil {
-			return nil, fmt.Errorf("read state topic %q: %w", s.topic, err)
+		fetches := poll(ctx, reader)
+		if err := errors.Join(fetches.Err0(), firstFetchError(fetches)); err != nil {
+			return fmt.Errorf("read state topic %q: %w", s.topic, err)
 		}
 		for _, r := range fetches.Records() {
 			next = r.Offset + 1
@@ -152,14 +168,21 @@ func (s *Store) read(ctx context.Context, wanted func(source string) bool) (map[
 			}
 			read, err := DecodeState(r.Value)
 			if err != nil {
-				return nil, &RecordError{s.topic, r.Offset, err}
+				return &RecordError{s.topic, r.Offset, err}
 			}
 			if state, stored := states[source]; !stored || !read.Before(state) {
 				states[source] = read
 			}
 		}
 	}
-	return states, nil
+	return nil
+}
+
+// poll waits for the next records, but not for ever.
+func poll(ctx context.Context, reader *kgo.Client) kgo.Fetches {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return reader.PollFetches(ctx)
 }
 
 func firstFetchError(fetches kgo.Fetches) error {
@@ -169,8 +192,13 @@ func firstFetchError(fetches kgo.Fetches) error {
 	return nil
 }
 
+// patience is how long the brokers may take for one answer.
+const patience = 20 * time.Second
+
 // offsets returns the first offset of the topic and its end: what read_committed readers may see now.
 func (s *Store) offsets(ctx context.Context) (start, end int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	admin := kadm.NewClient(s.client)
 	starts, err := admin.ListStartOffsets(ctx, s.topic)
 	if err != nil {
@@ -189,91 +217,4 @@ func (s *Store) offsets(ctx context.Context) (start, end int64, err error) {
 		return 0, 0, fmt.Errorf("list offsets of state topic %q: the brokers answered without its partition", s.topic)
 	}
 	return first.Offset, last.Offset, nil
-}
-
-// ensureTopic creates the state topic if it is missing and looks at its shape if it is there. Small segments let the
-// compaction keep up with twenty records a second.
-func (s *Store) ensureTopic(ctx context.Context) error {
-	admin := kadm.NewClient(s.client)
-	topics, err := admin.ListTopics(ctx, s.topic)
-	if err != nil {
-		return fmt.Errorf("look for state topic %q: %w", s.topic, err)
-	}
-	detail := topics[s.topic]
-	switch {
-	case errors.Is(detail.Err, kerr.UnknownTopicOrPartition):
-	case detail.Err != nil:
-		return fmt.Errorf("look for state topic %q: %w", s.topic, detail.Err)
-	case len(detail.Partitions) != 1:
-		return &TopicError{Topic: s.topic, Partitions: len(detail.Partitions)}
-	default:
-		s.checkCleanup(ctx, admin)
-		return nil
-	}
-	config := map[string]*string{
-		"cleanup.policy":            kadm.StringPtr("compact"),
-		"segment.bytes":             kadm.StringPtr("1048576"),
-		"segment.ms":                kadm.StringPtr("600000"),
-		"min.cleanable.dirty.ratio": kadm.StringPtr("0.1"),
-	}
-	created, err := admin.CreateTopic(ctx, 1, -1, config, s.topic)
-	if err == nil {
-		err = created.Err
-	}
-	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-		return fmt.Errorf("create state topic %q (one partition, cleanup.policy=compact): %w", s.topic, err)
-	}
-	s.log.Info().Str("topic", s.topic).Msg("state topic created: one partition, compacted")
-	return s.awaitTopic(ctx, admin)
-}
-
-// checkCleanup warns, once, of a topic that forgets its records with time. A position that is gone is no loss: the slot's is
-// adopted, and events are repeated; but a slot that was moved is then not recognised.
-func (s *Store) checkCleanup(ctx context.Context, admin *kadm.Client) {
-	if s.asked {
-		return
-	}
-	configs, err := admin.DescribeTopicConfigs(ctx, s.topic)
-	if err != nil || len(configs) != 1 || configs[0].Err != nil {
-		s.log.Debug().AnErr("cause", err).Msg("cleanup.policy of the state topic cannot be read (right DescribeConfigs)")
-		return
-	}
-	s.asked = true
-	for _, c := range configs[0].Configs {
-		if policy := c.MaybeValue(); c.Key == "cleanup.policy" && policy != "compact" {
-			s.log.Warn().Str("topic", s.topic).Str("cleanup.policy", policy).
-				Msg("the state topic forgets old positions: set its cleanup.policy to compact alone")
-		}
-	}
-}
-
-// awaitTopic waits until the brokers agree that the new topic is there: for a moment they deny it.
-func (s *Store) awaitTopic(ctx context.Context, admin *kadm.Client) error {
-	for {
-		ends, err := admin.ListEndOffsets(ctx, s.topic)
-		if err == nil {
-			err = ends.Error()
-		}
-		if err == nil {
-			return nil
-		}
-		if !kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition) {
-			return fmt.Errorf("wait for state topic %q: %w", s.topic, err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for state topic %q: %w", s.topic, err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
-// TopicError says that the state topic cannot hold an ordered position.
-type TopicError struct {
-	Topic      string
-	Partitions int
-}
-
-func (e *TopicError) Error() string {
-	return fmt.Sprintf("state topic %q has %d partitions, it needs exactly one", e.Topic, e.Partitions)
 }

@@ -89,10 +89,19 @@ func TestStoreResetForgets(t *testing.T) {
 	expectLoad(t, s, State{}, false)
 	mustSave(t, s, at(500))
 	mustSave(t, other, at(400))
-	if err := s.Reset(t.Context(), at(200)); err != nil {
+	before, _, err := s.Load(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	expectLoad(t, s, at(200), true)
+	if err := s.Reset(t.Context(), before, at(200)); err != nil {
+		t.Fatal(err)
+	}
+	decided := at(200)
+	decided.Generation = 1
+	expectLoad(t, s, decided, true)
+	mustSave(t, open("1/a"), at(900)) // a relay that was paused, and does not know
+	expectLoad(t, s, decided, true)
+	expectLoad(t, open("1/a"), decided, true)
 	expectLoad(t, other, at(400), true)
 }
 

@@ -77,7 +77,7 @@ func classify(topic string, err error) (reason, hint string) {
 // client ends some records for errors that it cannot place, and for a password that is being changed.
 func outage(err error) bool {
 	var refused *kerr.Error
-	return !errors.As(err, &refused) || refused.Retriable || refused == kerr.SaslAuthenticationFailed
+	return !errors.As(err, &refused) || refused.Retriable || refused == kerr.SaslAuthenticationFailed || refused == kerr.UnknownServerError
 }
 
 // closing reports whether err says only that the client was closed.

@@ -1,7 +1,9 @@
 package sink
 
 import (
+	"fmt"
 	"maps"
+	"time"
 
 	"github.com/walpost/walpost/decoder"
 )
@@ -67,6 +69,9 @@ func (s *Sink) inherit(before *Sink) {
 	s.cfg.Before = nil // nor its records and connections
 }
 
+// stall is how long the brokers may confirm nothing while events are in flight.
+const stall = 15 * time.Second
+
 // Stats is what a Sink shows of itself.
 type Stats struct {
 	Events, Bytes int64             // in flight
@@ -83,6 +88,9 @@ func (s *Sink) Stats() Stats {
 	st.Up, st.Reason, st.Reconnects = s.health.Look()
 	if m := s.missing.Load(); m != nil && st.Reason == "" {
 		st.Reason = *m
+	}
+	if stalled := time.Since(time.UnixMicro(s.moved.Load())); st.Reason == "" && st.Events > 0 && stalled > stall {
+		st.Reason = fmt.Sprintf("%d events are in flight, and none was confirmed for %s, though the brokers answer", st.Events, stalled.Round(time.Second))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

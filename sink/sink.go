@@ -46,6 +46,7 @@ type Sink struct {
 	promise func(*kgo.Record, error) // s.done, made once
 
 	events atomic.Int64
+	moved  atomic.Int64 // when an event was confirmed last, or was the first in flight; Unix time in microseconds
 	bytes  atomic.Int64
 	held   atomic.Bool // a record waits for its topic, or might be too large: produce nothing behind it
 
@@ -120,7 +121,9 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark) error {
 	if err != nil {
 		return s.refuse(e, txn, reasonBadHeaders, err)
 	}
-	s.events.Add(1)
+	if s.events.Add(1) == 1 {
+		s.moved.Store(time.Now().UnixMicro())
+	}
 	s.bytes.Add(f.size)
 	if !t.resolved.Load() {
 		s.held.Store(true)
@@ -178,8 +181,10 @@ func (s *Sink) done(r *kgo.Record, err error) {
 		return
 	}
 	f.topic.published.Add(1)
+	now := time.Now().UnixMicro()
+	s.moved.Store(now)
 	if s.cfg.Observe != nil {
-		s.cfg.Observe(time.Duration(time.Now().UnixMicro()-epochMicros-f.txn.Time) * time.Microsecond)
+		s.cfg.Observe(time.Duration(now-epochMicros-f.txn.Time) * time.Microsecond)
 	}
 	s.events.Add(-1)
 	s.bytes.Add(-f.size)

@@ -75,7 +75,7 @@ func (c *demoCommand) execute(ctx context.Context, stdout, stderr io.Writer) err
 			if err != nil {
 				return err
 			}
-			return setUp(ctx, cfg, options, out)
+			return setUp(ctx, cfg, options, false, out)
 		},
 		Relay: func(ctx context.Context, cfg config.Config) error { return runRelay(ctx, cfg, newLogger(cfg, stderr)) },
 		Ready: ready,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -50,7 +51,7 @@ func (c *initCommand) execute(ctx context.Context, stdout, stderr io.Writer) err
 		}
 		return &toldError{exitUsage, errors.New("settings are missing")}
 	}
-	if err := setUp(ctx, c.Config, options, stdout); err != nil {
+	if err := setUp(ctx, c.Config, options, c.AcceptGap, stdout); err != nil {
 		return err
 	}
 	if c.AcceptGap {
@@ -83,7 +84,9 @@ func newMigrationOptions(cfg config.Config, failover bool) (migrations.Options, 
 }
 
 // setUp makes what is missing, the slot last: a slot that is older than its publication reads nothing of it.
-func setUp(ctx context.Context, cfg config.Config, options migrations.Options, stdout io.Writer) error {
+// Where the slot is older than the publication is, or than what an operator accepts, nothing may be in doubt when it
+// returns: it waits for the transactions that wrote before.
+func setUp(ctx context.Context, cfg config.Config, options migrations.Options, accept bool, stdout io.Writer) error {
 	settings, err := cfg.PostgresConnConfig()
 	if err != nil {
 		return err
@@ -106,6 +109,11 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, s
 	report, err := migrations.Apply(ctx, conn, options)
 	var problem *migrations.ProblemError
 	if errors.As(err, &problem) {
+		for i, f := range report.Findings {
+			if f.Level == migrations.Made { // all or nothing, and it was nothing
+				report.Findings[i].Text = "would be " + f.Text
+			}
+		}
 		return &toldError{exitFailed, printReport(stdout, report, err)}
 	}
 	if err != nil {
@@ -114,15 +122,25 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, s
 	if err := printReport(stdout, report, nil); err != nil {
 		return err
 	}
-	return setUpSlot(ctx, conn, options, stdout)
+	altered := slices.ContainsFunc(report.Findings, func(f migrations.Finding) bool { return f.Level == migrations.Made })
+	made, err := setUpSlot(ctx, conn, options, stdout)
+	if err != nil || made || !altered && !accept {
+		return err
+	}
+	return cdc.AwaitWriters(ctx, conn, waitingFor(stdout, options.Slot))
 }
 
-func setUpSlot(ctx context.Context, conn *pgx.Conn, options migrations.Options, stdout io.Writer) error {
-	made, err := cdc.CreateSlot(ctx, conn, options.Slot, options.Failover, func(holder string) {
-		fmt.Fprintf(stdout, "slot %s: waiting for transactions that are open now; the oldest: %s\n", options.Slot, holder)
-	})
+// waitingFor tells whom a command waits for.
+func waitingFor(stdout io.Writer, slot string) func(holder string) {
+	return func(holder string) {
+		fmt.Fprintf(stdout, "slot %s: waiting for transactions that are open now; the oldest: %s\n", slot, holder)
+	}
+}
+
+func setUpSlot(ctx context.Context, conn *pgx.Conn, options migrations.Options, stdout io.Writer) (made bool, err error) {
+	made, err = cdc.CreateSlot(ctx, conn, options.Slot, options.Failover, waitingFor(stdout, options.Slot))
 	if err != nil {
-		return err
+		return false, err
 	}
 	text := "found"
 	if made {
@@ -130,14 +148,14 @@ func setUpSlot(ctx context.Context, conn *pgx.Conn, options migrations.Options, 
 	} else if options.Failover {
 		changed, err := cdc.EnableFailover(ctx, conn, options.Slot)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if changed {
 			text = "found, and standbys keep a copy of it from now on"
 		}
 	}
 	_, err = fmt.Fprintf(stdout, "slot %s: %s\n", options.Slot, text)
-	return err
+	return made, err
 }
 
 func printReport(w io.Writer, report migrations.Report, err error) error {
@@ -149,28 +167,32 @@ func printReport(w io.Writer, report migrations.Report, err error) error {
 	return err
 }
 
-// acceptGap records the publication as it is now, and the slot's position if the stored one cannot be gone on from.
+// acceptGap records the publication as it is now, and the slot's position if the stored one cannot be gone on from. It holds
+// the slot meanwhile, so that no relay moves either.
 func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error {
 	log := newLogger(cfg, stderr)
 	stream, err := newStreamConfig(cfg, log)
 	if err != nil {
 		return err
 	}
-	view, err := cdc.Inspect(ctx, stream)
-	if err != nil {
-		return err
-	}
-	if err := view.Check(stream); err != nil {
-		return err
-	}
-	if view.Slot.Active {
-		return fmt.Errorf("accept the gap of slot %q: a relay (pid %d of Postgres) is reading it: stop that first", cfg.Slot, view.Slot.ActivePID)
-	}
 	conn, err := cdc.Connect(ctx, stream)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	if _, err := conn.Start(ctx, 0, false); err != nil {
+		return fmt.Errorf("accept the gap of slot %q (stop the relay first, if one runs): %w", cfg.Slot, err)
+	}
+	view, err := cdc.Inspect(ctx, stream)
+	if err != nil {
+		return err
+	}
+	if err := view.CheckServer(conn.System, conn.History.Current()); err != nil {
+		return err
+	}
+	if err := view.Check(stream); err != nil {
+		return err
+	}
 	store, err := openStore(cfg, conn.System, log)
 	if err != nil {
 		return err
@@ -181,8 +203,8 @@ func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer)
 		return err
 	}
 	position := acceptedPosition(before, stored, view, conn.History)
-	state := checkpoint.State{Position: position, Timeline: conn.History.At(position.End), At: time.Now(), Publication: view.Identity()}
-	if err := store.Reset(ctx, state); err != nil {
+	state := checkpoint.State{Position: position, Timeline: conn.History.At(position.Furthest()), At: time.Now(), Publication: view.Identity()}
+	if err := store.Reset(ctx, before, state); err != nil {
 		return err
 	}
 	was := "none"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -62,6 +63,7 @@ func runRelay(ctx context.Context, cfg config.Config, log zerolog.Logger) error 
 	relayConfig.Observe = func(d time.Duration) { latency.Observe(max(d, 0).Seconds()) }
 	r := relay.New(relayConfig)
 	log.Info().Str("version", version()).Str("slot", cfg.Slot).Str("publication", cfg.Publication).
+		Str("postgres", relayConfig.CDC.Postgres.Host+":"+strconv.Itoa(int(relayConfig.CDC.Postgres.Port))+"/"+relayConfig.CDC.Postgres.Database).
 		Strs("tables", cfg.Table).Strs("brokers", cfg.KafkaBrokers).Str("delivery", cfg.Delivery).Msg("walpost starts")
 	if cfg.HTTPAddr != "" {
 		server := ops.New(cfg.HTTPAddr, snapshots{r}, latency, log)

@@ -53,8 +53,12 @@ func (s *serversStatus) well() bool { return len(s.Reasons) == 0 }
 func (s *serversStatus) wrong(err error) {
 	s.Reasons = append(s.Reasons, err.Error())
 	var stop *cdc.StopError
-	if errors.As(err, &stop) {
+	var hinted interface{ Hint() string }
+	switch {
+	case errors.As(err, &stop):
 		s.Hints = append(s.Hints, stop.Hint)
+	case errors.As(err, &hinted):
+		s.Hints = append(s.Hints, hinted.Hint())
 	}
 }
 

@@ -133,7 +133,7 @@ func TestStatusOfServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := setUp(t.Context(), cfg, options, io.Discard); err != nil {
+	if err := setUp(t.Context(), cfg, options, false, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	text, found := status(t, cfg, exitFailed)

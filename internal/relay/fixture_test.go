@@ -42,7 +42,7 @@ func setup(t *testing.T) *fixture {
 	f.exec("CREATE TABLE outbox (id int PRIMARY KEY, aggregatetype text, aggregateid text, payload text)")
 	f.exec("CREATE PUBLICATION walpost FOR TABLE outbox WITH (publish = 'insert')")
 	f.exec("SELECT pg_create_logical_replication_slot('walpost', 'pgoutput')")
-	if f.broker, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t")); err != nil {
+	if f.broker, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t", "state")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(f.broker.Close)
@@ -107,7 +107,7 @@ func (f *fixture) connect() *cdc.Conn {
 func (f *fixture) store(end cdc.LSN) {
 	f.t.Helper()
 	state := checkpoint.State{Position: checkpoint.Position{End: end}, Timeline: 1, At: time.Now()}
-	if err := f.relay.store.Reset(f.t.Context(), state); err != nil {
+	if err := f.relay.store.Save(f.t.Context(), state); err != nil {
 		f.t.Fatal(err)
 	}
 }

@@ -43,7 +43,8 @@ func transient(err error) bool {
 		}
 		var refused *kerr.Error
 		return !errors.As(err, &refused) || refused.Retriable ||
-			refused == kerr.UnknownTopicOrPartition || refused == kerr.SaslAuthenticationFailed ||
+			refused == kerr.UnknownTopicOrPartition || refused == kerr.SaslAuthenticationFailed || refused == kerr.UnknownServerError ||
+			refused == kerr.IllegalSaslState || refused == kerr.UnsupportedSaslMechanism || // as a password that is refused
 			refused == kerr.InvalidReplicationFactor // fewer brokers are up than a new topic needs
 	}
 	var event *sink.EventError
@@ -79,11 +80,9 @@ func (r *Relay) halt(err error) error {
 	case errors.As(err, &stop):
 		h.Hint = stop.Hint
 	case errors.As(err, &gap):
-		h.Hint = fmt.Sprintf("find the events committed between %s and %s in the outbox table and insert those that were not published again; "+
-			"then `walpost init --accept-gap` records the slot's position as ours", gap.Stored, gap.Confirmed)
+		h.Hint = gap.Hint()
 	case errors.As(err, &restored):
-		h.Hint = "events published after the restore point are unknown to this server. Once their consumers are dealt with, " +
-			"`walpost init --accept-gap` records the slot's position as ours"
+		h.Hint = restored.Hint()
 	case errors.As(err, &bad):
 		h.Hint = "if a column was renamed or got another type: map its present name with WALPOST_COLUMNS and start walpost; rows are read under the names " +
 			"that they were inserted with, so if it is renamed back, start with the mapping until it stops again, and then without. If it is the row: " +
@@ -108,8 +107,10 @@ func (r *Relay) stateTopicHint(err *kafkaError) string {
 		return "name another topic in WALPOST_STATE_TOPIC, or delete this one if nothing else uses it; a start without a stored position adopts that of the slot"
 	case errors.As(err, &record):
 		return "if a newer walpost wrote the record, start that one; else name another topic in WALPOST_STATE_TOPIC: a start without a stored position adopts that of the slot"
+	case !errors.Is(err, kerr.TopicAuthorizationFailed) && !errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return "look into the log of the brokers for this refusal, and at the settings of Kafka; walpost goes on from the stored position once it is mended"
 	default:
-		return fmt.Sprintf("grant READ, WRITE and DESCRIBE on topic %q, and CREATE if it is missing, or create it with one partition and cleanup.policy=compact; then start walpost",
+		return fmt.Sprintf("grant READ, WRITE and DESCRIBE on topic %q, and CREATE if it is missing, or create it with one partition, cleanup.policy=compact and segment.bytes=1048576; then start walpost",
 			r.cfg.StateTopic)
 	}
 }

@@ -76,6 +76,8 @@ func (s *session) pause(ctx context.Context, last time.Time, passed uint64, idle
 
 // save stores a position and then lets the stream confirm it.
 func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
+	s.saving.Store(time.Now().UnixMicro())
+	defer s.saving.Store(0)
 	if err := s.r.store.Save(ctx, s.state(pos)); err != nil {
 		return &kafkaError{err}
 	}
@@ -85,12 +87,15 @@ func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 
 // state is the record of a position. It carries the publication as it was last seen to be whole, not as it is now.
 func (s *session) state(pos checkpoint.Position) checkpoint.State {
-	return checkpoint.State{Position: pos, Timeline: s.history.At(pos.Furthest()), At: time.Now(), Publication: s.trusted.view().Identity()}
+	return checkpoint.State{
+		Position: pos, Timeline: s.history.At(pos.Furthest()), At: time.Now(),
+		Generation: s.generation, Publication: s.trusted.view().Identity(),
+	}
 }
 
 // settle stores and confirms the last position of a session, and remembers it for the next one. It confirms nothing if
-// the session ended because rows may be missing.
-func (s *session) settle(ctx context.Context, cause error) {
+// the session ended because rows may be missing. An error means that the position is not stored.
+func (s *session) settle(ctx context.Context, cause error) error {
 	pos, _, _ := s.watermark.Position()
 	s.r.last = s.state(pos)
 	if ctx.Err() != nil { // the drain took too long: what was confirmed in it shall not be sent again
@@ -100,16 +105,17 @@ func (s *session) settle(ctx context.Context, cause error) {
 	}
 	if err := s.save(ctx, pos); err != nil {
 		s.log.Warn().Err(err).Msg("the last position could not be stored; it will be, or its events are sent again")
-		return
+		return err
 	}
 	if inDoubt(cause) || s.closed || s.stream.Gone() {
-		return
+		return nil
 	}
 	if pos.End > s.trusted.verified() {
 		if err := s.verify(ctx); err != nil {
 			s.log.Debug().Err(err).Msg("the last position is stored, but could not be confirmed")
 		}
 	}
+	return nil
 }
 
 // gate lets a position through to the stream once it is stored, and the publication is known to have been whole until there.

@@ -16,7 +16,7 @@ import (
 // errMoved says that the position or the slot changed between the look and the hold: look again.
 var errMoved = errors.New("the position was moved by another relay meanwhile")
 
-// kafkaTimeout bounds one attempt to read or write the state topic before a session streams.
+// kafkaTimeout bounds one attempt to write the state topic before a session streams.
 const kafkaTimeout = 20 * time.Second
 
 // resume connects, takes the slot, and returns a session that is ready to stream. What it decides on before it holds
@@ -92,8 +92,8 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 		r: r, log: r.log, history: conn.History, stream: stream, out: r.out,
 		decoder:   decoder.New(r.decoderConfig()),
 		watermark: checkpoint.NewWatermark(start, r.cfg.MaxInFlight, r.room),
-		start:     start,
-		hurry:     make(chan struct{}, 1), look: make(chan struct{}, 1),
+		start:     start, generation: found.generation,
+		hurry: make(chan struct{}, 1), look: make(chan struct{}, 1),
 	}
 	s.trusted.init(stream, start.End, held)
 	return s, nil
@@ -115,15 +115,14 @@ func (r *Relay) inspect(ctx context.Context, history cdc.History) (cdc.View, err
 type found struct {
 	start       checkpoint.Start
 	publication map[string]string // its identity when the position was stored; nil = not known
-	stored      bool              // the state topic has the position
+	generation  uint32
+	stored      bool // the state topic has the position
 }
 
 // position reads the stored position and decides where to start. A position of this process may be further than the
 // stored one: the last write may have failed with the last session.
 func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View) (found, error) {
-	load, cancel := context.WithTimeout(ctx, kafkaTimeout)
-	defer cancel()
-	state, stored, err := r.store.Load(load)
+	state, stored, err := r.store.Load(ctx)
 	if err != nil {
 		return found{}, &kafkaError{err}
 	}
@@ -135,7 +134,7 @@ func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View) (fo
 		Slot: r.cfg.CDC.Slot, ConfirmedFlush: view.Slot.Confirmed(), WALEnd: view.WALEnd,
 		Timeline: conn.History.Current(), Ended: conn.History.Ended,
 	})
-	return found{start, state.Publication, stored && start.Position == state.Position}, err
+	return found{start, state.Publication, state.Generation, stored && start.Position == state.Position}, err
 }
 
 // settleStart stores the start of a session, unless the topic has it already. The first status confirms that position to
@@ -148,7 +147,7 @@ func (r *Relay) settleStart(ctx context.Context, found found, history cdc.Histor
 	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
 	defer cancel()
 	pos := found.start.Position
-	state := checkpoint.State{Position: pos, Timeline: history.At(pos.Furthest()), At: time.Now(), Publication: identity}
+	state := checkpoint.State{Position: pos, Timeline: history.At(pos.Furthest()), At: time.Now(), Generation: found.generation, Publication: identity}
 	if err := r.store.Save(ctx, state); err != nil {
 		return &kafkaError{err}
 	}

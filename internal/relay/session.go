@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -19,16 +20,18 @@ const behind = 20 * time.Millisecond
 
 // session is one replication connection and what belongs to it.
 type session struct {
-	r         *Relay
-	log       zerolog.Logger
-	history   cdc.History
-	stream    *cdc.Stream
-	decoder   *decoder.Decoder
-	out       *sink.Sink
-	watermark *checkpoint.Watermark
-	start     checkpoint.Position
-	closed    bool
-	pings     pings
+	r          *Relay
+	log        zerolog.Logger
+	history    cdc.History
+	stream     *cdc.Stream
+	decoder    *decoder.Decoder
+	out        *sink.Sink
+	watermark  *checkpoint.Watermark
+	start      checkpoint.Position
+	generation uint32 // of the states that it stores
+	closed     bool
+	pings      pings
+	saving     atomic.Int64 // since when a position is being stored, Unix time in microseconds; zero = none is
 
 	hurry   chan struct{} // store at once: the server wants to know our position, or the bound is reached
 	look    chan struct{} // the watcher shall look now
@@ -161,15 +164,17 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	if s.stream.Gone() || transient(cause) && !stop {
 		s.close() // a wait for Kafka without end must not hold the server: it may want to shut down
 	}
-	var flushed error
+	var flushed, settled error
 	s.await(drain, func() { flushed = s.flush(drain) })
-	s.await(drain, func() { s.settle(drain, cause) })
+	s.await(drain, func() { settled = s.settle(drain, cause) })
 	s.close()
 
 	switch {
 	case ctx.Err() != nil && (drain.Err() != nil || flushed != nil && transient(flushed)):
 		return &Halt{Err: fmt.Errorf("%w: %d events were still in flight after %s and will be sent again",
 			ErrDrain, s.out.Stats().Events, s.r.cfg.DrainTimeout)}
+	case stop && flushed == nil && settled != nil && transient(cause):
+		return &Halt{Err: fmt.Errorf("%w: everything received is published, but the position is not stored, and some will be sent again: %w", ErrDrain, settled)}
 	case stop && flushed == nil && transient(cause):
 		s.log.Info().Stringer("lsn", s.trusted.stored()).Msg("stopped: everything received is published and confirmed")
 		return nil

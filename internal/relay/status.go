@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/walpost/walpost/cdc"
@@ -44,6 +45,21 @@ type view struct {
 	streams uint64
 }
 
+// saveTimeout is how long a position may take to be stored before that is said.
+const saveTimeout = 10 * time.Second
+
+// unsaved says that the position cannot be stored; empty = it can, or nobody tries.
+func (s *session) unsaved(topic string) string {
+	if s == nil {
+		return ""
+	}
+	since := s.saving.Load()
+	if took := time.Since(time.UnixMicro(since)); since != 0 && took > saveTimeout {
+		return fmt.Sprintf("the position has been waiting for state topic %q for %s: is it there, and can it be written?", topic, took.Round(time.Second))
+	}
+	return ""
+}
+
 // setState notes what the relay does; it reports whether that is a change.
 func (r *Relay) setState(state State, reason string) bool {
 	r.mu.Lock()
@@ -78,6 +94,9 @@ func (r *Relay) Status() Status {
 	} else {
 		st.Sink.Errors = sink.NoErrors()
 		st.Sink.Up, st.Sink.Reason, st.Sink.Reconnects = r.health.Look()
+	}
+	if reason := v.session.unsaved(r.cfg.StateTopic); reason != "" {
+		st.Reasons = append(st.Reasons, reason)
 	}
 	if st.Sink.Reason != "" {
 		st.Reasons = append(st.Reasons, st.Sink.Reason)

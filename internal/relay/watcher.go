@@ -23,8 +23,9 @@ const (
 // server shuts down, or rows may be missing in the stream.
 func (s *session) watch(ctx context.Context) error {
 	last := time.Now()
-	failing := false
+	failing, stalled := false, false
 	for {
+		stalled = s.sayStall(stalled)
 		timer := time.NewTimer(lookOften)
 		select {
 		case <-ctx.Done():
@@ -58,6 +59,19 @@ func (s *session) watch(ctx context.Context) error {
 	}
 }
 
+// sayStall says once that events wait, whatever the reason is.
+func (s *session) sayStall(said bool) bool {
+	st := s.out.Stats()
+	reason := s.unsaved(s.r.cfg.StateTopic)
+	if reason == "" && st.Events > 0 {
+		reason = st.Reason
+	}
+	if reason != "" && !said {
+		s.log.Warn().Str("reason", reason).Int64("in_flight_events", st.Events).Msg("events or their position wait, nothing is lost")
+	}
+	return reason != ""
+}
+
 // busy reports whether a look would let something through or notice something in time.
 func (s *session) busy() bool {
 	return s.trusted.stored() > s.trusted.verified() || s.out.Stats().Events > 0
@@ -68,11 +82,14 @@ func (s *session) verify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	view, err := s.r.inspect(ctx, s.history)
+	if inDoubt(err) {
+		return fmt.Errorf("%w (until %s all was well)", err, s.trusted.verified())
+	}
 	if err != nil {
 		return err
 	}
 	if err := view.CheckUnaltered(s.r.cfg.CDC, s.trusted.view().Identity()); err != nil {
-		return err
+		return fmt.Errorf("%w (until %s all was well)", err, s.trusted.verified())
 	}
 	s.trusted.trust(view)
 	return nil
