@@ -21,6 +21,8 @@ type Store struct {
 	log    zerolog.Logger
 	asked  bool // how the topic is cleaned up was looked at
 	seen   seen
+
+	patience time.Duration // with the brokers, for one answer
 }
 
 // NewStore returns a Store that talks to the brokers named in opts (seeds, TLS, SASL). It does not connect yet.
@@ -38,7 +40,7 @@ func NewStore(opts []kgo.Opt, topic, source string, log zerolog.Logger) (*Store,
 	if err != nil {
 		return nil, fmt.Errorf("create client for state topic %q: %w", topic, err)
 	}
-	return &Store{client: client, opts: opts, topic: topic, source: source, log: log}, nil
+	return &Store{client: client, opts: opts, topic: topic, source: source, log: log, patience: longPatience}, nil
 }
 
 // Close drops the connections. A write that is under way may or may not reach the brokers.
@@ -152,7 +154,7 @@ func (s *Store) read(ctx context.Context, start, end int64, states map[string]St
 	}
 	defer reader.Close()
 	for next := start; next < end; {
-		fetches := poll(ctx, reader)
+		fetches := poll(ctx, reader, s.patience)
 		if err := errors.Join(fetches.Err0(), firstFetchError(fetches)); err != nil {
 			return fmt.Errorf("read state topic %q: %w", s.topic, err)
 		}
@@ -179,7 +181,7 @@ func (s *Store) read(ctx context.Context, start, end int64, states map[string]St
 }
 
 // poll waits for the next records, but not for ever.
-func poll(ctx context.Context, reader *kgo.Client) kgo.Fetches {
+func poll(ctx context.Context, reader *kgo.Client, patience time.Duration) kgo.Fetches {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return reader.PollFetches(ctx)
@@ -192,12 +194,12 @@ func firstFetchError(fetches kgo.Fetches) error {
 	return nil
 }
 
-// patience is how long the brokers may take for one answer.
-const patience = 20 * time.Second
+// longPatience is how long the brokers may take for one answer.
+const longPatience = 20 * time.Second
 
 // offsets returns the first offset of the topic and its end: what read_committed readers may see now.
 func (s *Store) offsets(ctx context.Context) (start, end int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	admin := kadm.NewClient(s.client)
 	starts, err := admin.ListStartOffsets(ctx, s.topic)

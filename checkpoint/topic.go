@@ -14,7 +14,7 @@ import (
 // ensureTopic creates the state topic if it is missing and looks at its shape if it is there. Small segments let the
 // compaction keep up with twenty records a second.
 func (s *Store) ensureTopic(ctx context.Context) (kadm.TopicID, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	admin := kadm.NewClient(s.client)
 	topics, err := admin.ListTopics(ctx, s.topic)
