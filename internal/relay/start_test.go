@@ -1,0 +1,141 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/walpost/walpost/internal/pgserver"
+)
+
+// deafProxy forwards connections to Postgres. One of them, by number, falls silent once its client is logged in: what lies
+// between drops its packets. All others work.
+func deafProxy(t *testing.T, address string, silent int64) (host string, port uint16) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	var count atomic.Int64
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", address)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			t.Cleanup(func() { _, _ = client.Close(), server.Close() })
+			dead := &atomic.Bool{}
+			mayDie := count.Add(1) == silent
+			go forward(server, client, dead, false)
+			go forward(client, server, dead, mayDie)
+		}
+	}()
+	addr := l.Addr().(*net.TCPAddr)
+	return addr.IP.String(), uint16(addr.Port)
+}
+
+// forward copies until an end, and drops everything once the connection is dead: after its first ReadyForQuery if it may die.
+func forward(to, from net.Conn, dead *atomic.Bool, mayDie bool) {
+	b := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(b)
+		if err != nil {
+			if !dead.Load() {
+				_ = to.Close()
+			}
+			return
+		}
+		if dead.Load() {
+			continue
+		}
+		if _, err := to.Write(b[:n]); err != nil {
+			return
+		}
+		if mayDie && bytes.Contains(b[:n], []byte{'Z', 0, 0, 0, 5}) {
+			dead.Store(true)
+		}
+	}
+}
+
+// TestSilentServerAtAStart: a connection falls silent while a session starts. Another attempt succeeds.
+func TestSilentServerAtAStart(t *testing.T) {
+	t.Parallel()
+	for name, silent := range map[string]int64{"the first look": 1, "the replication connection": 2, "the look while the slot is held": 3} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t)
+			proxied := f.cfg.Postgres.Copy()
+			proxied.Host, proxied.Port = deafProxy(t, net.JoinHostPort(proxied.Host, strconv.Itoa(int(proxied.Port))), silent)
+			proxied.Fallbacks = nil
+			f.relay.cfg.CDC.Postgres = proxied
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			ended := make(chan error, 1)
+			go func() { ended <- f.relay.Run(ctx) }()
+			for start := time.Now(); f.relay.Status().State != Streaming; time.Sleep(50 * time.Millisecond) {
+				if time.Since(start) > 45*time.Second {
+					t.Fatalf("%s after one connection fell silent the relay is %s", time.Since(start), f.relay.Status().State)
+				}
+			}
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestStopInsideATransactionAfterFailover: the first transaction of a new timeline is a large one, and a session ends within it. Its
+// position lies on the new timeline, although the transaction before it ended on the old one: the next session goes on there.
+func TestStopInsideATransactionAfterFailover(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	standby := f.standby(true)
+	f.connect().Close()
+	f.store(f.look().Slot.Confirmed()) // all of timeline 1
+	if err := f.server.Stop(t.Context(), pgserver.Fast); err != nil {
+		t.Fatal(err)
+	}
+	f.server = standby
+	var err error
+	if f.cfg.Postgres, err = pgconn.ParseConfig(standby.URL("postgres")); err != nil {
+		t.Fatal(err)
+	}
+	f.relay.cfg.CDC.Postgres = f.cfg.Postgres
+	const rows = 300_000
+	f.exec("SELECT pg_promote()")
+	f.exec("INSERT INTO outbox SELECT i, 't', 'k', repeat('x', 1000) FROM generate_series(1, " + strconv.Itoa(rows) + ") i")
+	s := f.resume()
+	run, stop := context.WithCancel(t.Context())
+	go func() {
+		for s.out.Stats().Published["t"] < 5000 {
+			time.Sleep(time.Millisecond)
+		}
+		stop()
+	}()
+	_ = s.run(run) // ended by stop
+	_ = s.finish(t.Context(), &kafkaError{errors.New("an outage for a moment")})
+	stored, _, err := f.relay.store.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stored.Rows == 0 || stored.Rows >= rows || stored.Timeline != 2 {
+		t.Fatalf("stored %v on timeline %d, want a position inside the transaction, on timeline 2", stored.Position, stored.Timeline)
+	}
+	if again := f.resume(); again.start != stored.Position {
+		t.Errorf("the next session starts at %v, stored was %v", again.start, stored.Position)
+	}
+}
