@@ -121,7 +121,7 @@ func (r *Relay) passOver(commit uint64) string {
 		return "A start of walpost reads the same bytes again."
 	}
 	return fmt.Sprintf("A row in the WAL cannot be changed. To pass over its whole transaction: make sure that everything before it was published (start walpost "+
-		"until it stops here again), copy what else it inserted, then "+
+		"until it stops here again), copy what it inserted behind this row, then "+
 		"SELECT pg_replication_slot_advance('%s', '%s'); walpost init --accept-gap; and insert the copy, corrected, again",
 		r.cfg.CDC.Slot, cdc.LSN(commit+1))
 }
