@@ -30,6 +30,8 @@ func NewStore(opts []kgo.Opt, topic, source string, log zerolog.Logger) (*Store,
 	producer := append(append([]kgo.Opt(nil), opts...),
 		// An address that accepts and closes, as load balancers do without a backend, is an outage and no refusal.
 		kgo.AlwaysRetryEOF(),
+		// A batch that is to be sent again waits for fresh metadata: with the default of 5 s a moved leader costs that much.
+		kgo.MetadataMinAge(250*time.Millisecond),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),

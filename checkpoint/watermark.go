@@ -87,7 +87,7 @@ func (w *Watermark) Begin(commit LSN, at time.Time) {
 // in bytes. The caller calls Done of the mark once, when the brokers have confirmed the event, and never otherwise.
 func (w *Watermark) Add(row uint32, size int64) *Mark {
 	if w.open != nil && (w.events == segment || size >= alone) {
-		w.seal(Position{End: w.end, Commit: w.commit, Rows: row})
+		w.Suspend()
 	}
 	w.ensureOpen()
 	w.open.pending.Add(1)

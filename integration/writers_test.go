@@ -182,3 +182,28 @@ func TestLargerThanARequest(t *testing.T) {
 	env.Exec(t, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload) SELECT gen_random_uuid(), 'big', 'k', 'Happened', to_jsonb(repeat('x', 110000000))`)
 	halts(t, relay, "MESSAGE_TOO_LARGE", "more than 100 MiB")
 }
+
+// TestTheFirstRefusedEventIsNamed: the brokers refuse an event while the row behind it is found to break the contract. Who passes over
+// the row that is named must not pass over the other.
+func TestTheFirstRefusedEventIsNamed(t *testing.T) {
+	env := Setup(t, Needs{Kafka: Faulty})
+	env.Exec(t, "CREATE TABLE outbox (id uuid, aggregatetype text, aggregateid text, type text, payload jsonb)") // without the checks of init
+	env.Init(t)
+	relay := env.Run(t, "WALPOST_KAFKA_LINGER=200ms")
+	relay.Ready(t, 30*time.Second)
+	for _, kind := range []string{"good", "refused"} {
+		insert(t, env, kind, "k", 1)
+		awaitRecords(t, env, env.Prefix+kind, 1)
+	}
+	env.Fake.FailProduce(t, env.Prefix+"refused", kerr.PolicyViolation.Code, -1)
+	env.Exec(t, `DO $$ BEGIN
+		INSERT INTO outbox VALUES (gen_random_uuid(), 'good', 'k', 'T1', '1'); COMMIT;
+		INSERT INTO outbox VALUES (gen_random_uuid(), 'refused', 'k', 'T2', '2'); COMMIT;
+		INSERT INTO outbox VALUES (gen_random_uuid(), 'no topic', 'k', 'T3', '3'); COMMIT; END $$`)
+	halts(t, relay, "POLICY_VIOLATION", env.Prefix+"refused")
+	halts(t, env.Run(t, "WALPOST_KAFKA_LINGER=200ms"), "POLICY_VIOLATION", env.Prefix+"refused")
+	awaitRecords(t, env, env.Prefix+"good", 2)
+	env.Fake.Heal(t)
+	halts(t, env.Run(t), "no topic") // and now this one
+	awaitRecords(t, env, env.Prefix+"refused", 2)
+}

@@ -48,6 +48,11 @@ func (e *EventError) Error() string {
 
 func (e *EventError) Unwrap() error { return e.Err }
 
+// before reports whether the event comes before another one in the stream.
+func (e *EventError) before(other *EventError) bool {
+	return e.Commit < other.Commit || e.Commit == other.Commit && e.Index < other.Index
+}
+
 // classify names a permanent error and says what helps.
 func classify(topic string, err error) (reason, hint string) {
 	switch {

@@ -29,12 +29,17 @@ func (s *Sink) fail(f *flight, err error) {
 	})
 }
 
-// latch keeps the first permanent error and wakes whoever waits.
+// latch keeps the permanent error of the event that comes first in the stream, and wakes whoever waits. An event that breaks
+// the contract is found while others before it are still on their way: if one of those is refused, it is the one to name,
+// since who passes over the later one passes over it as well.
 func (s *Sink) latch(err *EventError) *EventError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.causes[err.Reason]++
 	if s.err != nil {
+		if !err.Outage && err.before(s.err) {
+			s.err = err
+		}
 		return s.err
 	}
 	s.err = err

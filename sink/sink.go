@@ -87,6 +87,8 @@ func New(cfg Config) (*Sink, error) {
 		kgo.WithHooks(cfg.Health),
 		// An address that accepts and closes, as load balancers do without a backend, is an outage and no refusal.
 		kgo.AlwaysRetryEOF(),
+		// A batch that is to be sent again waits for fresh metadata: with the default of 5 s a moved leader costs that much.
+		kgo.MetadataMinAge(metadataMinAge),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		// Named, so that another default of the library cannot move keys to other partitions: murmur2 as Java clients.
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
@@ -193,6 +195,9 @@ func (s *Sink) done(r *kgo.Record, err error) {
 		s.release()
 	}
 }
+
+// metadataMinAge is the shortest time between two looks at the metadata.
+const metadataMinAge = 250 * time.Millisecond
 
 // afterFailure is how long records that were sent before a permanent error may take to be confirmed.
 const afterFailure = time.Second

@@ -180,6 +180,8 @@ func (s *session) finish(ctx context.Context, cause error) error {
 		return nil
 	case flushed != nil && transient(cause):
 		return flushed // the sink failed meanwhile
+	case ofARow(cause) && refused(flushed):
+		return flushed // what was on its way comes before the row that ended the session
 	default:
 		return cause
 	}
