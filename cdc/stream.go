@@ -100,6 +100,9 @@ func (s *Stream) Confirm(lsn LSN) {
 	s.interrupt()
 }
 
+// PID is the process of Postgres that serves the stream.
+func (s *Stream) PID() uint32 { return s.c.pg.PID() }
+
 // Confirmed returns the position that the stream confirms.
 func (s *Stream) Confirmed() LSN { return LSN(s.confirm.Load()) }
 

@@ -88,12 +88,28 @@ func (s *Store) write(ctx context.Context, value []byte) error {
 //
 // Not the last record counts but the furthest one, the last of equals: a relay that was paused may write its old position
 // after its successor wrote a newer one.
+//
+// It waits for the fate of open transactions: one that another relay left open when it was killed hides what was committed
+// behind it.
 func (s *Store) Load(ctx context.Context) (state State, stored bool, err error) {
+	return s.load(ctx, (*kadm.Client).ListEndOffsets)
+}
+
+// Glance is Load without the wait: what it returns may be older. It is enough to guess where to start, and is not held up by
+// the transaction of a predecessor that is still to be fenced.
+func (s *Store) Glance(ctx context.Context) (state State, stored bool, err error) {
+	return s.load(ctx, (*kadm.Client).ListCommittedOffsets)
+}
+
+// listEnd lists an end of topics: that of all records, or that of those which are not in or behind an open transaction.
+type listEnd func(admin *kadm.Client, ctx context.Context, topics ...string) (kadm.ListedOffsets, error)
+
+func (s *Store) load(ctx context.Context, list listEnd) (state State, stored bool, err error) {
 	id, err := s.ensureTopic(ctx)
 	if err != nil {
 		return State{}, false, err
 	}
-	start, end, err := s.offsets(ctx)
+	start, end, err := s.offsets(ctx, list)
 	if err != nil {
 		return State{}, false, err
 	}
@@ -132,7 +148,7 @@ func (s *Store) Peek(ctx context.Context, wanted func(source string) bool) (map[
 	case len(detail.Partitions) != 1:
 		return nil, &TopicError{Topic: s.topic, Partitions: len(detail.Partitions)}
 	}
-	start, end, err := s.offsets(ctx)
+	start, end, err := s.offsets(ctx, (*kadm.Client).ListCommittedOffsets)
 	if err != nil {
 		return nil, err
 	}
@@ -196,11 +212,11 @@ func firstFetchError(fetches kgo.Fetches) error {
 	return nil
 }
 
-// longPatience is how long the brokers may take for one answer.
+// longPatience is how long the brokers may take for one answer, and another relay's open transaction for its end.
 const longPatience = 20 * time.Second
 
-// offsets returns the first offset of the topic and its end: what read_committed readers may see now.
-func (s *Store) offsets(ctx context.Context) (start, end int64, err error) {
+// offsets returns the first offset of the topic and its end.
+func (s *Store) offsets(ctx context.Context, list listEnd) (start, end int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	admin := kadm.NewClient(s.client)
@@ -208,7 +224,7 @@ func (s *Store) offsets(ctx context.Context) (start, end int64, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("list start offset of state topic %q: %w", s.topic, err)
 	}
-	ends, err := admin.ListCommittedOffsets(ctx, s.topic)
+	ends, err := list(admin, ctx, s.topic)
 	if err != nil {
 		return 0, 0, fmt.Errorf("list end offset of state topic %q: %w", s.topic, err)
 	}

@@ -119,6 +119,9 @@ func (w *Watermark) Idle(end LSN) {
 	}
 }
 
+// Reached returns how far the stream has come, whatever is confirmed of it. For the goroutine that reads.
+func (w *Watermark) Reached() Position { return Position{End: w.end, Commit: w.commit, Rows: w.rows} }
+
 // Suspend closes the current transaction at the row it has reached: what was added of it can be finished, and is a position
 // to go on from. A stream that broke off ends with it.
 func (w *Watermark) Suspend() {

@@ -19,7 +19,7 @@ func insert(t testing.TB, env *Env, kind, key string, count int) {
 // awaitRecords reads a topic until it has so many records, and a moment longer to see that there are no more.
 func awaitRecords(t testing.TB, env *Env, topic string, count int) []*kgo.Record {
 	t.Helper()
-	client := env.Client(t, kgo.ConsumeTopics(topic), kgo.MetadataMinAge(100*time.Millisecond), kgo.MetadataMaxAge(300*time.Millisecond))
+	client := env.Client(t, kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.MetadataMinAge(100*time.Millisecond), kgo.MetadataMaxAge(300*time.Millisecond))
 	var records []*kgo.Record
 	deadline := time.Now().Add(time.Minute)
 	for {

@@ -36,10 +36,11 @@ type Fake struct {
 
 // fakeCommand is one line to the process; its answer is one line with a fakeAnswer.
 type fakeCommand struct {
-	Op    string // fail, blackhole, heal, hits
+	Op    string // fail, end, blackhole, heal, hits
 	Topic string // empty: any
 	Code  int16  // of Kafka's protocol
 	Count int    // requests; -1: until heal
+	End   string // what becomes of the end of a transaction
 }
 
 type fakeAnswer struct {
@@ -119,6 +120,20 @@ func (f *Fake) FailProduce(t testing.TB, topic string, code int16, count int) {
 	f.do(t, fakeCommand{Op: "fail", Topic: topic, Code: code, Count: count})
 }
 
+// What FailEnd makes of a request to end a transaction.
+const (
+	EndLost      = "lost"      // it is carried out, and the connection closed without an answer
+	EndSwallowed = "swallowed" // it is not carried out, and never answered
+	EndRefused   = "refused"   // it is not carried out, and answered with UNKNOWN_SERVER_ERROR
+	EndDenied    = "denied"    // it is carried out, and answered with UNKNOWN_SERVER_ERROR
+)
+
+// FailEnd does that to the next count requests to end a transaction; -1 goes on until Heal.
+func (f *Fake) FailEnd(t testing.TB, how string, count int) {
+	t.Helper()
+	f.do(t, fakeCommand{Op: "end", End: how, Count: count})
+}
+
 // Blackhole lets produce requests in and never answers them, until Heal.
 func (f *Fake) Blackhole(t testing.TB) {
 	t.Helper()
@@ -131,7 +146,7 @@ func (f *Fake) Heal(t testing.TB) {
 	f.do(t, fakeCommand{Op: "heal"})
 }
 
-// Hits is how many requests FailProduce and Blackhole have caught since the last Heal.
+// Hits is how many requests FailProduce, FailEnd and Blackhole have caught since the last Heal.
 func (f *Fake) Hits(t testing.TB) int {
 	t.Helper()
 	return f.do(t, fakeCommand{Op: "hits"}).Hits

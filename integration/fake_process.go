@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,9 +9,11 @@ import (
 	"os"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -24,6 +27,10 @@ type fakeProcess struct {
 	faults    []*kfake.FaultHandle
 	swallow   atomic.Bool
 	swallowed atomic.Int64
+
+	end      string // guarded by the control of the cluster, which runs one at a time
+	endLeft  atomic.Int64
+	endInner atomic.Bool // the request is our own
 }
 
 // runFake returns when the input has ended.
@@ -48,6 +55,12 @@ func runFake(port string, input io.Reader, output io.Writer) error {
 		}
 		p.swallowed.Add(1)
 		return nil, nil, true // handled, with nothing to say
+	})
+
+	cluster.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		resp, handled, err := p.endTransaction(req.(*kmsg.EndTxnRequest))
+		return resp, err, handled
 	})
 
 	commands, answers := json.NewDecoder(input), json.NewEncoder(output)
@@ -75,6 +88,9 @@ func (p *fakeProcess) carryOut(command fakeCommand) fakeAnswer {
 		}
 		fault := kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: command.Topic, Count: command.Count, Err: known}
 		p.faults = append(p.faults, p.cluster.Fault(fault))
+	case "end":
+		p.end = command.End
+		p.endLeft.Store(int64(command.Count))
 	case "blackhole":
 		p.swallow.Store(true)
 	case "heal":
@@ -83,6 +99,7 @@ func (p *fakeProcess) carryOut(command fakeCommand) fakeAnswer {
 		}
 		p.faults = nil
 		p.swallow.Store(false)
+		p.endLeft.Store(0)
 		p.swallowed.Store(0)
 	case "hits":
 		hits := int(p.swallowed.Load())
@@ -94,4 +111,46 @@ func (p *fakeProcess) carryOut(command fakeCommand) fakeAnswer {
 		return fakeAnswer{Error: fmt.Sprintf("unknown command %q", command.Op)}
 	}
 	return fakeAnswer{}
+}
+
+// endTransaction is the control of the requests to end a transaction.
+func (p *fakeProcess) endTransaction(req *kmsg.EndTxnRequest) (resp kmsg.Response, handled bool, err error) {
+	left := p.endLeft.Load()
+	if left == 0 || p.endInner.Load() {
+		return nil, false, nil
+	}
+	if left > 0 {
+		p.endLeft.Add(-1)
+	}
+	p.swallowed.Add(1)
+	if p.end == EndLost || p.end == EndDenied {
+		p.cluster.SleepControl(func() { p.carryOutEnd(req) })
+	}
+	switch p.end {
+	case EndLost:
+		return nil, true, errors.New("the answer is lost")
+	case EndSwallowed:
+		return nil, true, nil
+	default:
+		refused := req.ResponseKind().(*kmsg.EndTxnResponse)
+		refused.ErrorCode = kerr.UnknownServerError.Code
+		return refused, true, nil
+	}
+}
+
+// carryOutEnd sends the same request once more, past the control.
+func (p *fakeProcess) carryOutEnd(req *kmsg.EndTxnRequest) {
+	p.endInner.Store(true)
+	defer p.endInner.Store(false)
+	client, err := kgo.NewClient(kgo.SeedBrokers(p.cluster.ListenAddrs()...))
+	if err != nil {
+		return
+	}
+	defer client.Close()
+	again := kmsg.NewPtrEndTxnRequest()
+	again.TransactionalID, again.ProducerID, again.ProducerEpoch, again.Commit = req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Commit
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	// What becomes of it shows in the records.
+	_, _ = again.RequestWith(ctx, client)
 }

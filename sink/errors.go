@@ -37,6 +37,7 @@ type EventError struct {
 	Topic   string
 	Reason  string // one of those that NoErrors lists
 	Hint    string // what helps, if the brokers refused it
+	Sent    bool   // it was on its way to the brokers
 	Outage  bool   // nobody refused the event: another Sink may publish it
 	Err     error
 }
@@ -48,15 +49,21 @@ func (e *EventError) Error() string {
 
 func (e *EventError) Unwrap() error { return e.Err }
 
-// before reports whether the event comes before another one in the stream.
-func (e *EventError) before(other *EventError) bool {
+// Before reports whether the event comes before another one in the stream.
+func (e *EventError) Before(other *EventError) bool {
 	return e.Commit < other.Commit || e.Commit == other.Commit && e.Index < other.Index
 }
 
+// earlier reports whether err names a refused event that comes before the one that other names.
+func earlier(err, other error) bool {
+	var event, before *EventError
+	return errors.As(err, &event) && errors.As(other, &before) && !event.Outage && event.Before(before)
+}
+
 // classify names a permanent error and says what helps.
-func classify(topic string, err error) (reason, hint string) {
+func classify(topic string, err error, exactly bool) (reason, hint string) {
 	switch {
-	case outage(err):
+	case outage(err), exactly && transactional(err):
 		return reasonOutage, ""
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return reasonTooLarge, fmt.Sprintf("raise max.message.bytes of topic %q above the size of this event, then start walpost again: "+
@@ -83,6 +90,20 @@ func classify(topic string, err error) (reason, hint string) {
 func outage(err error) bool {
 	var refused *kerr.Error
 	return !errors.As(err, &refused) || refused.Retriable || refused == kerr.SaslAuthenticationFailed || refused == kerr.UnknownServerError
+}
+
+// transactional reports whether err is a word on the transaction and not on the record: it is aborted, and what was in it is
+// sent again in another.
+func transactional(err error) bool {
+	for _, of := range []error{
+		kerr.TransactionAbortable, kerr.InvalidTxnState, kerr.InvalidProducerIDMapping, kerr.OperationNotAttempted,
+		kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.TransactionCoordinatorFenced,
+	} {
+		if errors.Is(err, of) {
+			return true
+		}
+	}
+	return false
 }
 
 // closing reports whether err says only that the client was closed.

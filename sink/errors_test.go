@@ -15,7 +15,7 @@ func TestEveryReasonIsCountedFromTheStart(t *testing.T) {
 		t.Errorf("a new sink counts %v, want %v", got, known)
 	}
 	for code := int16(-1); code < 200; code++ {
-		reason, hint := classify("orders", kerr.ErrorForCode(code))
+		reason, hint := classify("orders", kerr.ErrorForCode(code), false)
 		if _, there := known[reason]; !there || (hint == "") != (reason == reasonOutage) {
 			t.Errorf("code %d: reason %q is not listed, or hint %q", code, reason, hint)
 		}

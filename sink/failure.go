@@ -11,7 +11,7 @@ import (
 // refuse is the failure of an event that breaks the contract. It was never on its way: what went before it may still be
 // confirmed, and nothing comes after it.
 func (s *Sink) refuse(e *decoder.Event, txn Transaction, reason string, err error) error {
-	return s.latch(&EventError{
+	return s.latch(reason, &EventError{
 		EventID: string(e.ID), Commit: txn.Commit, Index: e.Index, Topic: string(s.name), Reason: reason, Err: err,
 	})
 }
@@ -22,22 +22,27 @@ func (s *Sink) fail(f *flight, err error) {
 	if !f.large() {
 		s.gate.close()
 	}
-	reason, hint := classify(f.topic.name, err)
-	_ = s.latch(&EventError{ // whoever waits learns of it from Failed and Err
+	s.how.lost() // first: nothing that waits for this event may be committed once the error is known
+	if s.cfg.Exactly != nil && fencing(err) {
+		_ = s.latch(reasonOutage, &CommitError{Fenced: true, Err: err})
+		return
+	}
+	reason, hint := classify(f.topic.name, err, s.cfg.Exactly != nil)
+	_ = s.latch(reason, &EventError{ // whoever waits learns of it from Failed and Err
 		EventID: string(f.record.Headers[0].Value), Commit: f.txn.Commit, Index: f.index, Topic: f.topic.name,
-		Reason: reason, Hint: hint, Outage: outage(err), Err: err,
+		Reason: reason, Hint: hint, Sent: true, Outage: reason == reasonOutage, Err: err,
 	})
 }
 
-// latch keeps the permanent error of the event that comes first in the stream, and wakes whoever waits. An event that breaks
-// the contract is found while others before it are still on their way: if one of those is refused, it is the one to name,
-// since who passes over the later one passes over it as well.
-func (s *Sink) latch(err *EventError) *EventError {
+// latch keeps the error that ends the sink, returns it, and wakes whoever waits. Of refused events it keeps the one that comes
+// first in the stream: an event that breaks the contract is found while others before it are still on their way, and if one
+// of those is refused, it is the one to name, since who passes over the later one passes over it as well.
+func (s *Sink) latch(reason string, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.causes[err.Reason]++
+	s.causes[reason]++
 	if s.err != nil {
-		if !err.Outage && err.before(s.err) {
+		if earlier(err, s.err) {
 			s.err = err
 		}
 		return s.err
@@ -51,7 +56,7 @@ func (s *Sink) latch(err *EventError) *EventError {
 // Failed is closed when the first permanent error has happened; Err returns it.
 func (s *Sink) Failed() <-chan struct{} { return s.failed }
 
-// Err returns the first permanent error, an [*EventError], or nil.
+// Err returns the first permanent error, an [*EventError] or a [*CommitError], or nil.
 func (s *Sink) Err() error {
 	select {
 	case <-s.failed:

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/decoder"
 )
 
@@ -25,6 +26,8 @@ type Config struct {
 	StateTopic   string // where no event may go
 	CreateTopics bool
 	Linger       time.Duration
+	Store        Store           // of positions, for at least once
+	Exactly      *Exactly        // nil = at least once
 	Room         chan<- struct{} // told, without waiting for it, when a sink that was Held may take the next event
 	Health       *Health
 	Before       *Sink                       // was closed, and this one follows it: its counts go on; nil = this is the first
@@ -44,6 +47,7 @@ type Sink struct {
 	byBytes map[string]*topic // topics again, for the goroutine that produces
 	name    []byte
 	promise func(*kgo.Record, error) // s.done, made once
+	how     delivery
 
 	events atomic.Int64
 	moved  atomic.Int64 // when an event was confirmed last, or was the first in flight; Unix time in microseconds
@@ -57,7 +61,7 @@ type Sink struct {
 	wg      sync.WaitGroup
 
 	mu     sync.Mutex
-	err    *EventError
+	err    error
 	causes map[string]uint64 // permanent errors by reason
 	said   string            // the missing topic that the log has named
 }
@@ -81,7 +85,14 @@ func New(cfg Config) (*Sink, error) {
 		s.inherit(cfg.Before)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	client, err := kgo.NewClient(append(append([]kgo.Opt(nil), cfg.Client...),
+	opts := append([]kgo.Opt(nil), cfg.Client...)
+	if cfg.Exactly != nil {
+		s.how = newTransactions(s, *cfg.Exactly)
+		opts = append(opts, kgo.TransactionalID(cfg.Exactly.ID), kgo.TransactionTimeout(transactionTimeout))
+	} else {
+		s.how = atLeastOnce{s, cfg.Store}
+	}
+	client, err := kgo.NewClient(append(opts,
 		kgo.Dialer(s.gate.dialer(dial)),
 		kgo.WithLogger(&clientLog{s.gate, cfg.Log}),
 		kgo.WithHooks(cfg.Health),
@@ -109,11 +120,27 @@ func New(cfg Config) (*Sink, error) {
 	return s, nil
 }
 
-// Produce sends an event on its way. mark is told once, when the brokers have confirmed it. An error is an
-// [*EventError] and permanent: nothing more will be sent.
-func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark) error {
+// Begin takes over from whoever produced for the source before; only afterwards the stored position is final. The caller
+// holds the slot.
+func (s *Sink) Begin(ctx context.Context) error { return s.how.begin(ctx) }
+
+// Start says where the stream begins, before the first Produce, and how a position is stored.
+func (s *Sink) Start(pos checkpoint.Position, state Encode) { s.how.start(pos, state) }
+
+// Reached says how far the stream is after something that is no event.
+func (s *Sink) Reached(pos checkpoint.Position) { s.how.reached(pos) }
+
+// Save stores a position up to which everything is published. With exactly once it may be stored already.
+func (s *Sink) Save(ctx context.Context, state checkpoint.State) error { return s.how.save(ctx, state) }
+
+// Produce sends an event on its way; pos is how far the stream is with it. mark is told once, when the event is published.
+// An error is an [*EventError] and permanent: nothing more will be sent.
+func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpoint.Position) error {
 	if err := s.Err(); err != nil {
 		return err
+	}
+	if x := s.cfg.Exactly; x != nil && x.Refused != nil && x.Refused.Commit == txn.Commit && x.Refused.Index == e.Index {
+		return s.latch(x.Refused.Reason, x.Refused)
 	}
 	t, err := s.topic(e)
 	if err != nil {
@@ -129,13 +156,13 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark) error {
 	s.bytes.Add(f.size)
 	if !t.resolved.Load() {
 		s.held.Store(true)
-		s.wg.Go(func() { s.resolveAndProduce(f) })
+		s.wg.Go(func() { s.resolveAndProduce(f, pos) })
 		return nil
 	}
 	if f.large() {
 		s.held.Store(true) // the client may refuse it: see its fate before anything follows
 	}
-	s.client.Produce(s.ctx, &f.record, s.promise)
+	s.how.send(f, pos)
 	return nil
 }
 
@@ -157,7 +184,7 @@ func (s *Sink) topic(e *decoder.Event) (*topic, error) {
 }
 
 // resolveAndProduce produces the first record of a topic once the topic is known. Nothing else is produced meanwhile.
-func (s *Sink) resolveAndProduce(f *flight) {
+func (s *Sink) resolveAndProduce(f *flight, pos checkpoint.Position) {
 	if err := s.resolve(s.ctx, f.topic); err != nil {
 		if s.ctx.Err() == nil {
 			s.fail(f, err)
@@ -165,7 +192,7 @@ func (s *Sink) resolveAndProduce(f *flight) {
 		return
 	}
 	large := f.large()
-	s.client.Produce(s.ctx, &f.record, s.promise)
+	s.how.send(f, pos)
 	// Only now may others follow it.
 	f.topic.resolved.Store(true)
 	if !large {
@@ -182,6 +209,14 @@ func (s *Sink) done(r *kgo.Record, err error) {
 		}
 		return
 	}
+	s.how.confirmed(f)
+	if f.large() {
+		s.release()
+	}
+}
+
+// settle counts an event as published.
+func (s *Sink) settle(f *flight) {
 	f.topic.published.Add(1)
 	now := time.Now().UnixMicro()
 	s.moved.Store(now)
@@ -191,9 +226,6 @@ func (s *Sink) done(r *kgo.Record, err error) {
 	s.events.Add(-1)
 	s.bytes.Add(-f.size)
 	f.mark.Done()
-	if f.large() {
-		s.release()
-	}
 }
 
 // metadataMinAge is the shortest time between two looks at the metadata.
@@ -251,10 +283,7 @@ func (s *Sink) flush(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := s.client.Flush(ctx); err != nil {
-		return fmt.Errorf("flush: %w", err)
-	}
-	return nil
+	return s.how.flush(ctx)
 }
 
 // Closed reports whether Close was called.
@@ -268,5 +297,6 @@ func (s *Sink) Close() {
 	s.cancel()
 	s.gate.giveUp()
 	s.wg.Wait()
+	s.how.close()
 	s.client.Close()
 }

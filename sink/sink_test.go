@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
+	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/decoder"
 )
 
@@ -69,7 +70,7 @@ func (f *fixture) produce(topic, key, id string, size int) error {
 	m := &mark{}
 	f.marks = append(f.marks, m)
 	e := &decoder.Event{ID: []byte(id), Key: []byte(key), AggregateType: []byte(topic), Payload: []byte(strings.Repeat("x", size))}
-	if err := f.sink.Produce(e, Transaction{Timeline: 1, Commit: uint64(len(f.marks))}, m); err != nil {
+	if err := f.sink.Produce(e, Transaction{Timeline: 1, Commit: uint64(len(f.marks))}, m, f.position(len(f.marks))); err != nil {
 		return err
 	}
 	for f.sink.Held() {
@@ -80,6 +81,11 @@ func (f *fixture) produce(topic, key, id string, size int) error {
 		}
 	}
 	return nil
+}
+
+// position is how far the stream is with the n-th event.
+func (f *fixture) position(n int) checkpoint.Position {
+	return checkpoint.Position{End: 1, Commit: checkpoint.LSN(n), Rows: 1}
 }
 
 func (f *fixture) flush() error {
@@ -322,7 +328,7 @@ func TestEventsThatBreakTheContract(t *testing.T) {
 			t.Parallel()
 			f := setup(t, nil)
 			var refused *EventError
-			err := f.sink.Produce(e, Transaction{Commit: 0x100000002}, &mark{})
+			err := f.sink.Produce(e, Transaction{Commit: 0x100000002}, &mark{}, checkpoint.Position{})
 			if !errors.As(err, &refused) || refused.EventID != "e" || !strings.Contains(err.Error(), "1/2") {
 				t.Fatalf("Produce = %v", err)
 			}
@@ -339,7 +345,7 @@ func TestMissingTopicIsWaitedForAndReported(t *testing.T) {
 	f := setup(t, func(c *Config) { c.CreateTopics = false; c.Log = zerolog.New(&log) })
 	m := &mark{}
 	e := &decoder.Event{ID: []byte("e"), Key: []byte("k"), AggregateType: []byte("orders")}
-	if err := f.sink.Produce(e, Transaction{}, m); err != nil {
+	if err := f.sink.Produce(e, Transaction{}, m, checkpoint.Position{}); err != nil {
 		t.Fatal(err)
 	}
 	if !f.sink.Held() {

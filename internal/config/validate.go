@@ -19,7 +19,13 @@ var columnNames = []string{"id", "aggregatetype", "aggregateid", "type", "payloa
 const (
 	minInFlight = ByteSize(1 << 20)
 	maxLinger   = time.Minute
+	minInterval = time.Millisecond
+	maxInterval = 10 * time.Second // the brokers give a transaction up after a minute
+	minBatch    = ByteSize(64 << 10)
 )
+
+// ExactlyOnce is the delivery that publishes in Kafka transactions.
+const ExactlyOnce = "exactly-once"
 
 // Validate lists every fault of the settings, one line each; none means that the settings can be used. Flags named as
 // optional may be missing, such as "kafka-brokers" for a command that does not need Kafka.
@@ -113,11 +119,15 @@ func (c *Config) checkTopics(f *faults) {
 		f.add("state-topic", "%q is also the topic of the events: the relay's position needs a topic of its own", c.StateTopic)
 	}
 	switch c.Delivery {
-	case "at-least-once":
-	case "exactly-once":
-		f.add("delivery", "exactly-once is not available in this version; use at-least-once")
+	case "at-least-once", ExactlyOnce:
 	default:
-		f.add("delivery", "%q is not at-least-once, the only one in this version", c.Delivery)
+		f.add("delivery", "%q is neither at-least-once nor exactly-once", c.Delivery)
+	}
+	if c.TransactionInterval < minInterval || c.TransactionInterval > maxInterval {
+		f.add("transaction-interval", "%s is not between %s and %s", c.TransactionInterval, minInterval, maxInterval)
+	}
+	if c.TransactionBytes < minBatch {
+		f.add("transaction-bytes", "%s is less than %s", c.TransactionBytes, minBatch)
 	}
 	if c.KafkaLinger < 0 || c.KafkaLinger > maxLinger {
 		f.add("kafka-linger", "%s is not between 0 and %s", c.KafkaLinger, maxLinger)

@@ -34,6 +34,17 @@ func (e *kafkaError) Unwrap() error { return e.err }
 
 // transient reports whether err is an outage to wait for. What is not known to be transient is permanent.
 func transient(err error) bool {
+	if inDoubt(err) {
+		return false
+	}
+	var commit *sink.CommitError
+	if errors.As(err, &commit) {
+		return !commit.Refused // the state topic tells what became of it
+	}
+	var event *sink.EventError
+	if errors.As(err, &event) {
+		return event.Outage
+	}
 	var kafka *kafkaError
 	if errors.As(err, &kafka) {
 		var topic *checkpoint.TopicError
@@ -45,11 +56,12 @@ func transient(err error) bool {
 		return !errors.As(err, &refused) || refused.Retriable ||
 			refused == kerr.UnknownTopicOrPartition || refused == kerr.SaslAuthenticationFailed || refused == kerr.UnknownServerError ||
 			refused == kerr.IllegalSaslState || refused == kerr.UnsupportedSaslMechanism || // as a password that is refused
-			refused == kerr.InvalidReplicationFactor // fewer brokers are up than a new topic needs
+			refused == kerr.InvalidReplicationFactor || // fewer brokers are up than a new topic needs
+			refused == kerr.ConcurrentTransactions || // the transaction of whoever was fenced is being aborted
+			refused == kerr.ProducerFenced || refused == kerr.InvalidProducerEpoch // two relays at one moment: the slot decides
 	}
-	var event *sink.EventError
-	if errors.As(err, &event) {
-		return event.Outage
+	if errors.Is(err, errRefused) {
+		return true
 	}
 	return errors.Is(err, errMoved) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || cdc.Transient(err)
 }
@@ -88,6 +100,7 @@ func (r *Relay) halt(err error) error {
 		bad      *decoder.Error
 		event    *sink.EventError
 		kafka    *kafkaError
+		commit   *sink.CommitError
 	)
 	switch {
 	case errors.As(err, &stop):
@@ -100,8 +113,8 @@ func (r *Relay) halt(err error) error {
 		h.Hint = "if a column was renamed or got another type: map its present name with WALPOST_COLUMNS and start walpost; rows are read under the names " +
 			"that they were inserted with, so if it is renamed back, start with the mapping until it stops again, and then without. If it is the row: " +
 			r.passOver(bad.CommitLSN)
-	case errors.As(err, &kafka):
-		h.Hint = r.stateTopicHint(kafka)
+	case errors.As(err, &kafka), errors.As(err, &commit):
+		h.Hint = r.stateTopicHint(err)
 	case errors.As(err, &event):
 		h.Hint = event.Hint
 		if h.Hint == "" {
@@ -112,7 +125,7 @@ func (r *Relay) halt(err error) error {
 }
 
 // stateTopicHint says how the position can be read or written again.
-func (r *Relay) stateTopicHint(err *kafkaError) string {
+func (r *Relay) stateTopicHint(err error) string {
 	var topic *checkpoint.TopicError
 	var record *checkpoint.RecordError
 	switch {

@@ -78,7 +78,7 @@ func (s *session) pause(ctx context.Context, last time.Time, passed uint64, idle
 func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 	s.saving.Store(time.Now().UnixMicro())
 	defer s.saving.Store(0)
-	if err := s.r.store.Save(ctx, s.state(pos)); err != nil {
+	if err := s.out.Save(ctx, s.state(pos)); err != nil {
 		return &kafkaError{err}
 	}
 	s.trusted.store(pos.End)

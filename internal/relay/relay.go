@@ -28,6 +28,9 @@ type Config struct {
 	CreateTopics bool
 	MaxInFlight  int64 // bytes, from the oldest event that the brokers have not confirmed
 	Linger       time.Duration
+	ExactlyOnce  bool
+	Interval     time.Duration // how long a Kafka transaction may stay open, with exactly once
+	Batch        int64         // bytes that a Kafka transaction may hold, with exactly once
 	DrainTimeout time.Duration
 	Observe      func(latency time.Duration) // of each event, from its commit to the brokers' confirmation
 	Log          zerolog.Logger
@@ -47,12 +50,14 @@ type Relay struct {
 	health *sink.Health
 
 	// Of the goroutine that calls Run.
-	system string // the cluster of the first session; every later one must be the same
-	out    *sink.Sink
-	store  *checkpoint.Store
-	last   checkpoint.State // where the last session ended; zero before
-	room   chan struct{}    // the pump may ask again whether there is room
-	pause  time.Duration
+	system  string // the cluster of the first session; every later one must be the same
+	out     *sink.Sink
+	store   *checkpoint.Store
+	last    checkpoint.State // where the last session ended; zero before
+	refused *sink.EventError // what the brokers refused, with exactly once; nil = nothing
+	claimed bool             // what the transactions of the brokers are good for was said
+	room    chan struct{}    // the pump may ask again whether there is room
+	pause   time.Duration
 
 	mu   sync.Mutex
 	view view
@@ -136,7 +141,7 @@ func (r *Relay) report(err error) {
 	}
 }
 
-// open makes the store and the sink once the first session has told whose events they are, and a sink whenever there is none.
+// open makes the store once the first session has told whose events they are.
 func (r *Relay) open(system string) error {
 	if r.system != "" && r.system != system {
 		return &cdc.StopError{
@@ -144,39 +149,74 @@ func (r *Relay) open(system string) error {
 			Hint: "check where the address of Postgres leads; a start of walpost accepts the other cluster, with a position of its own",
 		}
 	}
-	source := system + "/" + r.cfg.CDC.Slot
-	if r.store == nil {
-		opts := append(append([]kgo.Opt(nil), r.cfg.Kafka...), kgo.WithHooks(r.health))
-		if r.cfg.Dial != nil {
-			opts = append(opts, kgo.Dialer(r.cfg.Dial))
-		}
-		store, err := checkpoint.NewStore(opts, r.cfg.StateTopic, source, r.log.With().Str("component", "checkpoint").Logger())
-		if err != nil {
-			return err
-		}
-		r.system, r.store = system, store
+	if r.store != nil {
+		return nil
 	}
+	opts := append(append([]kgo.Opt(nil), r.cfg.Kafka...), kgo.WithHooks(r.health))
+	if r.cfg.Dial != nil {
+		opts = append(opts, kgo.Dialer(r.cfg.Dial))
+	}
+	store, err := checkpoint.NewStore(opts, r.cfg.StateTopic, system+"/"+r.cfg.CDC.Slot, r.log.With().Str("component", "checkpoint").Logger())
+	if err != nil {
+		return err
+	}
+	r.system, r.store = system, store
+	return nil
+}
+
+// takeOver makes a sink, unless the last one can go on, and takes over from whoever produced before. The slot is held.
+func (r *Relay) takeOver(ctx context.Context) error {
 	if r.out == nil || r.out.Closed() {
-		out, err := sink.New(sink.Config{
-			Client: r.cfg.Kafka, Dial: r.cfg.Dial, Topic: r.cfg.Topic, Source: source, StateTopic: r.cfg.StateTopic,
-			CreateTopics: r.cfg.CreateTopics, Linger: r.cfg.Linger, Room: r.room, Before: r.out,
-			Health: r.health, Observe: r.cfg.Observe, Log: r.log.With().Str("component", "sink").Logger(),
-		})
+		out, err := sink.New(r.sinkConfig())
 		if err != nil {
 			return err
 		}
 		r.out = out
 	}
 	r.mu.Lock()
-	r.view.source, r.view.out = source, r.out
+	r.view.source, r.view.out = r.source(), r.out
 	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
+	defer cancel()
+	if err := r.out.Begin(ctx); err != nil {
+		return &kafkaError{err}
+	}
 	return nil
 }
 
-// retire closes a sink that an outage has ended. The next session has a new one, and sends again what this one could not
-// say of.
+func (r *Relay) source() string { return r.system + "/" + r.cfg.CDC.Slot }
+
+func (r *Relay) sinkConfig() sink.Config {
+	cfg := sink.Config{
+		Client: r.cfg.Kafka, Dial: r.cfg.Dial, Topic: r.cfg.Topic, Source: r.source(), StateTopic: r.cfg.StateTopic,
+		CreateTopics: r.cfg.CreateTopics, Linger: r.cfg.Linger, Room: r.room, Before: r.out, Store: r.store,
+		Health: r.health, Observe: r.cfg.Observe, Log: r.log.With().Str("component", "sink").Logger(),
+	}
+	if r.cfg.ExactlyOnce {
+		cfg.Exactly = &sink.Exactly{ID: "walpost/" + r.source(), Refused: r.refused, Interval: r.cfg.Interval, Bytes: min(r.cfg.Batch, r.cfg.MaxInFlight/4), Claim: r.claim}
+	}
+	return cfg
+}
+
+// claim says once what consumers may rely on.
+func (r *Relay) claim(strong bool) {
+	switch {
+	case r.claimed:
+	case strong:
+		r.log.Info().Msg("exactly once, for consumers with isolation.level=read_committed")
+	default:
+		r.log.Warn().Msg("effectively once: before Kafka 4.0 (transaction.version 2) a request that is delayed on its way may become part of a later transaction")
+	}
+	r.claimed = true
+}
+
+// retire closes a sink that cannot go on: an outage has ended it, or the next session has to fence it. What it could not
+// say of is sent again, or found in the state topic.
 func (r *Relay) retire() {
-	if err := r.out.Err(); err != nil && transient(err) {
+	if r.out == nil {
+		return
+	}
+	if err := r.out.Err(); r.cfg.ExactlyOnce || err != nil && transient(err) {
 		r.out.Close()
 	}
 }

@@ -48,7 +48,11 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	if err := r.open(conn.System); err != nil {
 		return nil, err
 	}
-	wanted, err := r.position(ctx, conn, guess)
+	wanted, err := r.position(ctx, conn, guess, r.store.Glance)
+	var gap *checkpoint.GapError
+	if errors.As(err, &gap) { // or an open transaction of another relay hides what we have stored
+		wanted, err = r.position(ctx, conn, guess, r.store.Load)
+	}
 	var restored *checkpoint.RestoredError
 	if errors.As(err, &restored) {
 		// Another relay may have moved on since the look: only a newer one can tell.
@@ -68,11 +72,14 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	if err != nil {
 		return nil, err
 	}
+	if err := r.takeOver(ctx); err != nil {
+		return nil, err
+	}
 	held, err := r.inspect(ctx, conn.History)
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.position(ctx, conn, held)
+	found, err := r.position(ctx, conn, held, r.store.Load)
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +103,7 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 		hurry: make(chan struct{}, 1), look: make(chan struct{}, 1),
 	}
 	s.trusted.init(stream, start.End, held)
+	s.out.Start(start, func(pos checkpoint.Position) ([]byte, error) { return s.state(pos).Encode(r.source()) })
 	return s, nil
 }
 
@@ -121,8 +129,10 @@ type found struct {
 
 // position reads the stored position and decides where to start. A position of this process may be further than the
 // stored one: the last write may have failed with the last session.
-func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View) (found, error) {
-	state, stored, err := r.store.Load(ctx)
+func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View,
+	read func(context.Context) (checkpoint.State, bool, error),
+) (found, error) {
+	state, stored, err := read(ctx)
 	if err != nil {
 		return found{}, &kafkaError{err}
 	}

@@ -30,6 +30,7 @@ type session struct {
 	start      checkpoint.Position
 	generation uint32 // of the states that it stores
 	closed     bool
+	rightful   bool // fenced by the brokers alone: nobody else had the slot
 	pings      pings
 	saving     atomic.Int64 // since when a position is being stored, Unix time in microseconds; zero = none is
 
@@ -40,14 +41,13 @@ type session struct {
 
 // session connects, resumes, streams, and ends in order. It returns why it ended.
 func (r *Relay) session(ctx context.Context) error {
+	defer r.retire()
 	s, err := r.resume(ctx)
 	if err != nil {
 		return err
 	}
 	r.streaming(s)
-	err = s.finish(ctx, s.run(ctx))
-	r.retire()
-	return err
+	return r.verdict(ctx, s, s.finish(ctx, s.run(ctx)))
 }
 
 // run is the loop with the keeper and the watcher beside it, until one of them ends.
@@ -97,11 +97,13 @@ func (s *session) pump(ctx context.Context) error {
 			if s.start.Published(cdc.LSN(txn.Commit), change.Event.Index) {
 				continue
 			}
-			if err := s.out.Produce(change.Event, txn, s.watermark.Add(change.Event.Index, sink.Size(change.Event))); err != nil {
+			mark := s.watermark.Add(change.Event.Index, sink.Size(change.Event))
+			if err := s.out.Produce(change.Event, txn, mark, s.watermark.Reached()); err != nil {
 				return err
 			}
 		case decoder.Commit:
 			s.watermark.Commit(cdc.LSN(change.EndLSN))
+			s.out.Reached(s.watermark.Reached())
 		}
 		if err := untilRoom(s.full, func() error { return s.stream.Wait(ctx, s.r.room) }); err != nil {
 			return err
@@ -134,6 +136,7 @@ func untilRoom(full func() bool, wait func() error) error {
 // keepalive takes the server's WAL end as an idle advance, and hurries if the server wants to know.
 func (s *session) keepalive(msg cdc.Message) {
 	s.watermark.Idle(msg.WALEnd)
+	s.out.Reached(s.watermark.Reached())
 	if !msg.ReplyRequested {
 		return
 	}
@@ -157,6 +160,7 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	default:
 		s.r.setState(Draining, cause.Error())
 	}
+	s.rightful = fenced(cause) && !s.r.superseded(ctx, s) // looked at before the slot is free for a standby
 	s.watermark.Suspend()
 	drain, cancel := s.r.drainContext(ctx, transient(cause) && !stop)
 	defer cancel()

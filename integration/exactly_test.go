@@ -1,0 +1,234 @@
+package integration
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/walpost/walpost/internal/pgserver"
+)
+
+const exactlyOnce = "WALPOST_DELIVERY=exactly-once"
+
+// once asserts that everything committed is there once, in order, for consumers that read committed records alone.
+func once(t testing.TB, env *Env, work *Workload) {
+	t.Helper()
+	report := env.Check(t, work)
+	report.Assert(t, 0)
+	t.Log(report)
+}
+
+// largeTransaction adds one transaction of so many rows to what a workload writes.
+func largeTransaction(t testing.TB, work *Workload, rows int) {
+	t.Helper()
+	conn := work.env.Connect(t)
+	w := &writer{w: work, random: rand.New(rand.NewPCG(work.opts.Seed, rand.Uint64()))}
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	written, err := w.write(t.Context(), tx, w.choose(kindCopy), rows, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	work.acknowledged(kindCopy, written)
+}
+
+// TestExactlyOnceKills kills a relay with exactly-once delivery forty times at random moments, under load and inside
+// transactions of 100,000 rows. The same kills of one with at-least-once delivery repeat events.
+func TestExactlyOnceKills(t *testing.T) {
+	for _, delivery := range []string{"exactly-once", "at-least-once"} {
+		t.Run(delivery, func(t *testing.T) {
+			env := Setup(t, Needs{Postgres: 18})
+			env.Init(t)
+			kills := 40
+			if delivery == "at-least-once" {
+				kills = 5
+			}
+			relay := env.Run(t, "WALPOST_DELIVERY="+delivery)
+			work := env.Workload(t, WorkloadOptions{Rate: 3000, Writers: 3, NoLarge: true})
+			relay.Ready(t, 30*time.Second)
+			for i := range kills {
+				if i%10 == 5 {
+					largeTransaction(t, work, 100_000)
+				}
+				time.Sleep(time.Duration(50+rand.IntN(500)) * time.Millisecond) // the moment is random, not awaited
+				relay.Kill()
+				relay = env.Run(t, "WALPOST_DELIVERY="+delivery)
+				if i%4 != 0 { // some kills come before it streams
+					relay.Ready(t, 60*time.Second)
+				}
+			}
+			relay.Ready(t, 60*time.Second)
+			work.Stop(t)
+			if delivery == "exactly-once" {
+				once(t, env, work)
+			} else if report := env.Check(t, work); len(report.Repeats) == 0 {
+				t.Error("at-least-once delivery repeated nothing: these kills prove nothing")
+			}
+			relay.Stop(t)
+		})
+	}
+}
+
+// TestExactlyOncePostgresCrashes crashes Postgres five times under load.
+func TestExactlyOncePostgresCrashes(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true})
+	env.Init(t)
+	relay := env.Run(t, exactlyOnce)
+	work := env.Workload(t, WorkloadOptions{Rate: 3000, Writers: 3, Outages: true})
+	relay.Ready(t, 30*time.Second)
+	for i := range 5 {
+		work.WaitCommitted(t, work.Committed()+1500)
+		if i%2 == 0 {
+			env.Server.Kill()
+		} else {
+			stopPostgres(t, env, pgserver.Immediate, 15*time.Second)
+		}
+		if err := env.Server.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		relay.Ready(t, 30*time.Second)
+	}
+	work.Stop(t)
+	once(t, env, work)
+	relay.Stop(t)
+}
+
+// TestExactlyOnceThreeBrokers kills one broker of three, five times under load.
+func TestExactlyOnceThreeBrokers(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 18, Kafka: OwnThree})
+	env.Init(t)
+	relay := env.Run(t, exactlyOnce)
+	work := env.Workload(t, WorkloadOptions{Rate: 1500, Writers: 3})
+	relay.Ready(t, 60*time.Second)
+	for i := range 5 {
+		work.WaitCommitted(t, work.Committed()+2000)
+		env.Kafka.Kill(i % 3)
+		work.WaitCommitted(t, work.Committed()+2000)
+		if err := env.Kafka.Start(t.Context(), i%3); err != nil {
+			t.Fatal(err)
+		}
+		if err := env.Kafka.WaitInSync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	work.Stop(t)
+	once(t, env, work)
+	relay.Ready(t, 60*time.Second)
+	relay.Stop(t)
+}
+
+// TestExactlyOnceZombie stops a relay while it has an open transaction, lets another take over, and wakes the first.
+func TestExactlyOnceZombie(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Settings: map[string]string{"wal_sender_timeout": "3s"}})
+	env.Init(t)
+	// A transaction stays open for a while, so that the pause is within one.
+	first := env.Run(t, exactlyOnce, "WALPOST_TRANSACTION_INTERVAL=5s", "WALPOST_KAFKA_LINGER=1s")
+	first.Ready(t, 30*time.Second)
+	work := env.Workload(t, WorkloadOptions{Rate: 2000, Writers: 3, NoLarge: true})
+	work.WaitCommitted(t, 2000)
+	second := env.Run(t, exactlyOnce)
+	second.WaitLog(t, 20*time.Second, "another relay has the slot")
+	first.Signal(syscall.SIGSTOP)
+	second.Ready(t, 30*time.Second)
+	work.WaitCommitted(t, work.Committed()+2000)
+	first.Signal(syscall.SIGCONT)
+	halts(t, first, "has taken over slot", "fenced")
+	work.WaitCommitted(t, work.Committed()+1000)
+	work.Stop(t)
+	once(t, env, work)
+	second.Stop(t)
+}
+
+// TestCommitOutcomeUnknown has the brokers say nothing, or nothing that helps, about the end of a transaction.
+func TestCommitOutcomeUnknown(t *testing.T) {
+	for _, how := range []string{EndLost, EndSwallowed, EndRefused, EndDenied} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			env := Setup(t, Needs{Kafka: Faulty})
+			env.Init(t)
+			relay := env.Run(t, exactlyOnce)
+			relay.Ready(t, 30*time.Second)
+			work := env.Workload(t, WorkloadOptions{Rate: 500, Writers: 3, NoLarge: true})
+			work.WaitCommitted(t, 500)
+			for range 3 {
+				env.Fake.FailEnd(t, how, 1)
+				Eventually(t, time.Minute, "the end of a transaction to fail", func() bool { return env.Fake.Hits(t) > 0 })
+				env.Fake.Heal(t)
+				relay.Ready(t, 60*time.Second)
+				work.WaitCommitted(t, work.Committed()+300)
+			}
+			work.Stop(t)
+			once(t, env, work)
+			relay.Stop(t)
+		})
+	}
+}
+
+// TestExactlyOnceKilledAtTheEnd kills the relay between the last record of a transaction and its end, and between the end
+// and the confirmation to Postgres.
+func TestExactlyOnceKilledAtTheEnd(t *testing.T) {
+	for when, how := range map[string]string{"before the end": EndSwallowed, "after the end": EndLost} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			env := Setup(t, Needs{Kafka: Faulty})
+			env.Init(t)
+			relay := env.Run(t, exactlyOnce)
+			relay.Ready(t, 30*time.Second)
+			work := env.Workload(t, WorkloadOptions{Rate: 500, Writers: 3, NoLarge: true})
+			for range 5 {
+				work.WaitCommitted(t, work.Committed()+200)
+				env.Fake.FailEnd(t, how, -1)
+				Eventually(t, 10*time.Second, "the end of a transaction", func() bool { return env.Fake.Hits(t) > 0 })
+				relay.Kill()
+				env.Fake.Heal(t)
+				relay = env.Run(t, exactlyOnce)
+				relay.Ready(t, 60*time.Second)
+			}
+			work.Stop(t)
+			once(t, env, work)
+			relay.Stop(t)
+		})
+	}
+}
+
+// TestDeliveryChanges switches between the two in both directions, with orderly stops: nothing is repeated.
+func TestDeliveryChanges(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 15})
+	env.Init(t)
+	work := env.Workload(t, WorkloadOptions{Rate: 2000, Writers: 3})
+	for i := range 6 {
+		relay := env.Run(t, "WALPOST_DELIVERY="+[]string{"at-least-once", "exactly-once"}[i%2])
+		relay.Ready(t, 30*time.Second)
+		work.WaitCommitted(t, work.Committed()+1000)
+		relay.Stop(t)
+	}
+	work.Stop(t)
+	relay := env.Run(t, exactlyOnce)
+	relay.Ready(t, 30*time.Second)
+	once(t, env, work)
+	relay.Stop(t)
+}
+
+// TestExactlyOnceRefusedEvent: the brokers refuse an event, and with it its Kafka transaction. What came before it is
+// published, nothing behind it, and the relay says which it is.
+func TestExactlyOnceRefusedEvent(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 18})
+	env.Init(t)
+	topic := env.Prefix + "order"
+	env.CreateTopic(t, topic, 1, map[string]string{"max.message.bytes": "20000"})
+	relay := env.Run(t, exactlyOnce)
+	relay.Ready(t, 30*time.Second)
+	env.Exec(t, fmt.Sprintf(`INSERT INTO outbox (id, aggregatetype, aggregateid, payload)
+		SELECT gen_random_uuid(), 'order', 'k', jsonb_build_object('i', i, 'x', repeat('x', CASE i WHEN 501 THEN 50000 ELSE 1 END)) FROM generate_series(1, %d) i`, 1000))
+	halts(t, relay, "MESSAGE_TOO_LARGE", "max.message.bytes")
+	if n := len(awaitRecords(t, env, topic, 500)); n != 500 {
+		t.Errorf("%d records, want the 500 before the refused event", n)
+	}
+}

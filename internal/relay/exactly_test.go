@@ -1,0 +1,344 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/sink"
+)
+
+func exactly(t *testing.T) *fixture {
+	f := setup(t)
+	f.relay.cfg.ExactlyOnce, f.relay.cfg.Interval, f.relay.cfg.Batch = true, 50*time.Millisecond, 1<<18
+	return f
+}
+
+// foreign leaves an open transaction on the state topic, as another relay does that is killed between its state record and EndTxn.
+func (f *fixture) foreign() {
+	f.t.Helper()
+	other, err := kgo.NewClient(kgo.SeedBrokers(f.broker.ListenAddrs()...), kgo.TransactionalID("walpost/8/walpost"), kgo.TransactionTimeout(time.Minute))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.BeginTransaction(); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := other.ProduceSync(f.t.Context(), &kgo.Record{Topic: "state", Key: []byte("8/walpost"), Value: []byte("{}")}).FirstErr(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// seen returns the values that consumers of committed records see.
+func (f *fixture) seen(topic string) []string {
+	f.t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.broker.ListenAddrs()...), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer client.Close()
+	ends, err := kadm.NewClient(client).ListCommittedOffsets(f.t.Context(), topic)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	end, _ := ends.Lookup(topic, 0)
+	var values []string
+	for next := int64(0); next < end.Offset; {
+		for _, r := range client.PollFetches(f.t.Context()).Records() {
+			next = r.Offset + 1
+			if !r.Attrs.IsControl() {
+				values = append(values, string(r.Value))
+			}
+		}
+	}
+	return values
+}
+
+func (f *fixture) await(what string, ok func() bool) {
+	f.t.Helper()
+	for start := time.Now(); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > 20*time.Second {
+			f.t.Fatalf("waited for: %s", what)
+		}
+	}
+}
+
+func (f *fixture) again() *Relay {
+	next := New(f.relay.cfg)
+	f.t.Cleanup(next.close)
+	return next
+}
+
+// TestForeignTransactionFalseHalt: after an orderly stop, the next start of the same relay exits 3 (a "gap").
+func TestForeignTransactionFalseHalt(t *testing.T) {
+	t.Parallel()
+	for _, delivery := range []string{"exactly-once", "at-least-once"} {
+		t.Run(delivery, func(t *testing.T) {
+			f := exactly(t)
+			f.relay.cfg.ExactlyOnce = delivery == "exactly-once"
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- f.relay.Run(ctx) }()
+			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
+			f.await("e1", func() bool { return f.relay.Status().Sink.Published["t"] == 1 })
+			time.Sleep(200 * time.Millisecond)
+			f.foreign()
+			f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'e2')")
+			f.await("e2", func() bool { return f.relay.Status().Sink.Published["t"] == 2 })
+			stop()
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+			defer cancel()
+			if err := f.again().Run(ctx); err != nil {
+				t.Errorf("a start after a clean stop: %v", err)
+			}
+		})
+	}
+}
+
+// TestForeignTransactionRepeats: the same with a kill before the confirmation has reached Postgres.
+func TestForeignTransactionRepeats(t *testing.T) {
+	t.Parallel()
+	f := exactly(t)
+	s := f.resume()
+	run, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.run(run) }()
+	f.foreign()
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1'), (2, 't', 'k', 'e2')")
+	f.await("both", func() bool { return s.out.Stats().Published["t"] == 2 })
+	stop() // kill -9: neither a drain nor a last status
+	<-done
+	s.stream.Close()
+	f.relay.close()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	err := f.again().Run(ctx)
+	t.Logf("the next relay: %v", err)
+	if got := strings.Join(f.seen("t"), " "); got != "e1 e2" {
+		t.Errorf("consumers of committed records see %q, want each once", got)
+	}
+}
+
+// TestTwoRefusedEvents: the later one is reported first.
+func TestTwoRefusedEvents(t *testing.T) {
+	t.Parallel()
+	f := exactly(t)
+	f.relay.cfg.Linger, f.relay.cfg.Interval, f.relay.cfg.CreateTopics = 100*time.Millisecond, 2*time.Second, true
+	ended := make(chan error, 1)
+	go func() { ended <- f.relay.Run(t.Context()) }()
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'w1'), (2, 'u', 'k', 'w2'), (3, 'v', 'k', 'w3')")
+	f.await("warm", func() bool { p := f.relay.Status().Sink.Published; return p["t"]+p["u"]+p["v"] == 3 })
+	var later atomic.Bool
+	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		has := func(text string) bool {
+			for _, topic := range r.Topics {
+				for _, p := range topic.Partitions {
+					if strings.Contains(string(p.Records), text) {
+						return true
+					}
+				}
+			}
+			return false
+		}
+		code := kerr.PolicyViolation.Code
+		switch {
+		case has("bad3"):
+			later.Store(true)
+		case has("bad2") && !later.Load():
+			code = kerr.NotEnoughReplicas.Code // its leader is slower to answer
+		case has("bad2"):
+		default:
+			return nil, nil, false
+		}
+		resp := r.ResponseKind().(*kmsg.ProduceResponse)
+		for i := range r.Topics {
+			topic := r.Topics[len(r.Topics)-1-i]
+			rt := kmsg.NewProduceResponseTopic()
+			rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
+			for _, p := range topic.Partitions {
+				rp := kmsg.NewProduceResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p.Partition, code
+				if strings.Contains(string(p.Records), "good1") {
+					rp.ErrorCode = kerr.NotEnoughReplicas.Code
+				}
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil, true
+	})
+	f.exec("INSERT INTO outbox VALUES (4, 't', 'k', 'good1'), (5, 'u', 'k', 'bad2'), (6, 'v', 'k', 'bad3')")
+	var err error
+	select {
+	case err = <-ended:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the relay goes on")
+	}
+	var halt *Halt
+	if !errors.As(err, &halt) {
+		t.Fatal(err)
+	}
+	t.Logf("halt: %v\nhint: %s", err, halt.Hint)
+	if got := strings.Join(f.seen("t"), " "); got != "w1 good1" {
+		t.Errorf("the relay halts with the hint to pass over the transaction, and what came before the event is not there: consumers see %q", got)
+	}
+}
+
+// TestStandbyTakesTheReleasedSlot: brokers gave up our transaction; we let go of the slot; the standby takes it; we exit 3.
+func TestStandbyTakesTheReleasedSlot(t *testing.T) {
+	t.Parallel()
+	f := exactly(t)
+	s := f.resume()
+	f.broker.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		resp := req.ResponseKind().(*kmsg.EndTxnResponse)
+		resp.ErrorCode = kerr.InvalidProducerEpoch.Code // after an outage of a minute
+		return resp, nil, true
+	})
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
+	err := s.finish(t.Context(), s.run(t.Context()))
+	// A standby waits for the slot; it was released in finish, before anybody looks whose it is.
+	standby, connErr := cdc.Connect(t.Context(), f.cfg)
+	if connErr != nil {
+		t.Fatal(connErr)
+	}
+	defer standby.Close()
+	if _, startErr := standby.Start(t.Context(), 0, false); startErr != nil {
+		t.Fatal(startErr)
+	}
+	if err := f.relay.verdict(t.Context(), s, err); !transient(err) {
+		t.Errorf("exit 3 though nobody has fenced us: %v", err)
+	}
+}
+
+// TestKeeperSaysWhyTheSinkEnded: an event failed for an outage of the transaction; the keeper waits in Save and is the first to say so.
+func TestKeeperSaysWhyTheSinkEnded(t *testing.T) {
+	t.Parallel()
+	event := &sink.EventError{Sent: true, Outage: true, Reason: "outage", Err: kerr.TransactionAbortable}
+	if !transient(event) {
+		t.Error("said by Failed: permanent")
+	}
+	if !transient(&kafkaError{event}) {
+		t.Error("said by the keeper: permanent, exit 3")
+	}
+}
+
+// TestRefusalHiddenByALaterRow: T1 is good, the brokers refuse T2, T3 breaks the contract; all in one Kafka transaction. The relay
+// halts at T3 with the hint to pass over T3, each time that it is started; T1 and T2 are not published, and T2 is never named.
+func TestRefusalHiddenByALaterRow(t *testing.T) {
+	t.Parallel()
+	f := exactly(t)
+	f.relay.cfg.Linger, f.relay.cfg.Interval, f.relay.cfg.CreateTopics = 100*time.Millisecond, 2*time.Second, true
+	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		hit := false
+		for _, topic := range r.Topics {
+			for _, p := range topic.Partitions {
+				hit = hit || strings.Contains(string(p.Records), "bad2")
+			}
+		}
+		if !hit {
+			return nil, nil, false
+		}
+		resp := r.ResponseKind().(*kmsg.ProduceResponse)
+		for _, topic := range r.Topics {
+			rt := kmsg.NewProduceResponseTopic()
+			rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
+			for _, p := range topic.Partitions {
+				rp := kmsg.NewProduceResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p.Partition, kerr.PolicyViolation.Code
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil, true
+	})
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
+	f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'bad2')")
+	f.exec("INSERT INTO outbox VALUES (3, 'no topic!', 'k', 'x')")
+	for start := range 2 {
+		r := f.again()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		err := r.Run(ctx)
+		cancel()
+		var halt *Halt
+		if !errors.As(err, &halt) {
+			t.Fatal(err)
+		}
+		t.Logf("start %d halts: %v\nhint: %s", start, err, halt.Hint)
+		if strings.Contains(err.Error(), "no topic!") && len(f.seen("t")) == 0 {
+			t.Errorf("start %d: the hint passes over the later row, and nothing before it is published: %v", start, f.seen("t"))
+		}
+	}
+}
+
+// TestStateTopicRefusesForGood: WRITE on the state topic is revoked while the relay runs. At least once halts with a hint.
+func TestStateTopicRefusesForGood(t *testing.T) {
+	t.Parallel()
+	for _, delivery := range []string{"at-least-once", "exactly-once"} {
+		t.Run(delivery, func(t *testing.T) {
+			f := exactly(t)
+			f.relay.cfg.ExactlyOnce = delivery == "exactly-once"
+			ended := make(chan error, 1)
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			go func() { ended <- f.relay.Run(ctx) }()
+			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
+			f.await("e1", func() bool { return f.relay.Status().Sink.Published["t"] == 1 })
+			time.Sleep(300 * time.Millisecond)
+			f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				f.broker.KeepControl()
+				r := req.(*kmsg.ProduceRequest)
+				hit := false
+				for _, topic := range r.Topics {
+					for _, p := range topic.Partitions {
+						hit = hit || strings.Contains(string(p.Records), "end_lsn")
+					}
+				}
+				if !hit {
+					return nil, nil, false
+				}
+				resp := r.ResponseKind().(*kmsg.ProduceResponse)
+				for _, topic := range r.Topics {
+					rt := kmsg.NewProduceResponseTopic()
+					rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
+					for _, p := range topic.Partitions {
+						rp := kmsg.NewProduceResponseTopicPartition()
+						rp.Partition, rp.ErrorCode = p.Partition, kerr.TopicAuthorizationFailed.Code
+						if !strings.Contains(string(p.Records), "end_lsn") {
+							rp.ErrorCode = kerr.NotEnoughReplicas.Code // not its fault: sent again
+						}
+						rt.Partitions = append(rt.Partitions, rp)
+					}
+					resp.Topics = append(resp.Topics, rt)
+				}
+				return resp, nil, true
+			})
+			f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'e2')")
+			select {
+			case err := <-ended:
+				t.Log(err)
+			case <-time.After(10 * time.Second):
+				st := f.relay.Status()
+				t.Errorf("ten seconds later it goes on: %s, %d streams, %v", st.State, st.Reconnects, st.Reasons)
+				stop()
+				t.Log(<-ended)
+			}
+		})
+	}
+}

@@ -1,0 +1,48 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/sink"
+)
+
+// errRefused says that the brokers refused an event and with it the Kafka transaction that it was in: once more, up to it.
+var errRefused = errors.New("an event was refused, and what came before it in its Kafka transaction is sent again")
+
+// verdict looks twice at how a session with exactly-once delivery ended, where the end does not say it all.
+func (r *Relay) verdict(ctx context.Context, s *session, err error) error {
+	if !r.cfg.ExactlyOnce || err == nil || ctx.Err() != nil {
+		return err
+	}
+	var event *sink.EventError
+	// Each pass ends at an earlier event than the one before, so there is a last one.
+	if errors.As(err, &event) && event.Sent && !event.Outage && (r.refused == nil || event.Before(r.refused)) {
+		r.refused = event
+		return errRefused
+	}
+	if fenced(err) && !s.rightful && r.superseded(ctx, s) {
+		return &cdc.StopError{
+			What: fmt.Sprintf("another relay has taken over slot %q and fenced this one", r.cfg.CDC.Slot),
+			Hint: "nothing, if that was meant; two relays on one slot take turns, and one that was paused past its turn stops. A start makes it wait for the slot",
+			Err:  err,
+		}
+	}
+	return err
+}
+
+func fenced(err error) bool {
+	var commit *sink.CommitError
+	return errors.As(err, &commit) && commit.Fenced
+}
+
+// superseded reports whether another relay has the slot: fenced alone may mean that the brokers gave up a transaction that took
+// too long.
+func (r *Relay) superseded(ctx context.Context, s *session) bool {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+	defer cancel()
+	view, err := cdc.Inspect(limited, r.cfg.CDC)
+	return err == nil && view.Slot != nil && view.Slot.Active && view.Slot.ActivePID != int(s.stream.PID())
+}

@@ -1,0 +1,372 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/walpost/walpost/checkpoint"
+)
+
+// Exactly says how to publish each event once. A nil Exactly means at least once.
+type Exactly struct {
+	// ID is the transactional id: one per source, so that who takes a source over fences whoever had it.
+	ID string
+	// Refused is an event that the brokers have refused, with all of its Kafka transaction: it is not sent again, so that what
+	// is before it can be committed. Nil = there is none.
+	Refused *EventError
+	// Claim is told whether the brokers' transactions are strong enough for the claim of exactly once. Nil = nobody asks.
+	Claim func(strong bool)
+	// Interval is how long a transaction may stay open, Bytes how much it may hold.
+	Interval time.Duration
+	Bytes    int64
+}
+
+// transactionTimeout is how long the brokers let a transaction stay open. One that was left open by a kill hides what others
+// commit to the state topic behind it for that long.
+const transactionTimeout = 15 * time.Second
+
+// CommitError says that a transaction was not committed, or perhaps was: only the state topic can tell.
+type CommitError struct {
+	Fenced  bool // another producer has taken over the source, or the brokers gave this one up
+	Refused bool // the brokers refuse the position for good
+	Err     error
+}
+
+func (e *CommitError) Error() string {
+	if e.Fenced {
+		return fmt.Sprintf("this producer was fenced: %v", e.Err)
+	}
+	return fmt.Sprintf("commit a Kafka transaction: %v", e.Err)
+}
+
+func (e *CommitError) Unwrap() error { return e.Err }
+
+var errLost = errors.New("a record of it failed")
+
+// fencing reports whether err says that another producer has the transactional id.
+func fencing(err error) bool {
+	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch)
+}
+
+// transactions publishes events and the position behind them in one Kafka transaction, so that either all of it is there
+// or nothing. While one is being committed, the events of the next wait; the goroutine that reads goes on.
+//
+// An event counts as published, and its mark is told, when its transaction is committed. After the first error nothing
+// more is committed: whoever comes next fences this producer and reads the state topic, which is the truth.
+type transactions struct {
+	s     *Sink
+	cfg   Exactly
+	state Encode
+
+	mu      sync.Mutex // taken once an event by the goroutine that reads, and a few times a transaction by commit's
+	open    bool       // the client takes records
+	batch   []*flight  // of the open transaction, or of the one that is being committed
+	bytes   int64      // of batch
+	waiting []*flight  // for the next one
+	spare   []*flight  // the slice of the batch before
+	at      checkpoint.Position
+	saving  bool // a position is to be stored, even without an event before it
+	hurry   bool // somebody waits for what was sent
+
+	id    int64 // of the producer, in the open transaction
+	epoch int16
+
+	committed checkpoint.Position // in the state topic
+	settling  bool                // marks of what was committed are being told
+	done      *sync.Cond          // something was committed, or nothing more will be
+
+	wake    chan struct{}   // the goroutine of commits has something to look at
+	ended   chan struct{}   // it has ended; nil before start
+	broken  context.Context // ended by a record that failed: its transaction must not be committed
+	breakUp context.CancelFunc
+}
+
+func newTransactions(s *Sink, cfg Exactly) *transactions {
+	t := &transactions{s: s, cfg: cfg, wake: make(chan struct{}, 1)}
+	t.done = sync.NewCond(&t.mu)
+	t.broken, t.breakUp = context.WithCancel(s.ctx)
+	return t
+}
+
+func (t *transactions) send(f *flight, pos checkpoint.Position) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.at = pos
+	if !t.open {
+		t.waiting = append(t.waiting, f)
+		return
+	}
+	t.produce(f)
+	if len(t.batch) == 1 || t.bytes >= t.cfg.Bytes {
+		t.poke()
+	}
+}
+
+// produce is called with the mutex held and the transaction open.
+func (t *transactions) produce(f *flight) {
+	t.batch = append(t.batch, f)
+	t.bytes += f.size
+	t.s.client.Produce(t.s.ctx, &f.record, t.s.promise)
+}
+
+func (t *transactions) confirmed(*flight) {}
+
+func (t *transactions) lost() { t.breakUp() }
+
+func (t *transactions) reached(pos checkpoint.Position) {
+	t.mu.Lock()
+	t.at = pos
+	t.mu.Unlock()
+}
+
+func (t *transactions) poke() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// begin fences whoever had the transactional id. An open transaction of theirs is aborted before it returns.
+func (t *transactions) begin(ctx context.Context) error {
+	if _, _, err := t.s.client.ProducerID(ctx); err != nil {
+		return fmt.Errorf("take over transactional id %q: %w", t.cfg.ID, err)
+	}
+	if err := t.s.client.BeginTransaction(); err != nil {
+		return fmt.Errorf("begin a Kafka transaction: %w", err)
+	}
+	var err error
+	if t.id, t.epoch, err = t.s.client.ProducerID(ctx); err != nil {
+		return fmt.Errorf("take over transactional id %q: %w", t.cfg.ID, err)
+	}
+	if t.cfg.Claim == nil {
+		return nil
+	}
+	strong, err := strongTransactions(ctx, t.s.client)
+	if err != nil {
+		return err
+	}
+	t.cfg.Claim(strong)
+	return nil
+}
+
+func (t *transactions) start(pos checkpoint.Position, state Encode) {
+	t.state, t.at, t.committed, t.open = state, pos, pos, true
+	t.ended = make(chan struct{})
+	go t.run()
+}
+
+// run commits, one transaction after the other, until an error or the end of the sink.
+func (t *transactions) run() {
+	defer func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		close(t.ended)
+		t.done.Broadcast()
+	}()
+	for t.awaitDue() {
+		if err := t.commit(); err != nil {
+			if t.s.ctx.Err() == nil {
+				_ = t.s.latch(reasonOutage, err) // whoever waits learns of it from Failed and Err
+			}
+			return
+		}
+	}
+}
+
+// awaitDue waits until the open transaction should be committed: it is large, or old, or nothing has followed for as long as a
+// record may wait for company, or somebody waits for it. False means that no more will be.
+func (t *transactions) awaitDue() bool {
+	ticker := time.NewTicker(max(t.s.cfg.Linger, time.Millisecond))
+	defer ticker.Stop()
+	var first time.Time
+	last := 0
+	for {
+		t.mu.Lock()
+		n := len(t.batch)
+		due := t.saving && t.committed.Before(t.at) || t.hurry && n > 0 || t.bytes >= t.cfg.Bytes
+		t.mu.Unlock()
+		if n > 0 && first.IsZero() {
+			first = time.Now()
+		}
+		if due || n > 0 && (n == last || time.Since(first) >= t.cfg.Interval) {
+			return t.broken.Err() == nil
+		}
+		var tick <-chan time.Time
+		if n > 0 {
+			tick = ticker.C
+		}
+		select {
+		case <-t.wake:
+		case <-tick:
+			last = n
+		case <-t.broken.Done():
+			return false
+		}
+	}
+}
+
+// commit cuts the stream behind the last event that was sent, and commits what is before the cut with its position.
+func (t *transactions) commit() error {
+	t.mu.Lock()
+	t.open = false
+	cut := t.at
+	t.mu.Unlock()
+	if err := t.end(cut); err != nil {
+		return err
+	}
+	published := t.reopen(cut)
+	for _, f := range published {
+		t.s.settle(f)
+	}
+	clear(published)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.spare, t.settling = published[:0], false
+	t.done.Broadcast()
+	return nil
+}
+
+// end writes the position and commits. After an error the outcome is unknown; nobody may try again.
+func (t *transactions) end(cut checkpoint.Position) error {
+	value, err := t.state(cut)
+	if err != nil {
+		return err
+	}
+	record := &kgo.Record{Topic: t.s.cfg.StateTopic, Key: []byte(t.s.cfg.Source), Value: value}
+	stored := make(chan error, 1)
+	t.s.client.Produce(t.s.ctx, record, func(_ *kgo.Record, err error) {
+		if err != nil { // the gate may have shut: nobody shall wait for what it keeps back
+			t.s.gate.close()
+			t.breakUp()
+		}
+		stored <- err
+	})
+	flushed := t.s.client.Flush(t.broken)
+	select {
+	case err := <-stored:
+		if err != nil {
+			return t.refusedPosition(err)
+		}
+	default:
+	}
+	if flushed != nil {
+		return &CommitError{Err: flushed}
+	}
+	if t.broken.Err() != nil {
+		return &CommitError{Err: errLost}
+	}
+	if err := t.checkEpoch(); err != nil {
+		return err
+	}
+	if err := t.s.client.EndTransaction(t.broken, kgo.TryCommit); err != nil {
+		return &CommitError{Err: err, Fenced: fencing(err)}
+	}
+	if err := t.s.client.BeginTransaction(); err != nil {
+		return &CommitError{Err: err, Fenced: fencing(err)}
+	}
+	if t.id, t.epoch, err = t.s.client.ProducerID(t.broken); err != nil {
+		return &CommitError{Err: err, Fenced: fencing(err)}
+	}
+	return nil
+}
+
+// refusedPosition is the failure of the record that holds the position.
+func (t *transactions) refusedPosition(err error) error {
+	return &CommitError{
+		Err:    fmt.Errorf("write to state topic %q: %w", t.s.cfg.StateTopic, err),
+		Fenced: fencing(err), Refused: !fencing(err) && !outage(err) && !transactional(err) && !closing(err),
+	}
+}
+
+// checkEpoch makes sure that the transaction that is about to be committed is the one that was begun: for some answers of the
+// brokers the client takes a new epoch, which aborts what was sent before it, and goes on as if nothing had happened.
+func (t *transactions) checkEpoch() error {
+	id, epoch, err := t.s.client.ProducerID(t.broken)
+	if err != nil {
+		return &CommitError{Err: err, Fenced: fencing(err)}
+	}
+	if id != t.id || epoch != t.epoch {
+		return &CommitError{Err: errors.New("the client has taken another epoch inside the transaction")}
+	}
+	return nil
+}
+
+// reopen lets the client have what came meanwhile. It returns what was published.
+func (t *transactions) reopen(cut checkpoint.Position) (published []*flight) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	published = t.batch
+	t.committed, t.settling, t.saving, t.open, t.bytes, t.batch = cut, true, false, true, 0, t.spare
+	for _, f := range t.waiting {
+		t.produce(f)
+	}
+	clear(t.waiting)
+	t.waiting = t.waiting[:0]
+	t.hurry = t.hurry && len(t.batch) > 0
+	return published
+}
+
+// save returns once a position that is at least as far as the one of state is in the state topic.
+func (t *transactions) save(ctx context.Context, state checkpoint.State) error {
+	return t.await(ctx, func() bool { return !t.committed.Before(state.Position) }, func() { t.saving = true })
+}
+
+func (t *transactions) flush(ctx context.Context) error {
+	return t.await(ctx, func() bool { return len(t.batch)+len(t.waiting) == 0 && !t.settling }, func() { t.hurry = true })
+}
+
+// await waits for a condition and says again and again what is wanted, with the mutex held for both.
+func (t *transactions) await(ctx context.Context, met func() bool, want func()) error {
+	defer context.AfterFunc(ctx, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.done.Broadcast()
+	})()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for !met() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.ended:
+			if err := t.s.Err(); err != nil {
+				return err
+			}
+			return kgo.ErrClientClosed
+		default:
+		}
+		want()
+		t.poke()
+		t.done.Wait()
+	}
+	return nil
+}
+
+func (t *transactions) close() {
+	t.breakUp()
+	if t.ended != nil {
+		<-t.ended
+	}
+}
+
+// strongTransactions reports whether the brokers tie each record to its transaction (KIP-890, transaction.version 2). Before
+// that, a request that was delayed on its way could become part of a later transaction.
+func strongTransactions(ctx context.Context, client *kgo.Client) (bool, error) {
+	resp, err := kmsg.NewPtrApiVersionsRequest().RequestWith(ctx, client)
+	if err != nil {
+		return false, fmt.Errorf("ask for the features of the brokers: %w", err)
+	}
+	for _, f := range resp.FinalizedFeatures {
+		if f.Name == "transaction.version" {
+			return f.MaxVersionLevel >= 2, nil
+		}
+	}
+	return false, nil
+}

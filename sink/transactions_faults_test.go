@@ -1,0 +1,259 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/decoder"
+)
+
+// TestForeignOpenTransactionHidesOurPosition: another relay with exactly-once delivery shares the state topic (the
+// default) and is killed between its state record and EndTxn. Ours commits, dies, starts: fence, then Load.
+func TestForeignOpenTransactionHidesOurPosition(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, nil)
+	encode := func(p checkpoint.Position) ([]byte, error) {
+		return checkpoint.State{Position: p, Timeline: 1, At: time.Now()}.Encode("7/walpost")
+	}
+	f.sink.how.(*transactions).state = encode
+	if err := f.produce("orders", "k", "e1", 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	// The other relay: another source, the same state topic; killed before EndTxn.
+	other, err := kgo.NewClient(kgo.SeedBrokers(f.cluster.ListenAddrs()...), kgo.TransactionalID("walpost/8/walpost"), kgo.TransactionTimeout(3*time.Second), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.ProduceSync(t.Context(), &kgo.Record{Topic: "state", Key: []byte("8/walpost"), Value: []byte("{}")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	other.Close() // a kill: nothing aborts it before its time is over
+
+	if err := f.produce("orders", "k", "e2", 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if f.marks[1].done.Load() != 1 {
+		t.Fatal("e2 is not committed")
+	}
+	f.sink.Close() // killed
+
+	cfg := f.sink.cfg
+	next := &fixture{t: t, cluster: f.cluster, room: f.room}
+	if next.sink, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(next.sink.Close)
+	if err := next.sink.Begin(t.Context()); err != nil { // fence
+		t.Fatal(err)
+	}
+	store, err := checkpoint.NewStore([]kgo.Opt{kgo.SeedBrokers(f.cluster.ListenAddrs()...)}, "state", "7/walpost", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	state, stored, err := store.Load(t.Context())
+	if want := f.position(2); err != nil || state.Position != want {
+		t.Errorf("after the fence the stored position is %v (%t, %v), want %v: else e2 is published again", state.Position, stored, err, want)
+	}
+}
+
+// TestReloadInsideATransaction: the client takes a new producer epoch by itself inside a transaction (KIP-360 heal for a
+// partition whose prefix was deleted), which aborts what is in the transaction, and goes on.
+func TestReloadInsideATransaction(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(c *Config) {
+		c.Linger = 10 * time.Millisecond
+		c.Exactly = &Exactly{ID: "walpost/7/walpost", Interval: time.Minute, Bytes: 1 << 20}
+	}, kfake.SeedTopics(1, "orders", "other", "state"))
+	f.sink.cfg.Linger = time.Minute // the client sends at once; commits come with flush alone
+	f.begin()
+	// The client has published to "other" before.
+	if err := f.produce("other", "k", "warm", 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	var hits atomic.Int32
+	f.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.cluster.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		if hits.Load() > 0 {
+			return nil, nil, false
+		}
+		mine := false
+		for _, topic := range r.Topics {
+			for _, p := range topic.Partitions {
+				mine = mine || strings.Contains(string(p.Records), "truncated")
+			}
+		}
+		if !mine || len(r.Topics) != 1 {
+			return nil, nil, false
+		}
+		hits.Add(1)
+		resp := r.ResponseKind().(*kmsg.ProduceResponse)
+		resp.Version = r.Version
+		for _, topic := range r.Topics {
+			rt := kmsg.NewProduceResponseTopic()
+			rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
+			for _, p := range topic.Partitions {
+				rp := kmsg.NewProduceResponseTopicPartition()
+				rp.Partition, rp.ErrorCode, rp.LogStartOffset = p.Partition, kerr.OutOfOrderSequenceNumber.Code, 1000
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil, true
+	})
+	if err := f.produce("orders", "k", "e1", 10); err != nil {
+		t.Fatal(err)
+	}
+	admin := kadm.NewClient(f.sink.client)
+	for { // until e1 is with the brokers
+		ends, err := admin.ListEndOffsets(t.Context(), "orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if end, _ := ends.Lookup("orders", 0); end.Offset > 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := f.produce("other", "k", "truncated", 10); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond) // it is on its way by itself
+	err := f.flush()
+	var given *CommitError
+	if !errors.As(err, &given) || hits.Load() != 1 || f.marks[1].done.Load()+f.marks[2].done.Load() != 0 {
+		t.Errorf("flush = %v after %d faults; marks told: e1 %d, truncated %d; want the transaction to be given up", err, hits.Load(), f.marks[1].done.Load(), f.marks[2].done.Load())
+	}
+	if got := append(f.committed("orders"), f.committed("state")[1:]...); len(got) != 0 {
+		t.Errorf("consumers see %v of a transaction that lost its beginning", got)
+	}
+}
+
+// TestSpinningCommits: rows 0 (event), 1 (a DELETE that the stream carries), 2 (event for a topic that is missing). The mark
+// of row 0 is sealed at "2 rows done"; the cut stays at 1 until the topic is there.
+func TestSpinningCommits(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, func(c *Config) { c.CreateTopics = false })
+	w := checkpoint.NewWatermark(checkpoint.Position{End: 1}, 1<<20, f.room)
+	w.Begin(100, time.Now())
+	event := func(topic string, index uint32, size int) *decoder.Event {
+		return &decoder.Event{ID: []byte(fmt.Sprint(index)), Key: []byte("k"), AggregateType: []byte(topic), Payload: []byte(strings.Repeat("x", size)), Index: index}
+	}
+	e := event("orders", 0, 10)
+	mark := w.Add(0, Size(e))
+	if err := f.sink.Produce(e, Transaction{Timeline: 1, Commit: 100}, mark, w.Reached()); err != nil {
+		t.Fatal(err)
+	}
+	for f.sink.Held() {
+		<-f.room
+	}
+	e = event("missing", 2, 100<<10) // has a mark of its own, by its size
+	mark = w.Add(2, Size(e))
+	if err := f.sink.Produce(e, Transaction{Timeline: 1, Commit: 100}, mark, w.Reached()); err != nil {
+		t.Fatal(err)
+	}
+	var pos checkpoint.Position
+	for start := time.Now(); time.Since(start) < 5*time.Second && pos.Rows == 0; time.Sleep(10 * time.Millisecond) {
+		pos, _, _ = w.Position()
+	}
+	var ends atomic.Int32
+	f.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
+		f.cluster.KeepControl()
+		ends.Add(1)
+		return nil, nil, false
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	err := f.sink.Save(ctx, checkpoint.State{Position: pos}) // as the keeper does
+	if err != nil || ends.Load() > 3 {
+		t.Errorf("Save = %v; %d Kafka transactions without an event in two seconds", err, ends.Load())
+	}
+}
+
+// TestRefusedStateRecordHangs: the brokers give up the transaction at the state record (TRANSACTION_ABORTABLE, as transaction.version 2
+// does when a verification takes too long), and an event has to be sent once more. The gate shuts, and nobody is told.
+func TestRefusedStateRecordHangs(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, func(c *Config) { c.Linger = 50 * time.Millisecond })
+	if err := f.produce("orders", "k", "warm", 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	f.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		r := req.(*kmsg.ProduceRequest)
+		if len(r.Topics) != 2 { // the event and the position in one request
+			f.cluster.KeepControl()
+			return nil, nil, false
+		}
+		resp := r.ResponseKind().(*kmsg.ProduceResponse)
+		for _, topic := range r.Topics {
+			rt := kmsg.NewProduceResponseTopic()
+			rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
+			for _, p := range topic.Partitions {
+				rp := kmsg.NewProduceResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p.Partition, kerr.TransactionAbortable.Code
+				if strings.Contains(string(p.Records), "event") {
+					rp.ErrorCode = kerr.NotLeaderForPartition.Code
+				}
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil, true
+	})
+	if err := f.produce("orders", "k", "event", 10); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		f.sink.how.(*transactions).mu.Lock()
+		f.sink.how.(*transactions).hurry = true
+		f.sink.how.(*transactions).mu.Unlock()
+		f.sink.how.(*transactions).poke()
+		<-f.sink.Failed()
+		done <- f.sink.Err()
+	}()
+	select {
+	case err := <-done:
+		var given *CommitError
+		if !errors.As(err, &given) || given.Refused {
+			t.Errorf("the sink ended with %v, want a commit that is tried again by another", err)
+		}
+	case <-time.After(10 * time.Second):
+		select {
+		case <-f.sink.gate.shut:
+			t.Error("the gate is shut")
+		default:
+		}
+		t.Errorf("ten seconds later: Err %v, %d events in flight, nobody is told", f.sink.Err(), f.sink.Stats().Events)
+		_ = f.sink.latch(reasonOutage, errors.New("end of the test"))
+	}
+}

@@ -1,0 +1,245 @@
+package sink
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/walpost/walpost/checkpoint"
+)
+
+// exactly makes a sink with exactly-once delivery that has begun.
+func exactly(t *testing.T, change func(*Config), cluster ...kfake.Opt) *fixture {
+	t.Helper()
+	f := setup(t, func(c *Config) {
+		c.Exactly = &Exactly{ID: "walpost/7/walpost", Interval: 50 * time.Millisecond, Bytes: 1 << 20}
+		if change != nil {
+			change(c)
+		}
+	}, append(cluster, kfake.SeedTopics(1, "orders", "other", "state"))...)
+	f.begin()
+	return f
+}
+
+func (f *fixture) begin() {
+	f.t.Helper()
+	if err := f.sink.Begin(f.t.Context()); err != nil {
+		f.t.Fatal(err)
+	}
+	f.sink.Start(checkpoint.Position{End: 1}, func(p checkpoint.Position) ([]byte, error) { return []byte(p.String()), nil })
+}
+
+// committed reads what consumers of committed records see, as text.
+func (f *fixture) committed(topic string) []string {
+	f.t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.cluster.ListenAddrs()...), kgo.ConsumeTopics(topic),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer client.Close()
+	ends, err := kadm.NewClient(client).ListCommittedOffsets(f.t.Context(), topic)
+	if err != nil || ends.Error() != nil {
+		f.t.Fatal(err, ends.Error())
+	}
+	end, _ := ends.Lookup(topic, 0)
+	var texts []string
+	for next := int64(0); next < end.Offset; {
+		fetches := client.PollFetches(f.t.Context())
+		if err := fetches.Err(); err != nil {
+			f.t.Fatal(err)
+		}
+		for _, r := range fetches.Records() {
+			next = r.Offset + 1
+			if r.Attrs.IsControl() || next > end.Offset {
+				continue
+			}
+			text := string(r.Value)
+			if topic != "state" {
+				text = string(r.Headers[0].Value)
+			}
+			texts = append(texts, text)
+		}
+	}
+	return texts
+}
+
+// TestEventsAndPositionTogether: an event counts once its transaction is committed, and the position behind it is in the same one.
+func TestEventsAndPositionTogether(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, nil)
+	asked, release := make(chan struct{}), make(chan struct{})
+	ask := sync.OnceFunc(func() { close(asked) })
+	f.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
+		f.cluster.KeepControl()
+		ask()
+		f.cluster.SleepControl(func() { <-release })
+		return nil, nil, false
+	})
+	for i := range 3 {
+		if err := f.produce("orders", "k", fmt.Sprint(i), 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-asked // everything is with the brokers, and the end of the transaction is not
+	for i := range 2 {
+		if err := f.produce("orders", "k", fmt.Sprint(3+i), 10); err != nil { // it does not hold up what comes next
+			t.Fatal(err)
+		}
+	}
+	if f.marks[0].done.Load() != 0 {
+		t.Error("an event counts as published before its transaction is committed")
+	}
+	if got := append(f.committed("orders"), f.committed("state")...); len(got) > 0 {
+		t.Errorf("consumers see %v before the commit", got)
+	}
+	close(release)
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range f.marks {
+		if m.done.Load() != 1 {
+			t.Errorf("mark %d was told %d times", i, m.done.Load())
+		}
+	}
+	if got := strings.Join(f.committed("orders"), " "); got != "0 1 2 3 4" {
+		t.Errorf("consumers see %s", got)
+	}
+	positions := f.committed("state")
+	if n := len(positions); n < 2 || positions[n-1] != f.position(5).String() || positions[0] == positions[n-1] {
+		t.Errorf("stored are %v, want several, and %s at the end", positions, f.position(5))
+	}
+	if st := f.sink.Stats(); st.Events != 0 || st.Bytes != 0 || st.Published["orders"] != 5 {
+		t.Errorf("counts are %+v", st)
+	}
+}
+
+// TestSaveWithoutAnEvent stores an idle advance in a transaction of its own, and nothing that is stored already.
+func TestSaveWithoutAnEvent(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, nil)
+	pos := checkpoint.Position{End: 500}
+	f.sink.Reached(pos)
+	for range 2 {
+		if err := f.sink.Save(t.Context(), checkpoint.State{Position: pos}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := f.committed("state"); len(got) != 1 || got[0] != pos.String() {
+		t.Errorf("stored are %v, want %s once", got, pos)
+	}
+}
+
+// TestFencedBySuccessor: who takes the source over ends this one, and what was not committed is not there.
+func TestFencedBySuccessor(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, func(c *Config) { c.Linger = time.Minute; c.Exactly.Interval = time.Minute }) // nothing is committed by itself
+	if err := f.produce("orders", "k", "zombie", 10); err != nil {
+		t.Fatal(err)
+	}
+	next := &fixture{t: t, cluster: f.cluster, room: f.room}
+	cfg := f.sink.cfg
+	cfg.Linger = 0
+	var err error
+	if next.sink, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(next.sink.Close)
+	next.begin()
+	if err := next.produce("orders", "k", "successor", 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.flush(); err != nil {
+		t.Fatal(err)
+	}
+	var fenced *CommitError
+	if err := f.flush(); !errors.As(err, &fenced) || !fenced.Fenced || f.marks[0].done.Load() != 0 {
+		t.Errorf("Flush = %v, mark told %d times: want to be fenced", err, f.marks[0].done.Load())
+	}
+	if got := f.committed("orders"); len(got) != 1 || got[0] != "successor" {
+		t.Errorf("consumers see %v", got)
+	}
+}
+
+// TestRefusedEventAbortsItsTransaction: nothing of the transaction is there; a sink that knows the event commits what is
+// before it, and stops there.
+func TestRefusedEventAbortsItsTransaction(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, func(c *Config) { c.Linger = 100 * time.Millisecond; c.Exactly.Interval = time.Second }) // one transaction
+	f.refuse("event-2-", kerr.PolicyViolation.Code)
+	all := func(f *fixture) error {
+		for i, topic := range []string{"orders", "orders", "other", "orders"} { // brokers refuse whole batches
+			if err := f.produce(topic, "k", fmt.Sprintf("event-%d-", i), 10); err != nil {
+				return err
+			}
+		}
+		return f.flush()
+	}
+	var refused *EventError
+	if err := all(f); !errors.As(err, &refused) || !refused.Sent || refused.Outage || refused.EventID != "event-2-" {
+		t.Fatalf("the error is %v", err)
+	}
+	if got := f.committed("orders"); len(got) > 0 {
+		t.Fatalf("consumers see %v of an aborted transaction", got)
+	}
+	f.sink.Close()
+	cfg := f.sink.cfg
+	cfg.Exactly.Refused = refused
+	var err error
+	if f.sink, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.sink.Close)
+	f.marks = nil
+	f.begin()
+	if err := all(f); !errors.Is(err, refused) {
+		t.Fatalf("the error is %v, want the same", err)
+	}
+	if err := f.flush(); !errors.Is(err, refused) {
+		t.Fatalf("Flush = %v, want the same", err)
+	}
+	if got := strings.Join(f.committed("orders"), " "); got != "event-0- event-1-" {
+		t.Errorf("consumers see %s, want what is before the refused event", got)
+	}
+	if got := f.committed("state"); len(got) == 0 || got[len(got)-1] != f.position(2).String() {
+		t.Errorf("stored are %v, want %s at the end", got, f.position(2))
+	}
+}
+
+// TestWeakTransactions: with brokers of the old kind it works, and says what the claim is worth.
+func TestWeakTransactions(t *testing.T) {
+	t.Parallel()
+	for level, want := range map[int16]bool{0: false, 2: true} {
+		var said []bool
+		f := setup(t, func(c *Config) {
+			c.Exactly = &Exactly{ID: "walpost/7/walpost", Interval: 50 * time.Millisecond, Bytes: 1 << 20, Claim: func(strong bool) { said = append(said, strong) }}
+		}, kfake.SeedTopics(1, "orders", "other", "state"))
+		req := kmsg.NewPtrUpdateFeaturesRequest()
+		feature := kmsg.NewUpdateFeaturesRequestFeatureUpdate()
+		feature.Feature, feature.MaxVersionLevel, feature.UpgradeType = "transaction.version", level, 2
+		req.FeatureUpdates = append(req.FeatureUpdates, feature)
+		resp, err := req.RequestWith(t.Context(), f.sink.client)
+		if err != nil || resp.ErrorCode != 0 {
+			t.Fatal(err, resp.ErrorCode)
+		}
+		f.begin()
+		if err := f.produce("orders", "k", "e", 10); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.flush(); err != nil {
+			t.Fatal(err)
+		}
+		if len(said) != 1 || said[0] != want || len(f.committed("orders")) != 1 {
+			t.Errorf("transaction.version %d: strong %v, want %t; consumers see %v", level, said, want, f.committed("orders"))
+		}
+	}
+}
