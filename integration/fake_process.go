@@ -28,7 +28,7 @@ type fakeProcess struct {
 	swallow   atomic.Bool
 	swallowed atomic.Int64
 
-	end      string // guarded by the control of the cluster, which runs one at a time
+	end      atomic.Value // string: what becomes of the end of a transaction
 	endLeft  atomic.Int64
 	endInner atomic.Bool // the request is our own
 }
@@ -89,7 +89,7 @@ func (p *fakeProcess) carryOut(command fakeCommand) fakeAnswer {
 		fault := kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: command.Topic, Count: command.Count, Err: known}
 		p.faults = append(p.faults, p.cluster.Fault(fault))
 	case "end":
-		p.end = command.End
+		p.end.Store(command.End)
 		p.endLeft.Store(int64(command.Count))
 	case "blackhole":
 		p.swallow.Store(true)
@@ -123,10 +123,11 @@ func (p *fakeProcess) endTransaction(req *kmsg.EndTxnRequest) (resp kmsg.Respons
 		p.endLeft.Add(-1)
 	}
 	p.swallowed.Add(1)
-	if p.end == EndLost || p.end == EndDenied {
+	how := p.end.Load()
+	if how == EndLost || how == EndDenied {
 		p.cluster.SleepControl(func() { p.carryOutEnd(req) })
 	}
-	switch p.end {
+	switch how {
 	case EndLost:
 		return nil, true, errors.New("the answer is lost")
 	case EndSwallowed:
