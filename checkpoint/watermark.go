@@ -39,9 +39,8 @@ type Watermark struct {
 	added   int64 // bytes of all events
 	full    bool  // the bound was reached, and a quarter of it is not free yet
 
-	moved   chan struct{}
-	room    chan<- struct{}
-	waiting atomic.Bool // the reader waits for room
+	moved chan struct{}
+	room  chan<- struct{}
 
 	// The mutex is taken once a transaction by the reader and once a look by the keeper of the position, never by a
 	// promise: Mark.Done is an atomic counter.
@@ -137,27 +136,18 @@ func (w *Watermark) Full() bool {
 	if w.full {
 		limit -= limit / 4
 	}
-	if w.added-w.safe.Load() < limit {
-		if w.full {
-			w.full = false
-			w.waiting.Store(false)
-		}
-		return false
-	}
-	w.Suspend() // a mark that still takes events would never free what it holds
-	// Say that we wait, and only then look: who stores something in between tells us.
-	w.waiting.Store(true)
 	w.full = w.added-w.safe.Load() >= limit
-	w.waiting.Store(w.full)
+	if w.full {
+		w.Suspend() // a mark that still takes events would never free what it holds
+	}
 	return w.full
 }
 
-// Stored says that a position is stored, with the bytes that Position returned for it.
+// Stored says that a position is stored, with the bytes that Position returned for it. Whoever found the bound reached is told
+// afterwards; the word waits for a reader that is about to listen.
 func (w *Watermark) Stored(freed int64) {
 	w.safe.Store(freed)
-	if w.waiting.Load() {
-		signal(w.room)
-	}
+	signal(w.room)
 }
 
 // Position returns the position that is safe to store and then to confirm, and how many marks with events lie before

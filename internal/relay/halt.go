@@ -34,7 +34,8 @@ func (e *kafkaError) Unwrap() error { return e.err }
 
 // transient reports whether err is an outage to wait for. What is not known to be transient is permanent.
 func transient(err error) bool {
-	if inDoubt(err) {
+	var halt *Halt
+	if inDoubt(err) || errors.As(err, &halt) {
 		return false
 	}
 	var commit *sink.CommitError
@@ -113,13 +114,13 @@ func (r *Relay) halt(err error) error {
 		h.Hint = "if a column was renamed or got another type: map its present name with WALPOST_COLUMNS and start walpost; rows are read under the names " +
 			"that they were inserted with, so if it is renamed back, start with the mapping until it stops again, and then without. If it is the row: " +
 			r.passOver(bad.CommitLSN)
-	case errors.As(err, &kafka), errors.As(err, &commit):
-		h.Hint = r.stateTopicHint(err)
-	case errors.As(err, &event):
+	case errors.As(err, &event): // before the state topic: the keeper may be the first to tell of an event
 		h.Hint = event.Hint
 		if h.Hint == "" {
 			h.Hint = r.passOver(event.Commit)
 		}
+	case errors.As(err, &kafka), errors.As(err, &commit):
+		h.Hint = r.stateTopicHint(err)
 	}
 	return h
 }

@@ -21,7 +21,7 @@ const (
 // keep carries the position back: stored first, confirmed second. It returns nil when ctx ends, or why no position can
 // be stored any more.
 func (s *session) keep(ctx context.Context) error {
-	stored, passed := s.start, uint64(0)
+	passed := uint64(0)
 	last, hurry := time.Now(), false
 	for {
 		select {
@@ -32,7 +32,7 @@ func (s *session) keep(ctx context.Context) error {
 			hurry = true
 		}
 		pos, n, _ := s.watermark.Position()
-		if pos == stored {
+		if pos == s.stored {
 			continue
 		}
 		if !hurry && !s.pause(ctx, last, n, n == passed) {
@@ -44,7 +44,7 @@ func (s *session) keep(ctx context.Context) error {
 			return err
 		}
 		s.watermark.Stored(freed)
-		stored, passed = pos, n
+		passed = n
 	}
 }
 
@@ -81,6 +81,7 @@ func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 	if err := s.out.Save(ctx, s.state(pos)); err != nil {
 		return &kafkaError{err}
 	}
+	s.stored = pos
 	s.trusted.store(pos.End)
 	return nil
 }
@@ -94,8 +95,8 @@ func (s *session) state(pos checkpoint.Position) checkpoint.State {
 }
 
 // settle stores and confirms the last position of a session, and remembers it for the next one. It confirms nothing if
-// the session ended because rows may be missing. An error means that the position is not stored.
-func (s *session) settle(ctx context.Context, cause error) error {
+// the session ended because rows may be missing.
+func (s *session) settle(ctx context.Context, cause error) {
 	pos, _, _ := s.watermark.Position()
 	s.r.last = s.state(pos)
 	if ctx.Err() != nil { // the drain took too long: what was confirmed in it shall not be sent again
@@ -103,19 +104,22 @@ func (s *session) settle(ctx context.Context, cause error) error {
 		defer cancel()
 		ctx = last
 	}
-	if err := s.save(ctx, pos); err != nil {
-		s.log.Warn().Err(err).Msg("the last position could not be stored; it will be, or its events are sent again")
-		return err
+	s.r.unsaved = nil
+	if pos != s.stored {
+		s.r.unsaved = s.save(ctx, pos)
+	}
+	if s.r.unsaved != nil {
+		s.log.Warn().Err(s.r.unsaved).Msg("the last position could not be stored; it will be, or its events are sent again")
+		return
 	}
 	if inDoubt(cause) || s.closed || s.stream.Gone() {
-		return nil
+		return
 	}
 	if pos.End > s.trusted.verified() {
 		if err := s.verify(ctx); err != nil {
 			s.log.Debug().Err(err).Msg("the last position is stored, but could not be confirmed")
 		}
 	}
-	return nil
 }
 
 // gate lets a position through to the stream once it is stored, and the publication is known to have been whole until there.

@@ -53,6 +53,7 @@ type Relay struct {
 	system  string // the cluster of the first session; every later one must be the same
 	out     *sink.Sink
 	store   *checkpoint.Store
+	unsaved error            // why last is not stored; nil = it is
 	last    checkpoint.State // where the last session ended; zero before
 	refused *sink.EventError // what the brokers refused, with exactly once; nil = nothing
 	claimed bool             // what the transactions of the brokers are good for was said
@@ -82,8 +83,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			r.pause = 0 // what ends so late is no repetition of the last failure
 		}
 		if err == nil || (ctx.Err() != nil && (errors.Is(err, context.Canceled) || transient(err))) {
-			r.setState(Stopped, "stopped")
-			return nil
+			return r.stopped()
 		}
 		if !transient(err) {
 			r.setState(Stopped, "stopped: "+err.Error())
@@ -91,10 +91,19 @@ func (r *Relay) Run(ctx context.Context) error {
 		}
 		r.report(err)
 		if !r.backOff(ctx, err) {
-			r.setState(Stopped, "stopped")
-			return nil
+			return r.stopped()
 		}
 	}
+}
+
+// stopped is the end of a stop. Nothing is in flight between two sessions, but the last one may have left its position behind.
+func (r *Relay) stopped() error {
+	r.setState(Stopped, "stopped")
+	if r.unsaved != nil {
+		return &Halt{Err: fmt.Errorf("%w: everything received is published, but its position is not stored, and some of it will be sent again: %w", ErrDrain, r.unsaved)}
+	}
+	r.log.Info().Stringer("lsn", r.last.End).Msg("stopped: everything received is published and stored")
+	return nil
 }
 
 func (r *Relay) close() {

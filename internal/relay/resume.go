@@ -93,13 +93,14 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	if err := r.settleStart(ctx, found, conn.History, held); err != nil {
 		return nil, err
 	}
+	r.unsaved = nil
 	r.logStart(found.start, conn.History)
 	r.warnOfColumns(held)
 	s := &session{
 		r: r, log: r.log, history: conn.History, stream: stream, out: r.out,
 		decoder:   decoder.New(r.decoderConfig()),
 		watermark: checkpoint.NewWatermark(start, r.cfg.MaxInFlight, r.room),
-		start:     start, generation: found.generation,
+		start:     start, stored: start, generation: found.generation,
 		hurry: make(chan struct{}, 1), look: make(chan struct{}, 1),
 	}
 	s.trusted.init(stream, start.End, held)

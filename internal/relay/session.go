@@ -28,7 +28,8 @@ type session struct {
 	out        *sink.Sink
 	watermark  *checkpoint.Watermark
 	start      checkpoint.Position
-	generation uint32 // of the states that it stores
+	stored     checkpoint.Position // the last that was stored; of the keeper, and of settle after it
+	generation uint32              // of the states that it stores
 	closed     bool
 	rightful   bool // fenced by the brokers alone: nobody else had the slot
 	pings      pings
@@ -168,19 +169,16 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	if s.stream.Gone() || transient(cause) && !stop {
 		s.close() // a wait for Kafka without end must not hold the server: it may want to shut down
 	}
-	var flushed, settled error
+	var flushed error
 	s.await(drain, func() { flushed = s.flush(drain) })
-	s.await(drain, func() { settled = s.settle(drain, cause) })
+	s.await(drain, func() { s.settle(drain, cause) })
 	s.close()
 
 	switch {
 	case ctx.Err() != nil && (drain.Err() != nil || flushed != nil && transient(flushed)):
 		return &Halt{Err: fmt.Errorf("%w: %d events were still in flight after %s and will be sent again",
 			ErrDrain, s.out.Stats().Events, s.r.cfg.DrainTimeout)}
-	case stop && flushed == nil && settled != nil && transient(cause):
-		return &Halt{Err: fmt.Errorf("%w: everything received is published, but the position is not stored, and some will be sent again: %w", ErrDrain, settled)}
 	case stop && flushed == nil && transient(cause):
-		s.log.Info().Stringer("lsn", s.trusted.stored()).Msg("stopped: everything received is published and confirmed")
 		return nil
 	case flushed != nil && transient(cause):
 		return flushed // the sink failed meanwhile

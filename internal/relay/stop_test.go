@@ -1,0 +1,78 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// TestStopWithoutAStoredPosition: events are published and their position cannot be stored, for an error that is waited for. A stop is
+// not a clean one then, whether it comes within a session or between two.
+func TestStopWithoutAStoredPosition(t *testing.T) {
+	t.Parallel()
+	for name, pause := range map[string]time.Duration{"at once": 0, "between two sessions": 2 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t)
+			var failing atomic.Bool
+			f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				f.broker.KeepControl()
+				r := req.(*kmsg.ProduceRequest)
+				if !failing.Load() || !holds(r, "end_lsn") {
+					return nil, nil, false
+				}
+				return refuseAll(r, kerr.UnknownServerError.Code), nil, true
+			})
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			ended := make(chan error, 1)
+			go func() { ended <- f.relay.Run(ctx) }()
+			f.await("a stream", func() bool { return f.relay.Status().State == Streaming })
+			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
+			f.await("an event", func() bool { return f.relay.Status().Sink.Published["t"] == 1 })
+			f.await("its position", func() bool { st := f.relay.Status(); return st.Stored == st.Received })
+			failing.Store(true)
+			f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'x')")
+			f.await("an event", func() bool { return f.relay.Status().Sink.Published["t"] == 2 })
+			time.Sleep(pause) // into the attempts that follow the failure
+			stop()
+			if err := <-ended; !errors.Is(err, ErrDrain) || !strings.Contains(err.Error(), "not stored") {
+				t.Errorf("Run = %v, want to hear that the position is not stored", err)
+			}
+		})
+	}
+}
+
+// holds reports whether a produce request has a record with a text.
+func holds(r *kmsg.ProduceRequest, text string) bool {
+	for _, topic := range r.Topics {
+		for _, p := range topic.Partitions {
+			if strings.Contains(string(p.Records), text) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refuseAll answers a produce request with an error for each partition.
+func refuseAll(r *kmsg.ProduceRequest, code int16) kmsg.Response {
+	resp := r.ResponseKind().(*kmsg.ProduceResponse)
+	for _, topic := range r.Topics {
+		rt := kmsg.NewProduceResponseTopic()
+		rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
+		for _, p := range topic.Partitions {
+			rp := kmsg.NewProduceResponseTopicPartition()
+			rp.Partition, rp.ErrorCode = p.Partition, code
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp
+}
