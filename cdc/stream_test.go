@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -221,99 +220,6 @@ func TestIdleStreamOutlivesTheTimeout(t *testing.T) {
 			}
 			return
 		}
-	}
-}
-
-// TestSilentServer lets a proxy swallow everything in both directions, as a vanished host does.
-func TestSilentServer(t *testing.T) {
-	t.Parallel()
-	f := setup(t, 15, map[string]string{"wal_sender_timeout": "0"})
-	addr, swallow := proxy(t, f.cfg.Postgres, 0)
-	f.cfg.Postgres = f.cfg.Postgres.Copy()
-	f.cfg.Postgres.Host, f.cfg.Postgres.Port = addr.IP.String(), uint16(addr.Port)
-	s := f.start()
-	s.interval, s.silence = 100*time.Millisecond, 500*time.Millisecond
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	for ctx.Err() == nil { // a quiet server answers the probes
-		if _, err := s.Next(ctx); err != nil && ctx.Err() == nil {
-			t.Fatalf("a server that answers was given up: %v", err)
-		}
-	}
-	swallow.Store(true)
-	for {
-		_, err := s.Next(t.Context())
-		if err == nil {
-			continue
-		}
-		if !Transient(err) || !strings.Contains(err.Error(), "silent") || !s.Gone() {
-			t.Fatalf("Next = %v", err)
-		}
-		return
-	}
-}
-
-// proxy passes bytes on in both directions until it is told to swallow them, and not faster than slow says, if it says
-// anything.
-func proxy(t *testing.T, to *pgconn.Config, slow time.Duration) (*net.TCPAddr, *atomic.Bool) {
-	t.Helper()
-	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	swallow := &atomic.Bool{}
-	copyAll := func(dst, src net.Conn) {
-		defer func() { _ = dst.Close() }()
-		buf := make([]byte, 4<<10)
-		for {
-			time.Sleep(slow)
-			n, err := src.Read(buf)
-			if err != nil {
-				return
-			}
-			if swallow.Load() {
-				continue
-			}
-			if _, err := dst.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-	}
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(to.Port)})
-			if err != nil {
-				_ = client.Close()
-				return
-			}
-			go copyAll(client, server)
-			go copyAll(server, client)
-		}
-	}()
-	return listener.Addr().(*net.TCPAddr), swallow
-}
-
-// TestSlowLink: one message takes longer to arrive than a silent server has time to answer. It is not silent.
-func TestSlowLink(t *testing.T) {
-	t.Parallel()
-	f := setup(t, 15, nil)
-	addr, _ := proxy(t, f.cfg.Postgres, 10*time.Millisecond)
-	f.cfg.Postgres = f.cfg.Postgres.Copy()
-	f.cfg.Postgres.Host, f.cfg.Postgres.Port = addr.IP.String(), uint16(addr.Port)
-	s := f.start()
-	s.interval, s.silence = 100*time.Millisecond, 500*time.Millisecond
-	f.exec("INSERT INTO outbox VALUES (1, (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 20000) i))")
-	start := time.Now()
-	if n := len(next(t.Context(), t, s, 'I').Data); n < 640_000 {
-		t.Fatalf("a message of %d bytes", n)
-	}
-	if took := time.Since(start); took < 2*s.silence {
-		t.Fatalf("the message arrived within %s: this test proves nothing", took)
 	}
 }
 

@@ -171,28 +171,40 @@ func (f *fixture) refuse(text string, code int16) {
 	f.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		f.cluster.KeepControl()
 		r := req.(*kmsg.ProduceRequest)
-		hit := false
-		for _, t := range r.Topics {
-			for _, p := range t.Partitions {
-				hit = hit || strings.Contains(string(p.Records), text)
-			}
-		}
-		if !hit {
+		if !holds(r, text) {
 			return nil, nil, false
 		}
-		resp := r.ResponseKind().(*kmsg.ProduceResponse)
-		for _, t := range r.Topics {
-			rt := kmsg.NewProduceResponseTopic()
-			rt.Topic, rt.TopicID = t.Topic, t.TopicID
-			for _, p := range t.Partitions {
-				rp := kmsg.NewProduceResponseTopicPartition()
-				rp.Partition, rp.ErrorCode = p.Partition, code
-				rt.Partitions = append(rt.Partitions, rp)
-			}
-			resp.Topics = append(resp.Topics, rt)
-		}
-		return resp, nil, true
+		return refusal(r, func(p *kmsg.ProduceResponseTopicPartition, _ string) { p.ErrorCode = code }), nil, true
 	})
+}
+
+// holds reports whether a produce request has a record with a text.
+func holds(r *kmsg.ProduceRequest, text string) bool {
+	for _, topic := range r.Topics {
+		for _, p := range topic.Partitions {
+			if strings.Contains(string(p.Records), text) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refusal answers a produce request with what fill says of each partition and its records.
+func refusal(r *kmsg.ProduceRequest, fill func(p *kmsg.ProduceResponseTopicPartition, records string)) kmsg.Response {
+	resp := r.ResponseKind().(*kmsg.ProduceResponse)
+	for _, topic := range r.Topics {
+		answer := kmsg.NewProduceResponseTopic()
+		answer.Topic, answer.TopicID = topic.Topic, topic.TopicID
+		for _, asked := range topic.Partitions {
+			p := kmsg.NewProduceResponseTopicPartition()
+			p.Partition = asked.Partition
+			fill(&p, string(asked.Records))
+			answer.Partitions = append(answer.Partitions, p)
+		}
+		resp.Topics = append(resp.Topics, answer)
+	}
+	return resp
 }
 
 // TestNothingPassesARefusedEvent produces on after the brokers have refused an event and before its promise has run:

@@ -20,9 +20,9 @@ import (
 	"github.com/walpost/walpost/decoder"
 )
 
-// TestForeignOpenTransactionHidesOurPosition: another relay with exactly-once delivery shares the state topic (the
-// default) and is killed between its state record and EndTxn. Ours commits, dies, starts: fence, then Load.
-func TestForeignOpenTransactionHidesOurPosition(t *testing.T) {
+// TestForeignOpenTransactionHidesNothing: another relay with exactly-once delivery shares the state topic and is killed between its
+// state record and the end of its transaction. What ours commits behind that is found by a start: fence, then Load.
+func TestForeignOpenTransactionHidesNothing(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, nil)
 	encode := func(p checkpoint.Position) ([]byte, error) {
@@ -79,8 +79,8 @@ func TestForeignOpenTransactionHidesOurPosition(t *testing.T) {
 	}
 }
 
-// TestReloadInsideATransaction: the client takes a new producer epoch by itself inside a transaction (KIP-360 heal for a
-// partition whose prefix was deleted), which aborts what is in the transaction, and goes on.
+// TestReloadInsideATransaction: for a partition whose beginning was deleted the client takes a new producer epoch by itself (KIP-360),
+// which aborts what is in the transaction, and goes on. What is left of the transaction must not be committed.
 func TestReloadInsideATransaction(t *testing.T) {
 	t.Parallel()
 	f := setup(t, func(c *Config) {
@@ -103,29 +103,13 @@ func TestReloadInsideATransaction(t *testing.T) {
 		if hits.Load() > 0 {
 			return nil, nil, false
 		}
-		mine := false
-		for _, topic := range r.Topics {
-			for _, p := range topic.Partitions {
-				mine = mine || strings.Contains(string(p.Records), "truncated")
-			}
-		}
-		if !mine || len(r.Topics) != 1 {
+		if !holds(r, "truncated") || len(r.Topics) != 1 {
 			return nil, nil, false
 		}
 		hits.Add(1)
-		resp := r.ResponseKind().(*kmsg.ProduceResponse)
-		resp.Version = r.Version
-		for _, topic := range r.Topics {
-			rt := kmsg.NewProduceResponseTopic()
-			rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
-			for _, p := range topic.Partitions {
-				rp := kmsg.NewProduceResponseTopicPartition()
-				rp.Partition, rp.ErrorCode, rp.LogStartOffset = p.Partition, kerr.OutOfOrderSequenceNumber.Code, 1000
-				rt.Partitions = append(rt.Partitions, rp)
-			}
-			resp.Topics = append(resp.Topics, rt)
-		}
-		return resp, nil, true
+		return refusal(r, func(p *kmsg.ProduceResponseTopicPartition, _ string) {
+			p.ErrorCode, p.LogStartOffset = kerr.OutOfOrderSequenceNumber.Code, 1000
+		}), nil, true
 	})
 	if err := f.produce("orders", "k", "e1", 10); err != nil {
 		t.Fatal(err)
@@ -155,9 +139,9 @@ func TestReloadInsideATransaction(t *testing.T) {
 	}
 }
 
-// TestSpinningCommits: rows 0 (event), 1 (a DELETE that the stream carries), 2 (event for a topic that is missing). The mark
-// of row 0 is sealed at "2 rows done"; the cut stays at 1 until the topic is there.
-func TestSpinningCommits(t *testing.T) {
+// TestSaveDoesNotSpin: rows 0 (event), 1 (a DELETE that the stream carries), 2 (event for a topic that is missing). The position that
+// the keeper stores lies where a cut can be made, so it is not committed again and again until the topic is there.
+func TestSaveDoesNotSpin(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, func(c *Config) { c.CreateTopics = false })
 	w := checkpoint.NewWatermark(checkpoint.Position{End: 1}, 1<<20, f.room)
@@ -196,9 +180,9 @@ func TestSpinningCommits(t *testing.T) {
 	}
 }
 
-// TestRefusedStateRecordHangs: the brokers give up the transaction at the state record (TRANSACTION_ABORTABLE, as transaction.version 2
-// does when a verification takes too long), and an event has to be sent once more. The gate shuts, and nobody is told.
-func TestRefusedStateRecordHangs(t *testing.T) {
+// TestRefusedStateRecordIsTold: the brokers give up the transaction at the state record (TRANSACTION_ABORTABLE, as transaction.version 2
+// does when a verification takes too long), and an event has to be sent once more. The gate shuts, and the sink fails at once.
+func TestRefusedStateRecordIsTold(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, func(c *Config) { c.Linger = 50 * time.Millisecond })
 	if err := f.produce("orders", "k", "warm", 10); err != nil {
@@ -213,21 +197,12 @@ func TestRefusedStateRecordHangs(t *testing.T) {
 			f.cluster.KeepControl()
 			return nil, nil, false
 		}
-		resp := r.ResponseKind().(*kmsg.ProduceResponse)
-		for _, topic := range r.Topics {
-			rt := kmsg.NewProduceResponseTopic()
-			rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
-			for _, p := range topic.Partitions {
-				rp := kmsg.NewProduceResponseTopicPartition()
-				rp.Partition, rp.ErrorCode = p.Partition, kerr.TransactionAbortable.Code
-				if strings.Contains(string(p.Records), "event") {
-					rp.ErrorCode = kerr.NotLeaderForPartition.Code
-				}
-				rt.Partitions = append(rt.Partitions, rp)
+		return refusal(r, func(p *kmsg.ProduceResponseTopicPartition, records string) {
+			p.ErrorCode = kerr.TransactionAbortable.Code
+			if strings.Contains(records, "event") {
+				p.ErrorCode = kerr.NotLeaderForPartition.Code
 			}
-			resp.Topics = append(resp.Topics, rt)
-		}
-		return resp, nil, true
+		}), nil, true
 	})
 	if err := f.produce("orders", "k", "event", 10); err != nil {
 		t.Fatal(err)

@@ -34,8 +34,7 @@ func (e *kafkaError) Unwrap() error { return e.err }
 
 // transient reports whether err is an outage to wait for. What is not known to be transient is permanent.
 func transient(err error) bool {
-	var halt *Halt
-	if inDoubt(err) || errors.As(err, &halt) {
+	if inDoubt(err) {
 		return false
 	}
 	var commit *sink.CommitError

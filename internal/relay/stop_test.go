@@ -27,7 +27,7 @@ func TestStopWithoutAStoredPosition(t *testing.T) {
 				if !failing.Load() || !holds(r, "end_lsn") {
 					return nil, nil, false
 				}
-				return refuseAll(r, kerr.UnknownServerError.Code), nil, true
+				return refuse(r, func(string) int16 { return kerr.UnknownServerError.Code }), nil, true
 			})
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
@@ -61,15 +61,15 @@ func holds(r *kmsg.ProduceRequest, text string) bool {
 	return false
 }
 
-// refuseAll answers a produce request with an error for each partition.
-func refuseAll(r *kmsg.ProduceRequest, code int16) kmsg.Response {
+// refuse answers a produce request with an error for each partition, by the records for it.
+func refuse(r *kmsg.ProduceRequest, code func(records string) int16) kmsg.Response {
 	resp := r.ResponseKind().(*kmsg.ProduceResponse)
 	for _, topic := range r.Topics {
 		rt := kmsg.NewProduceResponseTopic()
 		rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
 		for _, p := range topic.Partitions {
 			rp := kmsg.NewProduceResponseTopicPartition()
-			rp.Partition, rp.ErrorCode = p.Partition, code
+			rp.Partition, rp.ErrorCode = p.Partition, code(string(p.Records))
 			rt.Partitions = append(rt.Partitions, rp)
 		}
 		resp.Topics = append(resp.Topics, rt)
