@@ -225,7 +225,12 @@ func TestRefusalBeforeALaterRow(t *testing.T) {
 		if !holds(r, "bad2") {
 			return nil, nil, false
 		}
-		return refuse(r, func(string) int16 { return kerr.PolicyViolation.Code }), nil, true
+		return refuse(r, func(records string) int16 {
+			if strings.Contains(records, "bad2") {
+				return kerr.PolicyViolation.Code
+			}
+			return kerr.NotEnoughReplicas.Code // in the same request, and not its fault
+		}), nil, true
 	})
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
 	f.exec("INSERT INTO outbox VALUES (2, 'u', 'k', 'bad2')") // brokers refuse whole batches: another topic is another batch
