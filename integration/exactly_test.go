@@ -10,7 +10,10 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
-const exactlyOnce = "WALPOST_DELIVERY=exactly-once"
+const (
+	exactly     = "exactly-once"
+	exactlyOnce = "WALPOST_DELIVERY=" + exactly
+)
 
 // once asserts that everything committed is there once, in order, for consumers that read committed records alone.
 func once(t testing.TB, env *Env, work *Workload) {

@@ -166,7 +166,8 @@ func TestProduceInOrderPerKey(t *testing.T) {
 	}
 }
 
-// refuse makes the cluster refuse, for good, every batch that holds the given text, and leave the partition as it is.
+// refuse makes the cluster refuse every batch that holds the given text, and leave the partition as it is. The others of
+// its request will be sent again.
 func (f *fixture) refuse(text string, code int16) {
 	f.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		f.cluster.KeepControl()
@@ -174,7 +175,12 @@ func (f *fixture) refuse(text string, code int16) {
 		if !holds(r, text) {
 			return nil, nil, false
 		}
-		return refusal(r, func(p *kmsg.ProduceResponseTopicPartition, _ string) { p.ErrorCode = code }), nil, true
+		return refusal(r, func(p *kmsg.ProduceResponseTopicPartition, records string) {
+			p.ErrorCode = kerr.NotEnoughReplicas.Code
+			if strings.Contains(records, text) {
+				p.ErrorCode = code
+			}
+		}), nil, true
 	})
 }
 

@@ -48,7 +48,8 @@ func (e *CommitError) Error() string {
 
 func (e *CommitError) Unwrap() error { return e.Err }
 
-var errLost = errors.New("a record of it failed")
+// errLost says that an event of the transaction failed. What it failed of is the error of the sink.
+var errLost = errors.New("an event of the transaction failed")
 
 // fencing reports whether err says that another producer has the transactional id.
 func fencing(err error) bool {
@@ -172,7 +173,7 @@ func (t *transactions) run() {
 	}()
 	for t.awaitDue() {
 		if err := t.commit(); err != nil {
-			if t.s.ctx.Err() == nil {
+			if t.s.ctx.Err() == nil && !errors.Is(err, errLost) {
 				_ = t.s.latch(reasonOutage, err) // whoever waits learns of it from Failed and Err
 			}
 			return
@@ -242,11 +243,11 @@ func (t *transactions) end(cut checkpoint.Position) error {
 	record := &kgo.Record{Topic: t.s.cfg.StateTopic, Key: []byte(t.s.cfg.Source), Value: value}
 	stored := make(chan error, 1)
 	t.s.client.Produce(t.s.ctx, record, func(_ *kgo.Record, err error) {
+		stored <- err
 		if err != nil { // the gate may have shut: nobody shall wait for what it keeps back
 			t.s.gate.close()
 			t.breakUp()
 		}
-		stored <- err
 	})
 	flushed := t.s.client.Flush(t.broken)
 	select {
@@ -256,11 +257,11 @@ func (t *transactions) end(cut checkpoint.Position) error {
 		}
 	default:
 	}
+	if t.broken.Err() != nil {
+		return errLost
+	}
 	if flushed != nil {
 		return &CommitError{Err: flushed}
-	}
-	if t.broken.Err() != nil {
-		return &CommitError{Err: errLost}
 	}
 	if err := t.checkEpoch(); err != nil {
 		return err

@@ -174,7 +174,7 @@ func TestFencedBySuccessor(t *testing.T) {
 // before it, and stops there.
 func TestRefusedEventAbortsItsTransaction(t *testing.T) {
 	t.Parallel()
-	f := exactly(t, func(c *Config) { c.Linger = 100 * time.Millisecond; c.Exactly.Interval = time.Second }) // one transaction
+	f := exactly(t, func(c *Config) { c.Linger = time.Minute; c.Exactly.Interval = time.Minute }) // one transaction, with flush
 	f.refuse("event-2-", kerr.PolicyViolation.Code)
 	all := func(f *fixture) error {
 		for i, topic := range []string{"orders", "orders", "other", "orders"} { // brokers refuse whole batches

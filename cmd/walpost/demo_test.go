@@ -119,7 +119,7 @@ func TestDemoOnOwnServers(t *testing.T) {
 		}
 	}
 
-	p := run("--duration", "1s")
+	p := run("--duration", "4s")
 	p.until("OrderPlaced")
 	if there := query(t, url, objects); there != "slot publication schema" {
 		t.Errorf("while it runs there are: %s", there)

@@ -223,6 +223,9 @@ func statusWithReader(t *testing.T, cfg config.Config) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+	for query(t, cfg.PostgresURL, "SELECT active::text FROM pg_replication_slots WHERE slot_name = 'walpost'") != "false" {
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // saved stores a position as a relay does, and returns a function that stores more.

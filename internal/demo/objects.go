@@ -19,17 +19,18 @@ const lockKey = 0x77616c706f737464
 // claim makes sure that the demo's names are free, removes what a killed demo left, and creates the schema and the
 // business table. The claim holds as long as the connection lives.
 func claim(ctx context.Context, conn *pgx.Conn) error {
-	var alone, taken bool
+	if err := lock(ctx, conn); err != nil {
+		return err
+	}
+	var taken bool
 	var comment *string
-	err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1),
-		EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $2) OR EXISTS (SELECT FROM pg_publication WHERE pubname = $2),
-		(SELECT coalesce(obj_description(oid, 'pg_namespace'), '') FROM pg_namespace WHERE nspname = $2)`, int64(lockKey), Name).
-		Scan(&alone, &taken, &comment)
+	err := conn.QueryRow(ctx, `SELECT
+		EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1) OR EXISTS (SELECT FROM pg_publication WHERE pubname = $1),
+		(SELECT coalesce(obj_description(oid, 'pg_namespace'), '') FROM pg_namespace WHERE nspname = $1)`, Name).
+		Scan(&taken, &comment)
 	switch {
 	case err != nil:
 		return fmt.Errorf("look for what other demos left: %w", err)
-	case !alone:
-		return errors.New("another walpost demo is running in this database")
 	case comment != nil && *comment != mark:
 		return fmt.Errorf("schema %s exists, and the demo did not make it: the demo needs that name", Name)
 	case comment == nil && taken:
@@ -48,6 +49,27 @@ func claim(ctx context.Context, conn *pgx.Conn) error {
 		}
 		return nil
 	})
+}
+
+// lock makes sure that no other demo runs in the database. The server needs a moment to see that one was killed.
+func lock(ctx context.Context, conn *pgx.Conn) error {
+	for deadline := time.Now().Add(2 * time.Second); ; {
+		var alone bool
+		if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(lockKey)).Scan(&alone); err != nil {
+			return fmt.Errorf("look for other demos: %w", err)
+		}
+		if alone {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("another walpost demo is running in this database")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // drop removes slot, publication and schema; the schema last, because it carries the mark.

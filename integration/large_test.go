@@ -1,0 +1,136 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// largeRows is how many rows the large transaction has, without WALPOST_TEST_ROWS.
+const largeRows = 1_000_000
+
+// TestOneLargeTransaction has a relay publish one transaction that is larger than any memory should be, and kills it in the
+// middle. Exactly once, the transaction spans many Kafka transactions, of which the brokers give up none but the one that
+// the kill leaves open.
+func TestOneLargeTransaction(t *testing.T) {
+	rows := largeRows
+	if text := os.Getenv("WALPOST_TEST_ROWS"); text != "" {
+		var err error
+		if rows, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, delivery := range deliveries {
+		t.Run(delivery, func(t *testing.T) {
+			env := Setup(t, Needs{})
+			env.Init(t)
+			env.CreateTopic(t, env.Prefix+"order", eventPartitions, nil)
+			env.Exec(t, fmt.Sprintf(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload)
+				SELECT gen_random_uuid(), 'order', (i %% 1000)::text, 'Placed', jsonb_build_object('n', i) FROM generate_series(0, %d) i`, rows-1))
+			seen := &largeCheck{t: t, last: map[string]int{}}
+			c, err := newConsumer(env.Brokers, env.Prefix)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.close()
+			// await reads until so many distinct events were there.
+			await := func(relay *Relay, events int) {
+				deadline := time.Now().Add(time.Duration(60+rows/10_000) * time.Second)
+				for seen.distinct < events && time.Now().Before(deadline) {
+					if _, err := c.drain(t.Context(), seen.add); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(50 * time.Millisecond)
+				}
+				if seen.distinct < events {
+					t.Fatalf("%d of %d events are there", seen.distinct, events)
+				}
+				if peak := residentPeakMiB(t, relay.PID()); peak > 200 {
+					t.Errorf("the relay had %d MiB of memory", peak)
+				} else {
+					t.Logf("%d events, peak memory %d MiB", seen.distinct, peak)
+				}
+			}
+			relay := env.Run(t, "WALPOST_DELIVERY="+delivery)
+			await(relay, rows/3)
+			relay.Kill()
+			relay = env.Run(t, "WALPOST_DELIVERY="+delivery)
+			await(relay, rows)
+			relay.Stop(t)
+			if _, err := c.drain(t.Context(), seen.add); err != nil {
+				t.Fatal(err)
+			}
+			inside := statesInside(t, env)
+			t.Logf("%d repeats, %d positions stored inside the transaction", seen.repeats, inside)
+			if delivery == exactly && seen.repeats > 0 {
+				t.Errorf("%d repeats", seen.repeats)
+			}
+			if inside < 3 {
+				t.Errorf("%d positions were stored inside the transaction, want many", inside)
+			}
+			if log := relay.Log(); strings.Contains(log, `"level":"warn"`) || strings.Contains(log, `"level":"error"`) {
+				t.Errorf("a relay without trouble says:\n%s", lastLines(log, 20))
+			}
+		})
+	}
+}
+
+// largeCheck sees that the events of each aggregate come one after the other. It remembers the last of each alone.
+type largeCheck struct {
+	t                 *testing.T
+	last              map[string]int // the number behind the last of the aggregate
+	distinct, repeats int
+}
+
+func (l *largeCheck) add(r *kgo.Record, _ int32) {
+	var payload struct{ N int }
+	if err := json.Unmarshal(r.Value, &payload); err != nil {
+		l.t.Fatalf("%s/%d@%d: %v", r.Topic, r.Partition, r.Offset, err)
+	}
+	key := string(r.Key)
+	want, known := l.last[key]
+	if !known {
+		want, _ = strconv.Atoi(key)
+	}
+	switch {
+	case payload.N < want:
+		l.repeats++
+	case payload.N == want:
+		l.distinct++
+		l.last[key] = want + 1000
+	default:
+		l.t.Fatalf("%s/%d@%d: event %d of aggregate %s, want %d", r.Topic, r.Partition, r.Offset, payload.N, key, want)
+	}
+}
+
+// statesInside counts the stored positions that lie inside a transaction.
+func statesInside(t *testing.T, env *Env) int {
+	t.Helper()
+	c, err := newConsumer(env.Brokers, env.StateTopic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	inside := 0
+	_, err = c.drain(t.Context(), func(r *kgo.Record, _ int32) {
+		var state struct {
+			Rows int `json:"rows_done"`
+		}
+		if err := json.Unmarshal(r.Value, &state); err != nil {
+			t.Fatal(err)
+		}
+		if state.Rows > 0 {
+			inside++
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inside
+}
