@@ -22,7 +22,9 @@ func (s *Sink) fail(f *flight, err error) {
 	if !f.large() {
 		s.gate.close()
 	}
-	s.how.lost() // first: nothing that waits for this event may be committed once the error is known
+	// Last: whoever waits for what was sent is woken by it, and asks for the error. Nothing is committed meanwhile, since the
+	// client counts a record as flushed once its promise has returned.
+	defer s.how.lost()
 	if s.cfg.Exactly != nil && fencing(err) {
 		_ = s.latch(reasonOutage, &CommitError{Fenced: true, Err: err})
 		return

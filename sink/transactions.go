@@ -337,12 +337,10 @@ func (t *transactions) await(ctx context.Context, met func() bool, want func()) 
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.ended:
-			select { // a record that failed breaks the transaction a moment before its error is known
-			case <-t.s.failed:
-				return t.s.Err()
-			case <-t.s.ctx.Done():
-				return kgo.ErrClientClosed
+			if err := t.s.Err(); err != nil {
+				return err
 			}
+			return kgo.ErrClientClosed
 		default:
 		}
 		want()
