@@ -44,7 +44,7 @@ type Store interface {
 }
 
 func (d atLeastOnce) send(f *flight, _ checkpoint.Position) {
-	d.s.client.Produce(d.s.ctx, &f.record, d.s.promise)
+	d.s.client.Produce(d.s.ctx, &f.record, f.promise)
 }
 
 func (d atLeastOnce) confirmed(f *flight) { d.s.settle(f) }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -127,7 +126,7 @@ func TestTheGateShutsWhenRecordsFail(t *testing.T) {
 			fault(f)
 			shut := make(chan bool, 1)
 			promise := f.sink.promise
-			f.sink.promise = func(r *kgo.Record, err error) {
+			f.sink.promise = func(r *flight, err error) {
 				if err != nil {
 					select {
 					case <-f.sink.gate.shut:

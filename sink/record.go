@@ -1,18 +1,12 @@
 package sink
 
 import (
-	"context"
-
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/walpost/walpost/decoder"
 )
 
 const (
-	// arenaSize is the size of the chunks that hold the bytes of records.
-	arenaSize = 256 << 10
-	// flightSlab is how many flights are allocated at once.
-	flightSlab = 64
 	// flightOverhead is what a flight takes besides its bytes, about.
 	flightOverhead = 512
 	// inlineHeaders is how many record headers need no allocation of their own: the four of the contract and some.
@@ -33,10 +27,11 @@ type Transaction struct {
 	Time     int64  // when it committed, in microseconds since 2000-01-01, by the server's clock
 }
 
-// flight is one event on its way: the record, and whom to tell. It is the record's own Context, so that one promise
-// serves all records and no event needs a closure.
+// flight is one event on its way: the record, and whom to tell. Its promise is made with its memory, so that no event needs a
+// closure. The client may look at the context of a record after its promise, so it is none of ours.
 type flight struct {
-	context.Context
+	sink    *Sink
+	promise func(*kgo.Record, error)
 	record  kgo.Record
 	headers [inlineHeaders]kgo.RecordHeader
 	topic   *topic
@@ -44,6 +39,8 @@ type flight struct {
 	txn     Transaction
 	index   uint32
 	size    int64
+	slab    *slab
+	arena   *arena // nil = its bytes are its own
 }
 
 // large reports whether the record may be too large for its topic.
@@ -51,9 +48,10 @@ func (f *flight) large() bool { return f.size > f.topic.limit-2*batchOverhead }
 
 // builder makes flights out of events. One goroutine uses it.
 type builder struct {
+	sink     *Sink // whose promises are called
 	source   []byte
-	arena    []byte
-	flights  []flight
+	arena    *arena
+	slab     *slab
 	interned map[string]string
 }
 
@@ -65,12 +63,12 @@ func payload(e *decoder.Event) int {
 	return len(e.Key) + len(e.Payload) + len(e.ID) + len(e.Type) + posLength + len(e.Headers)
 }
 
-// build copies what Kafka needs of the event. The record's bytes are never written again.
+// build copies what Kafka needs of the event. The record's bytes are not written again before the flight is freed.
 func (b *builder) build(e *decoder.Event, txn Transaction, t *topic, mark Mark) (*flight, error) {
 	f := b.flight()
 	f.topic, f.mark, f.txn, f.index = t, mark, txn, e.Index
 	f.size = Size(e)
-	space := b.take(payload(e))
+	space := b.take(f, payload(e))
 
 	put := func(v []byte) []byte {
 		n := copy(space, v)
@@ -78,7 +76,7 @@ func (b *builder) build(e *decoder.Event, txn Transaction, t *topic, mark Mark) 
 		return v
 	}
 	r := &f.record
-	r.Context, r.Topic, r.Key = f, t.name, put(e.Key)
+	r.Topic, r.Key = t.name, put(e.Key)
 	if e.Payload != nil { // NULL is a tombstone; an empty payload is a value
 		r.Value = put(e.Payload)
 	}
@@ -101,30 +99,6 @@ func (b *builder) build(e *decoder.Event, txn Transaction, t *topic, mark Mark) 
 	}
 	r.Headers = h
 	return f, nil
-}
-
-func (b *builder) flight() *flight {
-	if len(b.flights) == 0 {
-		b.flights = make([]flight, flightSlab)
-	}
-	f := &b.flights[0]
-	b.flights = b.flights[1:]
-	f.Context = context.Background()
-	return f
-}
-
-// take returns n bytes that nobody else writes. Large values get memory of their own, so that one of them does not
-// keep a chunk alive.
-func (b *builder) take(n int) []byte {
-	if n > arenaSize/8 {
-		return make([]byte, n)
-	}
-	if n > len(b.arena) {
-		b.arena = make([]byte, arenaSize)
-	}
-	p := b.arena[:n:n]
-	b.arena = b.arena[n:]
-	return p
 }
 
 // intern returns a header's name as a string; names repeat.

@@ -2,6 +2,8 @@ package sink
 
 import (
 	"encoding/json"
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -105,16 +107,65 @@ func TestRecordOwnsItsBytes(t *testing.T) {
 	}
 }
 
-func TestBuildAllocatesByTheChunk(t *testing.T) {
+// TestMemoryIsUsedAgain: what published events have freed serves later ones, and never what is still in flight. Not parallel: the
+// memory is shared by all sinks.
+func TestMemoryIsUsedAgain(t *testing.T) {
+	b, to := newBuilder(), orders()
+	type sent struct {
+		f    *flight
+		text string
+	}
+	text := func(f *flight) string {
+		return headerText(f.record.Headers) + string(f.record.Key) + string(f.record.Value)
+	}
+	var inFlight []sent
+	random := rand.New(rand.NewPCG(1, 2))
+	before := map[*slab]bool{}
+	reused := 0
+	for i := range 50_000 {
+		e := &decoder.Event{ID: fmt.Append(nil, "id", i), Key: fmt.Append(nil, i%7), Payload: []byte(strings.Repeat(string(rune('a'+i%26)), random.IntN(3000)))}
+		if i%500 == 0 {
+			e.Payload = make([]byte, arenaSize) // memory of its own
+		}
+		f, err := b.build(e, Transaction{Commit: uint64(i)}, to, noMark{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.slab.used == 1 {
+			if before[f.slab] {
+				reused++
+			}
+			before[f.slab] = true
+		}
+		inFlight = append(inFlight, sent{f, text(f)})
+		for len(inFlight) > 300 { // published in any order
+			at := random.IntN(len(inFlight))
+			s := inFlight[at]
+			if got := text(s.f); got != s.text {
+				t.Fatalf("the record of event %d was %.80q and is %.80q", s.f.txn.Commit, s.text, got)
+			}
+			s.f.free()
+			inFlight[at] = inFlight[len(inFlight)-1]
+			inFlight = inFlight[:len(inFlight)-1]
+		}
+	}
+	if reused == 0 {
+		t.Error("nothing was used again")
+	}
+}
+
+func TestBuildAllocatesNothing(t *testing.T) {
 	b, to := newBuilder(), orders()
 	e := &decoder.Event{
 		ID: []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"), Key: []byte("customer-17"), Type: []byte("OrderPlaced"), HasType: true,
 		Payload: []byte(strings.Repeat("x", 400)), Headers: []byte(`{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`),
 	}
 	if n := testing.AllocsPerRun(20_000, func() {
-		if _, err := b.build(e, Transaction{}, to, noMark{}); err != nil {
+		f, err := b.build(e, Transaction{}, to, noMark{})
+		if err != nil {
 			t.Fatal(err)
 		}
+		f.free()
 	}); n > 0 {
 		t.Fatalf("%v allocations an event, want less than one", n)
 	}
@@ -239,8 +290,10 @@ func BenchmarkBuild(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := builder.build(e, Transaction{}, to, noMark{}); err != nil {
+		f, err := builder.build(e, Transaction{}, to, noMark{})
+		if err != nil {
 			b.Fatal(err)
 		}
+		f.free()
 	}
 }

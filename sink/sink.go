@@ -46,7 +46,7 @@ type Sink struct {
 	topics  topics
 	byBytes map[string]*topic // topics again, for the goroutine that produces
 	name    []byte
-	promise func(*kgo.Record, error) // s.done, made once
+	promise func(*flight, error) // of every record: done
 	how     delivery
 
 	events atomic.Int64
@@ -80,7 +80,7 @@ func New(cfg Config) (*Sink, error) {
 		failed:  make(chan struct{}),
 		causes:  NoErrors(),
 	}
-	s.promise = s.done
+	s.builder.sink, s.promise = s, s.done
 	if cfg.Before != nil {
 		s.inherit(cfg.Before)
 	}
@@ -191,31 +191,31 @@ func (s *Sink) resolveAndProduce(f *flight, pos checkpoint.Position) {
 		}
 		return
 	}
-	large := f.large()
+	t, large := f.topic, f.large()
 	s.how.send(f, pos)
 	// Only now may others follow it.
-	f.topic.resolved.Store(true)
+	t.resolved.Store(true)
 	if !large {
 		s.release()
 	}
 }
 
 // done is the promise of every record.
-func (s *Sink) done(r *kgo.Record, err error) {
-	f := r.Context.(*flight)
+func (s *Sink) done(f *flight, err error) {
 	if err != nil {
 		if !closing(err) && s.ctx.Err() == nil {
 			s.fail(f, err)
 		}
 		return
 	}
-	s.how.confirmed(f)
-	if f.large() {
+	large := f.large()
+	s.how.confirmed(f) // it may be used again from here on
+	if large {
 		s.release()
 	}
 }
 
-// settle counts an event as published.
+// settle counts an event as published, and frees it.
 func (s *Sink) settle(f *flight) {
 	f.topic.published.Add(1)
 	now := time.Now().UnixMicro()
@@ -226,6 +226,7 @@ func (s *Sink) settle(f *flight) {
 	s.events.Add(-1)
 	s.bytes.Add(-f.size)
 	f.mark.Done()
+	f.free()
 }
 
 // metadataMinAge is the shortest time between two looks at the metadata.

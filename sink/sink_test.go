@@ -221,7 +221,7 @@ func TestNothingPassesARefusedEvent(t *testing.T) {
 	f.refuse("event-500-", kerr.PolicyViolation.Code)
 	failed, produced := make(chan struct{}), make(chan struct{})
 	promise, first := f.sink.promise, sync.Once{}
-	f.sink.promise = func(r *kgo.Record, err error) {
+	f.sink.promise = func(r *flight, err error) {
 		if err != nil {
 			first.Do(func() { close(failed) })
 			<-produced
@@ -272,7 +272,7 @@ func TestTheGateShutsBeforeThePromise(t *testing.T) {
 	f.refuse("bad", kerr.InvalidRecord.Code)
 	shut := make(chan bool, 1)
 	promise := f.sink.promise
-	f.sink.promise = func(r *kgo.Record, err error) {
+	f.sink.promise = func(r *flight, err error) {
 		if err != nil {
 			select {
 			case <-f.sink.gate.shut:

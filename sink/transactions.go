@@ -114,7 +114,7 @@ func (t *transactions) send(f *flight, pos checkpoint.Position) {
 func (t *transactions) produce(f *flight) {
 	t.batch = append(t.batch, f)
 	t.bytes += f.size
-	t.s.client.Produce(t.s.ctx, &f.record, t.s.promise)
+	t.s.client.Produce(t.s.ctx, &f.record, f.promise)
 }
 
 func (t *transactions) confirmed(*flight) {}

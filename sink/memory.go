@@ -1,0 +1,102 @@
+package sink
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const (
+	// arenaSize is the size of the memory that the bytes of events share.
+	arenaSize = 128 << 10
+	// slabSize is how many flights share memory.
+	slabSize = 64
+)
+
+// slab is the memory of some flights, and arena that of the bytes of some events. Both are used again once all of their events
+// are published: a backlog leaves no garbage behind. What belongs to an event that is never published is left to the collector.
+type slab struct {
+	flights [slabSize]flight
+	used    int
+	pending atomic.Int32 // flights that are not published, and one for the builder until it has taken the last
+}
+
+type arena struct {
+	bytes   [arenaSize]byte
+	used    int
+	pending atomic.Int32 // as that of a slab
+}
+
+// Idle memory goes back to the system with the next collections.
+var (
+	slabs  = sync.Pool{New: newSlab}
+	arenas = sync.Pool{New: func() any { return new(arena) }}
+)
+
+// newSlab makes the promises of its flights, which stay with them.
+func newSlab() any {
+	s := new(slab)
+	for i := range s.flights {
+		f := &s.flights[i]
+		f.promise = func(_ *kgo.Record, err error) { f.sink.promise(f, err) }
+	}
+	return s
+}
+
+func (s *slab) release() {
+	if s != nil && s.pending.Add(-1) == 0 {
+		for i := range s.flights[:s.used] {
+			f := &s.flights[i]
+			*f = flight{promise: f.promise}
+		}
+		s.used = 0
+		slabs.Put(s)
+	}
+}
+
+func (a *arena) release() {
+	if a != nil && a.pending.Add(-1) == 0 {
+		a.used = 0
+		arenas.Put(a)
+	}
+}
+
+// free gives the memory of a flight back. Nobody may use the flight or its record any more.
+func (f *flight) free() {
+	bytes, flights := f.arena, f.slab
+	bytes.release()
+	flights.release()
+}
+
+// flight returns the next flight. It is zero but for its promise and whose it is.
+func (b *builder) flight() *flight {
+	if b.slab == nil || b.slab.used == slabSize {
+		b.slab.release()
+		b.slab = slabs.Get().(*slab)
+		b.slab.pending.Store(1)
+	}
+	b.slab.pending.Add(1)
+	f := &b.slab.flights[b.slab.used]
+	b.slab.used++
+	f.slab, f.sink = b.slab, b.sink
+	return f
+}
+
+// take returns n bytes for an event that nobody else writes. Large ones get memory of their own, so that one of them does not
+// keep that of many.
+func (b *builder) take(f *flight, n int) []byte {
+	if n > arenaSize/8 {
+		return make([]byte, n)
+	}
+	if b.arena == nil || n > arenaSize-b.arena.used {
+		b.arena.release()
+		b.arena = arenas.Get().(*arena)
+		b.arena.pending.Store(1)
+	}
+	b.arena.pending.Add(1)
+	f.arena = b.arena
+	p := b.arena.bytes[b.arena.used : b.arena.used+n : b.arena.used+n]
+	b.arena.used += n
+	return p
+}
