@@ -21,6 +21,7 @@ import (
 type Config struct {
 	Client       []kgo.Opt                                                         // seeds, SASL; neither a dialer nor anything about producing
 	Dial         func(ctx context.Context, network, addr string) (net.Conn, error) // nil = plain TCP
+	NewClient    func(opts ...kgo.Opt) (Client, error)                             // nil = [kgo.NewClient]
 	Topic        *Template
 	Source       string // header source: <system identifier>/<slot>
 	StateTopic   string // where no event may go
@@ -39,7 +40,7 @@ type Config struct {
 type Sink struct {
 	cfg     Config
 	log     zerolog.Logger
-	client  *kgo.Client
+	client  Client
 	gate    *gate
 	health  *Health
 	builder builder
@@ -92,7 +93,11 @@ func New(cfg Config) (*Sink, error) {
 	} else {
 		s.how = atLeastOnce{s, cfg.Store}
 	}
-	client, err := kgo.NewClient(append(opts,
+	newClient := newClient
+	if cfg.NewClient != nil {
+		newClient = cfg.NewClient
+	}
+	client, err := newClient(append(opts,
 		kgo.Dialer(s.gate.dialer(dial)),
 		kgo.WithLogger(&clientLog{s.gate, cfg.Log}),
 		kgo.WithHooks(cfg.Health),

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -151,9 +150,16 @@ func (s *Sink) lookup(ctx context.Context, name string) error {
 func (s *Sink) create(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	resp, err := kadm.NewClient(s.client).CreateTopic(ctx, -1, -1, nil, name)
+	req := kmsg.NewPtrCreateTopicsRequest()
+	asked := kmsg.NewCreateTopicsRequestTopic()
+	asked.Topic, asked.NumPartitions, asked.ReplicationFactor = name, -1, -1
+	req.Topics = append(req.Topics, asked)
+	resp, err := req.RequestWith(ctx, s.client)
+	if err == nil && len(resp.Topics) != 1 {
+		err = errors.New("the brokers answered without the topic")
+	}
 	if err == nil {
-		err = resp.Err
+		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
 	}
 	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		return fmt.Errorf("create topic: %w", err)
@@ -174,20 +180,24 @@ func (s *Sink) create(ctx context.Context, name string) error {
 func (s *Sink) limit(ctx context.Context, name string) int64 {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	configs, err := kadm.NewClient(s.client).DescribeTopicConfigs(ctx, name)
-	if err == nil && len(configs) == 1 {
-		err = configs[0].Err
+	req := kmsg.NewPtrDescribeConfigsRequest()
+	asked := kmsg.NewDescribeConfigsRequestResource()
+	asked.ResourceType, asked.ResourceName, asked.ConfigNames = kmsg.ConfigResourceTypeTopic, name, []string{"max.message.bytes"}
+	req.Resources = append(req.Resources, asked)
+	resp, err := req.RequestWith(ctx, s.client)
+	if err == nil && len(resp.Resources) == 1 {
+		err = kerr.ErrorForCode(resp.Resources[0].ErrorCode)
 	}
-	if err != nil || len(configs) != 1 {
+	if err != nil || len(resp.Resources) != 1 {
 		s.log.Info().Str("topic", name).AnErr("cause", err).
 			Msg("max.message.bytes cannot be read (right DescribeConfigs), Kafka's default of 1 MiB is assumed")
 		return defaultLimit
 	}
-	for _, c := range configs[0].Configs {
-		if c.Key != "max.message.bytes" {
+	for _, c := range resp.Resources[0].Configs {
+		if c.Name != "max.message.bytes" || c.Value == nil {
 			continue
 		}
-		if v, err := strconv.ParseInt(c.MaybeValue(), 10, 64); err == nil {
+		if v, err := strconv.ParseInt(*c.Value, 10, 64); err == nil {
 			return min(v, maxLimit-requestOverhead)
 		}
 	}

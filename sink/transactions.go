@@ -359,7 +359,7 @@ func (t *transactions) close() {
 
 // strongTransactions reports whether the brokers tie each record to its transaction (KIP-890, transaction.version 2). Before
 // that, a request that was delayed on its way could become part of a later transaction.
-func strongTransactions(ctx context.Context, client *kgo.Client) (bool, error) {
+func strongTransactions(ctx context.Context, client Client) (bool, error) {
 	resp, err := kmsg.NewPtrApiVersionsRequest().RequestWith(ctx, client)
 	if err != nil {
 		return false, fmt.Errorf("ask for the features of the brokers: %w", err)

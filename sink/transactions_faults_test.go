@@ -114,7 +114,7 @@ func TestReloadInsideATransaction(t *testing.T) {
 	if err := f.produce("orders", "k", "e1", 10); err != nil {
 		t.Fatal(err)
 	}
-	admin := kadm.NewClient(f.sink.client)
+	admin := kadm.NewClient(f.sink.client.(*kgo.Client))
 	for { // until e1 is with the brokers
 		ends, err := admin.ListEndOffsets(t.Context(), "orders")
 		if err != nil {

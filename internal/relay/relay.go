@@ -23,6 +23,8 @@ type Config struct {
 	Columns      map[string]string // logical name -> the table's own; absent = the same
 	Kafka        []kgo.Opt         // seeds and SASL; no dialer
 	Dial         func(ctx context.Context, network, addr string) (net.Conn, error)
+	NewClient    func(opts ...kgo.Opt) (sink.Client, error) // nil = [kgo.NewClient]
+	NewStore     func(source string) (Store, error)         // nil = [checkpoint.NewStore] on the state topic
 	Topic        *sink.Template
 	StateTopic   string
 	CreateTopics bool
@@ -43,6 +45,14 @@ const (
 	slotPause = 2 * time.Second
 )
 
+// Store keeps the position of one source. [checkpoint.Store] is one, and its documentation says what each method promises.
+type Store interface {
+	Load(ctx context.Context) (state checkpoint.State, stored bool, err error)
+	Glance(ctx context.Context) (state checkpoint.State, stored bool, err error)
+	Save(ctx context.Context, state checkpoint.State) error
+	Close()
+}
+
 // Relay publishes the events of one slot.
 type Relay struct {
 	cfg    Config
@@ -52,7 +62,7 @@ type Relay struct {
 	// Of the goroutine that calls Run.
 	system  string // the cluster of the first session; every later one must be the same
 	out     *sink.Sink
-	store   *checkpoint.Store
+	store   Store
 	unsaved error            // why last is not stored; nil = it is
 	last    checkpoint.State // where the last session ended; zero before
 	refused *sink.EventError // what the brokers refused, with exactly once; nil = nothing
@@ -161,16 +171,25 @@ func (r *Relay) open(system string) error {
 	if r.store != nil {
 		return nil
 	}
-	opts := append(append([]kgo.Opt(nil), r.cfg.Kafka...), kgo.WithHooks(r.health))
-	if r.cfg.Dial != nil {
-		opts = append(opts, kgo.Dialer(r.cfg.Dial))
+	newStore := r.newStore
+	if r.cfg.NewStore != nil {
+		newStore = r.cfg.NewStore
 	}
-	store, err := checkpoint.NewStore(opts, r.cfg.StateTopic, system+"/"+r.cfg.CDC.Slot, r.log.With().Str("component", "checkpoint").Logger())
+	store, err := newStore(system + "/" + r.cfg.CDC.Slot)
 	if err != nil {
 		return err
 	}
 	r.system, r.store = system, store
 	return nil
+}
+
+// newStore makes the real one.
+func (r *Relay) newStore(source string) (Store, error) {
+	opts := append(append([]kgo.Opt(nil), r.cfg.Kafka...), kgo.WithHooks(r.health))
+	if r.cfg.Dial != nil {
+		opts = append(opts, kgo.Dialer(r.cfg.Dial))
+	}
+	return checkpoint.NewStore(opts, r.cfg.StateTopic, source, r.log.With().Str("component", "checkpoint").Logger())
 }
 
 // takeOver makes a sink, unless the last one can go on, and takes over from whoever produced before. The slot is held.
@@ -197,7 +216,7 @@ func (r *Relay) source() string { return r.system + "/" + r.cfg.CDC.Slot }
 
 func (r *Relay) sinkConfig() sink.Config {
 	cfg := sink.Config{
-		Client: r.cfg.Kafka, Dial: r.cfg.Dial, Topic: r.cfg.Topic, Source: r.source(), StateTopic: r.cfg.StateTopic,
+		Client: r.cfg.Kafka, Dial: r.cfg.Dial, NewClient: r.cfg.NewClient, Topic: r.cfg.Topic, Source: r.source(), StateTopic: r.cfg.StateTopic,
 		CreateTopics: r.cfg.CreateTopics, Linger: r.cfg.Linger, Room: r.room, Before: r.out, Store: r.store,
 		Health: r.health, Observe: r.cfg.Observe, Log: r.log.With().Str("component", "sink").Logger(),
 	}
