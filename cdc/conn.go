@@ -69,14 +69,14 @@ func (c *Conn) notice(n *pgconn.Notice) {
 func (c *Conn) identify(ctx context.Context) error {
 	id, err := pglogrepl.IdentifySystem(ctx, c.pg)
 	if err != nil {
-		return fmt.Errorf("identify system: %w", err)
+		return asked("identify system", err)
 	}
 	c.System = id.SystemID
 	c.History = History{current: uint32(id.Timeline)}
 	if id.Timeline > 1 {
 		file, err := pglogrepl.TimelineHistory(ctx, c.pg, id.Timeline)
 		if err != nil {
-			return fmt.Errorf("read history of timeline %d: %w", id.Timeline, err)
+			return asked(fmt.Sprintf("read history of timeline %d", id.Timeline), err)
 		}
 		if c.History, err = parseHistory(uint32(id.Timeline), file.Content); err != nil {
 			return err
@@ -85,11 +85,20 @@ func (c *Conn) identify(ctx context.Context) error {
 	return c.settings(ctx)
 }
 
+// asked is the failure of a question. Without a word of the server it is the connection that broke, whatever the driver calls it.
+func asked(what string, err error) error {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return &brokenError{what, err}
+}
+
 // settings reads what the session depends on.
 func (c *Conn) settings(ctx context.Context) error {
 	results, err := c.pg.Exec(ctx, "SELECT setting, pg_is_in_recovery() FROM pg_settings WHERE name = 'wal_sender_timeout'").ReadAll()
 	if err != nil {
-		return fmt.Errorf("read wal_sender_timeout: %w", err)
+		return asked("read wal_sender_timeout", err)
 	}
 	if len(results) != 1 || len(results[0].Rows) != 1 {
 		return errors.New("read wal_sender_timeout: no such setting")

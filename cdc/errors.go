@@ -116,7 +116,7 @@ func (c Config) connectError(err error) error {
 func (c Config) startError(err error) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		return fmt.Errorf("start replication on slot %q: %w", c.Slot, err)
+		return &brokenError{fmt.Sprintf("start replication on slot %q", c.Slot), err} // not a word of the server
 	}
 	return c.serverError(pg)
 }

@@ -38,6 +38,7 @@ type EventError struct {
 	Reason  string // one of those that NoErrors lists
 	Hint    string // what helps, if the brokers refused it
 	Sent    bool   // it was on its way to the brokers
+	Alone   bool   // no other was on its way with it: it is this one that is refused
 	Outage  bool   // nobody refused the event: another Sink may publish it
 	Err     error
 }

@@ -32,7 +32,7 @@ func (s *Sink) fail(f *flight, err error) {
 	reason, hint := classify(f.topic.name, err, s.cfg.Exactly != nil)
 	_ = s.latch(reason, &EventError{ // whoever waits learns of it from Failed and Err
 		EventID: string(f.record.Headers[0].Value), Commit: f.txn.Commit, Index: f.index, Topic: f.topic.name,
-		Reason: reason, Hint: hint, Sent: true, Outage: reason == reasonOutage, Err: err,
+		Reason: reason, Hint: hint, Sent: true, Alone: f.alone, Outage: reason == reasonOutage, Err: err,
 	})
 }
 

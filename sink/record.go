@@ -3,6 +3,7 @@ package sink
 import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/decoder"
 )
 
@@ -39,6 +40,8 @@ type flight struct {
 	txn     Transaction
 	index   uint32
 	size    int64
+	alone   bool                // in a Kafka transaction of its own
+	pos     checkpoint.Position // how far the stream is with it, with exactly once
 	slab    *slab
 	arena   *arena // nil = its bytes are its own
 }

@@ -38,17 +38,18 @@ type Config struct {
 
 // Sink produces events. Produce and Held belong to one goroutine; all else may be called by any.
 type Sink struct {
-	cfg     Config
-	log     zerolog.Logger
-	client  Client
-	gate    *gate
-	health  *Health
-	builder builder
-	topics  topics
-	byBytes map[string]*topic // topics again, for the goroutine that produces
-	name    []byte
-	promise func(*flight, error) // of every record: done
-	how     delivery
+	cfg       Config
+	log       zerolog.Logger
+	client    Client
+	gate      *gate
+	health    *Health
+	builder   builder
+	topics    topics
+	byBytes   map[string]*topic // topics again, for the goroutine that produces
+	name      []byte
+	suspected int                  // events that had a Kafka transaction of their own
+	promise   func(*flight, error) // of every record: done
+	how       delivery
 
 	events atomic.Int64
 	moved  atomic.Int64 // when an event was confirmed last, or was the first in flight; Unix time in microseconds
@@ -144,9 +145,6 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 	if err := s.Err(); err != nil {
 		return err
 	}
-	if x := s.cfg.Exactly; x != nil && x.Refused != nil && x.Refused.Commit == txn.Commit && x.Refused.Index == e.Index {
-		return s.latch(x.Refused.Reason, x.Refused)
-	}
 	t, err := s.topic(e)
 	if err != nil {
 		return s.refuse(e, txn, reasonIllegalTopic, err)
@@ -159,16 +157,30 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 		s.moved.Store(time.Now().UnixMicro())
 	}
 	s.bytes.Add(f.size)
+	f.alone = s.suspect(e, txn)
 	if !t.resolved.Load() {
 		s.held.Store(true)
 		s.wg.Go(func() { s.resolveAndProduce(f, pos) })
 		return nil
 	}
-	if f.large() {
-		s.held.Store(true) // the client may refuse it: see its fate before anything follows
+	if f.large() || f.alone { // the brokers may refuse it: see its fate before anything follows
+		s.held.Store(true)
 	}
 	s.how.send(f, pos)
 	return nil
+}
+
+// suspects is how many events may have been in a batch that was refused.
+const suspects = 10_000
+
+// suspect reports whether an event may be the one for whose sake the brokers have refused others.
+func (s *Sink) suspect(e *decoder.Event, txn Transaction) bool {
+	x := s.cfg.Exactly
+	if x == nil || x.Refused == nil || s.suspected == suspects || (&EventError{Commit: txn.Commit, Index: e.Index}).Before(x.Refused) {
+		return false
+	}
+	s.suspected++
+	return true
 }
 
 // topic returns the topic of an event.
@@ -196,11 +208,11 @@ func (s *Sink) resolveAndProduce(f *flight, pos checkpoint.Position) {
 		}
 		return
 	}
-	t, large := f.topic, f.large()
+	t, wait := f.topic, f.large() || f.alone
 	s.how.send(f, pos)
 	// Only now may others follow it.
 	t.resolved.Store(true)
-	if !large {
+	if !wait {
 		s.release()
 	}
 }
@@ -213,9 +225,9 @@ func (s *Sink) done(f *flight, err error) {
 		}
 		return
 	}
-	large := f.large()
+	release := f.large() && !f.alone
 	s.how.confirmed(f) // it may be used again from here on
-	if large {
+	if release {
 		s.release()
 	}
 }
@@ -231,7 +243,11 @@ func (s *Sink) settle(f *flight) {
 	s.events.Add(-1)
 	s.bytes.Add(-f.size)
 	f.mark.Done()
+	alone := f.alone
 	f.free()
+	if alone {
+		s.release()
+	}
 }
 
 // metadataMinAge is the shortest time between two looks at the metadata.

@@ -18,8 +18,9 @@ import (
 type Exactly struct {
 	// ID is the transactional id: one per source, so that who takes a source over fences whoever had it.
 	ID string
-	// Refused is an event that the brokers have refused, with all of its Kafka transaction: it is not sent again, so that what
-	// is before it can be committed. Nil = there is none.
+	// Refused is an event that the brokers have refused, with all of its Kafka transaction, and perhaps for another's sake: what
+	// is before it is committed without it, and from it on each event has a transaction of its own, until one is refused alone.
+	// Nil = there is none.
 	Refused *EventError
 	// Claim is told whether the brokers' transactions are strong enough for the claim of exactly once. Nil = nobody asks.
 	Claim func(strong bool)
@@ -73,8 +74,9 @@ type transactions struct {
 	waiting []*flight  // for the next one
 	spare   []*flight  // the slice of the batch before
 	at      checkpoint.Position
-	saving  bool // a position is to be stored, even without an event before it
-	hurry   bool // somebody waits for what was sent
+	cut     checkpoint.Position // where the transaction that is not open any more ends
+	saving  bool                // a position is to be stored, even without an event before it
+	hurry   bool                // somebody waits for what was sent
 
 	id    int64 // of the producer, in the open transaction
 	epoch int16
@@ -99,22 +101,36 @@ func newTransactions(s *Sink, cfg Exactly) *transactions {
 func (t *transactions) send(f *flight, pos checkpoint.Position) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.at = pos
-	if !t.open {
+	t.at, f.pos = pos, pos
+	if len(t.waiting) > 0 || !t.offer(f) {
 		t.waiting = append(t.waiting, f)
-		return
-	}
-	t.produce(f)
-	if len(t.batch) == 1 || t.bytes >= t.cfg.Bytes {
-		t.poke()
 	}
 }
 
-// produce is called with the mutex held and the transaction open.
-func (t *transactions) produce(f *flight) {
+// offer gives an event to the client if the open transaction takes it. It is called with the mutex held.
+func (t *transactions) offer(f *flight) bool {
+	if n := len(t.batch); f.alone && t.open && n > 0 {
+		t.shut(t.batch[n-1].pos)
+	}
+	if !t.open {
+		return false
+	}
 	t.batch = append(t.batch, f)
 	t.bytes += f.size
 	t.s.client.Produce(t.s.ctx, &f.record, f.promise)
+	switch {
+	case f.alone || t.bytes >= t.cfg.Bytes:
+		t.shut(f.pos)
+	case len(t.batch) == 1:
+		t.poke()
+	}
+	return true
+}
+
+// shut cuts the stream: what comes later belongs to the next transaction. It is called with the mutex held.
+func (t *transactions) shut(cut checkpoint.Position) {
+	t.open, t.cut = false, cut
+	t.poke()
 }
 
 func (t *transactions) confirmed(*flight) {}
@@ -123,8 +139,11 @@ func (t *transactions) lost() { t.breakUp() }
 
 func (t *transactions) reached(pos checkpoint.Position) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.at = pos
-	t.mu.Unlock()
+	if t.saving { // whoever keeps the position may have heard of it first
+		t.poke()
+	}
 }
 
 func (t *transactions) poke() {
@@ -191,7 +210,7 @@ func (t *transactions) awaitDue() bool {
 	for {
 		t.mu.Lock()
 		n := len(t.batch)
-		due := t.saving && t.committed.Before(t.at) || t.hurry && n > 0 || t.bytes >= t.cfg.Bytes
+		due := !t.open || t.saving && t.committed.Before(t.at) || t.hurry && n > 0
 		t.mu.Unlock()
 		if n > 0 && first.IsZero() {
 			first = time.Now()
@@ -213,11 +232,13 @@ func (t *transactions) awaitDue() bool {
 	}
 }
 
-// commit cuts the stream behind the last event that was sent, and commits what is before the cut with its position.
+// commit commits what is before the cut with its position. If the bytes have not cut the stream, it is cut where it is now.
 func (t *transactions) commit() error {
 	t.mu.Lock()
-	t.open = false
-	cut := t.at
+	if t.open {
+		t.open, t.cut = false, t.at
+	}
+	cut := t.cut
 	t.mu.Unlock()
 	if err := t.end(cut); err != nil {
 		return err
@@ -305,11 +326,13 @@ func (t *transactions) reopen(cut checkpoint.Position) (published []*flight) {
 	defer t.mu.Unlock()
 	published = t.batch
 	t.committed, t.settling, t.saving, t.open, t.bytes, t.batch = cut, true, false, true, 0, t.spare
-	for _, f := range t.waiting {
-		t.produce(f)
+	taken := 0
+	for taken < len(t.waiting) && t.offer(t.waiting[taken]) {
+		taken++
 	}
-	clear(t.waiting)
-	t.waiting = t.waiting[:0]
+	left := copy(t.waiting, t.waiting[taken:])
+	clear(t.waiting[left:])
+	t.waiting = t.waiting[:left]
 	t.hurry = t.hurry && len(t.batch) > 0
 	return published
 }

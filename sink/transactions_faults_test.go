@@ -232,3 +232,57 @@ func TestRefusedStateRecordIsTold(t *testing.T) {
 		_ = f.sink.latch(reasonOutage, errors.New("end of the test"))
 	}
 }
+
+// TestSaveBeforeReached: the keeper saves a position that the watermark has already, a moment before the goroutine that reads says
+// how far it is. Nothing else wakes who commits.
+func TestSaveBeforeReached(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, nil)
+	idle := checkpoint.Position{End: 50}
+	saved := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	go func() { saved <- f.sink.Save(ctx, checkpoint.State{Position: idle}) }()
+	time.Sleep(50 * time.Millisecond) // it waits
+	f.sink.Reached(idle)
+	if err := <-saved; err != nil {
+		t.Errorf("Save = %v: nobody woke the goroutine that commits", err)
+	}
+}
+
+// TestTransactionBytes: a Kafka transaction holds what it may and one event, however much waits for it.
+func TestTransactionBytes(t *testing.T) {
+	t.Parallel()
+	const limit = 20_000
+	f := exactly(t, func(c *Config) { c.Linger = time.Minute; c.Exactly.Interval = time.Minute; c.Exactly.Bytes = limit })
+	f.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) { // time for others to wait
+		f.cluster.KeepControl()
+		f.cluster.SleepControl(func() { time.Sleep(30 * time.Millisecond) })
+		return nil, nil, false
+	})
+	for i := range 200 {
+		if err := f.produce("orders", "k", fmt.Sprint("e", i), 500); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	// Events are numbered by the position behind them, and so are the positions that the transactions stored.
+	last, states := 0, f.committed("state")
+	for _, state := range states {
+		at := -1
+		for n := range len(f.marks) + 1 {
+			if f.position(n).String() == state {
+				at = n
+			}
+		}
+		if size := int64(at-last) * (500 + flightOverhead); at < 0 || size > limit+2000 {
+			t.Errorf("one transaction holds events %d to %d, more than %d bytes", last, at, limit)
+		}
+		last = at
+	}
+	if last != 200 {
+		t.Errorf("the last position is that of event %d: %v", last, states)
+	}
+}

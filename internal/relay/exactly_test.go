@@ -213,43 +213,6 @@ func TestKeeperSaysWhyTheSinkEnded(t *testing.T) {
 	}
 }
 
-// TestRefusalBeforeALaterRow: T1 is good, the brokers refuse T2, T3 breaks the contract; all in one Kafka transaction. The relay publishes
-// T1 and stops at T2: who passes over T3 would pass over both.
-func TestRefusalBeforeALaterRow(t *testing.T) {
-	t.Parallel()
-	f := exactly(t)
-	f.relay.cfg.Linger, f.relay.cfg.Interval, f.relay.cfg.CreateTopics = 100*time.Millisecond, 2*time.Second, true
-	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		f.broker.KeepControl()
-		r := req.(*kmsg.ProduceRequest)
-		if !holds(r, "bad2") {
-			return nil, nil, false
-		}
-		return refuse(r, func(records string) int16 {
-			if strings.Contains(records, "bad2") {
-				return kerr.PolicyViolation.Code
-			}
-			return kerr.NotEnoughReplicas.Code // in the same request, and not its fault
-		}), nil, true
-	})
-	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
-	f.exec("INSERT INTO outbox VALUES (2, 'u', 'k', 'bad2')") // brokers refuse whole batches: another topic is another batch
-	f.exec("INSERT INTO outbox VALUES (3, 'no topic!', 'k', 'x')")
-	for start := range 2 {
-		r := f.again()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		err := r.Run(ctx)
-		cancel()
-		var halt *Halt
-		if !errors.As(err, &halt) {
-			t.Fatal(err)
-		}
-		if got := f.seen("t"); !strings.Contains(err.Error(), `publish event "2"`) || len(got) != 1 || got[0] != "good1" {
-			t.Errorf("start %d stops with %v, and consumers see %q; want event 2 named, and what is before it published", start, err, got)
-		}
-	}
-}
-
 // TestStateTopicRefusesForGood: WRITE on the state topic is revoked while the relay runs. Both deliveries stop.
 func TestStateTopicRefusesForGood(t *testing.T) {
 	t.Parallel()

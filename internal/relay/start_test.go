@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
@@ -137,5 +138,24 @@ func TestStopInsideATransactionAfterFailover(t *testing.T) {
 	}
 	if again := f.resume(); again.start != stored.Position {
 		t.Errorf("the next session starts at %v, stored was %v", again.start, stored.Position)
+	}
+}
+
+// TestFormerPrimary: the stored position lies on timeline 2, and the address leads to the former primary, which is still on timeline 1 and
+// whose WAL has gone on. However far it goes, it never has that position.
+func TestFormerPrimary(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.connect()
+	state := checkpoint.State{Position: checkpoint.Position{End: f.look().Slot.Confirmed() + 8}, Timeline: 2, At: time.Now()}
+	if err := f.relay.store.Save(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var restored *checkpoint.RestoredError
+	if err := f.relay.Run(ctx); !errors.As(err, &restored) {
+		t.Errorf("Run = %v, state %v; want to stop", err, f.relay.Status())
 	}
 }

@@ -18,8 +18,7 @@ func (r *Relay) verdict(ctx context.Context, s *session, err error) error {
 		return err
 	}
 	var event *sink.EventError
-	// Each pass ends at an earlier event than the one before, so there is a last one.
-	if errors.As(err, &event) && event.Sent && !event.Outage && (r.refused == nil || event.Before(r.refused)) {
+	if errors.As(err, &event) && event.Sent && !event.Outage && !event.Alone {
 		r.refused = event
 		return errRefused
 	}

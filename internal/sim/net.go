@@ -2,11 +2,11 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -26,8 +26,8 @@ func newNetwork(random *rand.Rand) *network {
 }
 
 var (
-	errCut     = errors.New("connection reset by peer (simulated)")
-	errRefused = errors.New("connection refused (simulated)")
+	errCut     = &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+	errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 )
 
 // listener is an address that servers listen on.
@@ -81,7 +81,7 @@ func (n *network) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	defer n.mu.Unlock()
 	l := n.listeners[addr]
 	if l == nil || l.down {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errRefused}
+		return nil, errRefused
 	}
 	k := &link{n: n, addr: addr}
 	k.up, k.down = newPipe(n), newPipe(n)
@@ -92,7 +92,7 @@ func (n *network) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	case l.accepted <- server:
 		return client, nil
 	default:
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errRefused}
+		return nil, errRefused
 	}
 }
 

@@ -1,0 +1,137 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// TestRefusalBeforeALaterRow: T1 is good, the brokers refuse T2, T3 breaks the contract; all in one Kafka transaction. The relay publishes
+// T1 and stops at T2: who passes over T3 would pass over both.
+func TestRefusalBeforeALaterRow(t *testing.T) {
+	t.Parallel()
+	f := exactly(t)
+	f.relay.cfg.Linger, f.relay.cfg.Interval, f.relay.cfg.CreateTopics = 100*time.Millisecond, 2*time.Second, true
+	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		if !holds(r, "bad2") {
+			return nil, nil, false
+		}
+		return refuse(r, func(records string) int16 {
+			if strings.Contains(records, "bad2") {
+				return kerr.PolicyViolation.Code
+			}
+			return kerr.NotEnoughReplicas.Code // in the same request, and not its fault
+		}), nil, true
+	})
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
+	f.exec("INSERT INTO outbox VALUES (2, 'u', 'k', 'bad2')") // brokers refuse whole batches: another topic is another batch
+	f.exec("INSERT INTO outbox VALUES (3, 'no topic!', 'k', 'x')")
+	for start := range 2 {
+		r := f.again()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		err := r.Run(ctx)
+		cancel()
+		var halt *Halt
+		if !errors.As(err, &halt) {
+			t.Fatal(err)
+		}
+		if got := f.seen("t"); !strings.Contains(err.Error(), `publish event "2"`) || len(got) != 1 || got[0] != "good1" {
+			t.Errorf("start %d stops with %v, and consumers see %q; want event 2 named, and what is before it published", start, err, got)
+		}
+	}
+}
+
+// TestNeighboursOfARefusedEvent: the brokers refuse events for the sake of another. The relay publishes what comes before the one
+// that is at fault, and names that one, at each start.
+func TestNeighboursOfARefusedEvent(t *testing.T) {
+	t.Parallel()
+	t.Run("in its batch", func(t *testing.T) {
+		t.Parallel()
+		f := exactly(t)
+		f.relay.cfg.Linger, f.relay.cfg.Interval = 100*time.Millisecond, 2*time.Second
+		f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			f.broker.KeepControl()
+			r := req.(*kmsg.ProduceRequest)
+			if !holds(r, "bad4") {
+				return nil, nil, false
+			}
+			return refuse(r, func(string) int16 { return kerr.PolicyViolation.Code }), nil, true
+		})
+		f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'good2'), (3, 't', 'k', 'good3'), (4, 't', 'k', 'bad4'), (5, 't', 'k', 'good5')")
+		f.stopsAt4(" good2 good3")
+	})
+	t.Run("added to the transaction with it", func(t *testing.T) {
+		t.Parallel()
+		f := exactly(t)
+		f.weakTransactions()
+		f.relay.cfg.Linger, f.relay.cfg.Interval, f.relay.cfg.CreateTopics = 100*time.Millisecond, 2*time.Second, true
+		f.broker.ControlKey(int16(kmsg.AddPartitionsToTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			f.broker.KeepControl()
+			return refuseToAdd(req.(*kmsg.AddPartitionsToTxnRequest), "u")
+		})
+		f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3'), (4, 'u', 'k', 'bad4')")
+		f.stopsAt4(" good3")
+	})
+}
+
+// stopsAt4 runs relays until they stop at event 4.
+func (f *fixture) stopsAt4(before string) {
+	f.t.Helper()
+	for start := range 2 {
+		ctx, cancel := context.WithTimeout(f.t.Context(), 20*time.Second)
+		err := f.again().Run(ctx)
+		cancel()
+		var halt *Halt
+		if !errors.As(err, &halt) {
+			f.t.Fatalf("Run = %v", err)
+		}
+		if got := " " + strings.Join(f.seen("t"), " "); got != before || !strings.Contains(err.Error(), `publish event "4"`) {
+			f.t.Errorf("start %d stops with %v, and consumers see%s; want event 4 named, and what is before it published", start, err, got)
+		}
+	}
+}
+
+// weakTransactions makes the cluster one whose clients add partitions to a transaction by a request of their own.
+func (f *fixture) weakTransactions() {
+	f.t.Helper()
+	admin, err := kgo.NewClient(kgo.SeedBrokers(f.broker.ListenAddrs()...))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer admin.Close()
+	req := kmsg.NewPtrUpdateFeaturesRequest()
+	feature := kmsg.NewUpdateFeaturesRequestFeatureUpdate()
+	feature.Feature, feature.MaxVersionLevel, feature.UpgradeType = "transaction.version", 0, 2
+	req.FeatureUpdates = append(req.FeatureUpdates, feature)
+	if resp, err := req.RequestWith(f.t.Context(), admin); err != nil || resp.ErrorCode != 0 {
+		f.t.Fatal(err, resp)
+	}
+}
+
+// refuseToAdd answers a request with a topic that the client may not write as Kafka does: its neighbours were not tried.
+func refuseToAdd(r *kmsg.AddPartitionsToTxnRequest, denied string) (kmsg.Response, error, bool) {
+	resp := r.ResponseKind().(*kmsg.AddPartitionsToTxnResponse)
+	found := false
+	for _, topic := range r.Topics {
+		answer := kmsg.NewAddPartitionsToTxnResponseTopic()
+		answer.Topic = topic.Topic
+		for _, partition := range topic.Partitions {
+			p := kmsg.NewAddPartitionsToTxnResponseTopicPartition()
+			p.Partition, p.ErrorCode = partition, kerr.OperationNotAttempted.Code
+			if topic.Topic == denied {
+				p.ErrorCode, found = kerr.TopicAuthorizationFailed.Code, true
+			}
+			answer.Partitions = append(answer.Partitions, p)
+		}
+		resp.Topics = append(resp.Topics, answer)
+	}
+	return resp, nil, found
+}

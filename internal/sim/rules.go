@@ -1,0 +1,110 @@
+package sim
+
+import (
+	"fmt"
+
+	"github.com/walpost/walpost/cdc"
+)
+
+// rules are what must hold after every step.
+type rules struct {
+	w         *world
+	broken    []string
+	published map[string]int // events in the logs that consumers see, and how often
+	appended  map[string]bool
+	barred    map[string]bool // must not be published again
+	lastOf    map[string]int  // by key: the number of its last event, without repeats
+	number    map[string]row
+}
+
+func (r *rules) violate(format string, args ...any) {
+	if len(r.broken) < 10 {
+		r.broken = append(r.broken, fmt.Sprintf(format, args...))
+	}
+}
+
+// seen is called, with the brokers' mutex held, for each event that becomes visible to consumers, in the order of its partition.
+func (r *rules) seen(e *entry) {
+	row, known := r.number[e.id]
+	if !known {
+		r.violate("event %q was never committed", e.id)
+		return
+	}
+	r.published[e.id]++
+	if n := r.published[e.id]; n > 1 {
+		if r.w.exactly {
+			r.violate("event %s is there %d times", e.id, n)
+		}
+		if r.barred[e.id] {
+			r.violate("event %s was published again after an orderly stop", e.id)
+		}
+		return
+	}
+	if r.w.pg.isLost(e.id) { // by a failover: what a paused relay still sends of that is out of any order
+		return
+	}
+	if row.n <= r.lastOf[row.key] {
+		r.violate("event %s of key %s comes after number %d", e.id, row.key, r.lastOf[row.key])
+	}
+	r.lastOf[row.key] = row.n
+}
+
+// stored is called, with the brokers' mutex held, for each position that becomes visible: everything before it is published.
+func (r *rules) stored(e *entry) {
+	pos := e.state.Position
+	rows := r.w.pg.rowsBefore(pos.End)
+	if pos.Commit != 0 {
+		rows = append(rows, r.w.pg.rowsWithin(pos.Commit, pos.Rows)...)
+	}
+	if e.state.Timeline != r.w.pg.present() {
+		return // of a history that is over: what it means is settled at the next start
+	}
+	for _, row := range rows {
+		if r.published[row.id] == 0 && !row.skipped {
+			r.violate("position %v was stored before event %s was published", pos, row.id)
+		}
+	}
+}
+
+// confirmed is called for each status that reaches Postgres: nothing is confirmed that is not stored.
+func (r *rules) confirmed(lsn cdc.LSN) {
+	r.w.kafka.mu.Lock()
+	defer r.w.kafka.mu.Unlock()
+	state, stored, _ := r.w.kafka.furthest(true)
+	limit := r.w.pg.adopted
+	if stored && state.Timeline == r.w.pg.present() {
+		limit = max(limit, state.End)
+	} else if stored {
+		return // the first of a new timeline
+	}
+	if lsn > limit {
+		r.violate("%s was confirmed, %s is stored", lsn, limit)
+	}
+	for _, row := range r.w.pg.rowsBefore(lsn) {
+		if r.published[row.id] == 0 && !row.skipped {
+			r.violate("%s was confirmed before event %s was published", lsn, row.id)
+		}
+	}
+}
+
+// missing are the events that must be there and are not.
+func (r *rules) missing() []string {
+	r.w.kafka.mu.Lock()
+	defer r.w.kafka.mu.Unlock()
+	var ids []string
+	for _, row := range r.w.pg.rowsBefore(1 << 62) {
+		if r.published[row.id] == 0 && !row.skipped {
+			ids = append(ids, row.id)
+		}
+	}
+	return ids
+}
+
+// bar forbids that what is published now is published again.
+func (r *rules) bar() {
+	r.w.kafka.mu.Lock()
+	defer r.w.kafka.mu.Unlock()
+	for id := range r.published {
+		r.barred[id] = true
+	}
+}

@@ -1,0 +1,254 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/walpost/walpost/sink"
+)
+
+// world is one run: the servers, the relays, and what has happened.
+type world struct {
+	began     time.Time
+	random    *rand.Rand
+	settings  *pgconn.Config
+	template  *sink.Template
+	exactly   bool
+	net       *network
+	pg        *postgres
+	kafka     *kafka
+	rules     *rules
+	instances []*instance
+	events    int
+	numbers   map[string]int
+	trace     []string
+	refused   bool // the brokers have refused an event
+}
+
+// Options choose a run.
+type Options struct {
+	Seed  uint64
+	Steps int    // how many things happen
+	Skip  []bool // of these steps, by their number: what a failing run does not need
+}
+
+// Result says what came of a run.
+type Result struct {
+	Broken []string // the rules that did not hold; empty = all did
+	Trace  []string
+	Events int
+	Faults int
+}
+
+// Failed reports whether a rule was broken.
+func (r Result) Failed() bool { return len(r.Broken) > 0 }
+
+// String tells the story of a run.
+func (r Result) String() string { return strings.Join(append(r.Trace, r.Broken...), "\n") }
+
+// Run plays a scenario. It must be called within a bubble of testing/synctest.
+func Run(o Options) Result {
+	w := newWorld(o.Seed)
+	defer w.close()
+	w.start()
+	faults := 0
+	for step := range o.Steps {
+		pause := time.Duration(w.random.Int64N(int64(400 * time.Millisecond)))
+		a := w.choose()
+		arguments := rand.New(rand.NewPCG(w.random.Uint64(), w.random.Uint64()))
+		if step < len(o.Skip) && o.Skip[step] {
+			continue
+		}
+		time.Sleep(pause)
+		w.note("%s", a.name)
+		if a.fault {
+			faults++
+		}
+		a.do(w, arguments)
+		w.look()
+		if len(w.rules.broken) > 0 || w.over() {
+			break
+		}
+	}
+	if len(w.rules.broken) == 0 {
+		w.settle()
+	}
+	return Result{Broken: w.rules.broken, Trace: w.story(), Events: w.events, Faults: faults}
+}
+
+func newWorld(seed uint64) *world {
+	random := rand.New(rand.NewPCG(seed, 1))
+	template, err := sink.ParseTemplate("{aggregatetype}", nil)
+	if err != nil {
+		panic(err)
+	}
+	w := &world{
+		began: time.Now(), random: random, settings: parseSettings(), template: template, exactly: seed%2 == 1, numbers: map[string]int{},
+		net: newNetwork(rand.New(rand.NewPCG(seed, 2))), kafka: newKafka(rand.New(rand.NewPCG(seed, 3))),
+	}
+	w.pg = newPostgres(w.net, rand.New(rand.NewPCG(seed, 4)))
+	w.rules = &rules{w: w, published: map[string]int{}, barred: map[string]bool{}, lastOf: map[string]int{}, number: map[string]row{}}
+	w.pg.onStatus = w.rules.confirmed
+	w.kafka.onAppend = func(e *entry, visible bool) {
+		if visible {
+			w.visible([]*entry{e})
+		}
+	}
+	w.kafka.onCommit = w.visible
+	return w
+}
+
+// visible shows records to consumers: events before positions, since one commit shows them all.
+func (w *world) visible(entries []*entry) {
+	for _, e := range entries {
+		if e.state == nil {
+			w.rules.seen(e)
+		}
+	}
+	for _, e := range entries {
+		if e.state != nil {
+			w.rules.stored(e)
+		}
+	}
+}
+
+func (w *world) close() {
+	for _, i := range w.instances {
+		if i.running() {
+			i.kill()
+		}
+	}
+	w.pg.close()
+}
+
+func (w *world) note(format string, args ...any) {
+	w.trace = append(w.trace, fmt.Sprintf("%9.3fs  ", time.Since(w.began).Seconds())+fmt.Sprintf(format, args...))
+}
+
+// story is the trace and the logs of the relays.
+func (w *world) story() []string {
+	story := append([]string(nil), w.trace...)
+	for _, i := range w.instances {
+		story = append(story, fmt.Sprintf("log of relay %d:", i.n), strings.TrimRight(i.log.String(), "\n"))
+		if !i.running() {
+			story = append(story, fmt.Sprintf("relay %d ended: %v", i.n, i.err))
+		}
+	}
+	return story
+}
+
+// insert commits a transaction of some rows.
+func (w *world) insert(random *rand.Rand, count int) {
+	rows := make([]row, count)
+	for i := range rows {
+		w.events++
+		key := string(rune('a' + random.IntN(6)))
+		w.numbers[key]++
+		rows[i] = row{id: fmt.Sprint("e", w.events), key: key, n: w.numbers[key], size: random.IntN(600)}
+	}
+	w.kafka.mu.Lock()
+	for _, r := range rows {
+		w.rules.number[r.id] = r
+	}
+	w.kafka.mu.Unlock()
+	w.pg.commitRows(rows)
+}
+
+// look checks the rules that hold at every moment.
+func (w *world) look() {
+	for _, i := range w.instances {
+		if i.isDead() || !i.running() {
+			continue
+		}
+		if st := i.relay.Status(); st.Sink.Bytes > maxInFlight+4<<10 {
+			w.rules.violate("relay %d has %d bytes in flight, its bound is %d", i.n, st.Sink.Bytes, maxInFlight)
+		}
+	}
+}
+
+// over reports whether a relay has halted for a reason that only an operator can mend; the rules still hold, the run ends.
+func (w *world) over() bool { return !w.pg.intact() }
+
+// settle ends all faults and waits until everything is published and confirmed.
+func (w *world) settle() {
+	w.heal()
+	if w.over() {
+		w.awaitHalt()
+		return
+	}
+	for deadline := time.Now().Add(5 * time.Minute); ; {
+		w.revive()
+		if len(w.rules.missing()) == 0 && w.pg.caughtUp() {
+			break
+		}
+		if time.Now().After(deadline) {
+			w.rules.violate("five minutes after the last fault these events are missing: %v; %s is confirmed, the WAL ends at %s", w.rules.missing(), w.pg.confirmed, w.pg.end)
+			return
+		}
+		time.Sleep(time.Second)
+		if len(w.rules.broken) > 0 {
+			return
+		}
+	}
+	w.rules.bar()
+	for _, i := range w.instances {
+		if !i.running() {
+			continue
+		}
+		if err := i.terminate(); err != nil {
+			w.rules.violate("an orderly stop of relay %d: %v", i.n, err)
+		}
+	}
+	i := w.start() // finds everything published
+	time.Sleep(30 * time.Second)
+	if !i.running() {
+		w.rules.violate("relay %d ended without a reason: %v", i.n, i.err)
+	}
+}
+
+// heal ends every fault of the servers.
+func (w *world) heal() {
+	w.kafka.mu.Lock()
+	w.kafka.down, w.kafka.states.stuck, w.kafka.endFault, w.kafka.poison = false, false, none, map[string]bool{}
+	for _, p := range w.kafka.partitions {
+		p.stuck = false
+	}
+	w.kafka.mu.Unlock()
+	w.note("all faults end")
+}
+
+// expected reports whether a relay had a reason to halt.
+func (w *world) expected(halt error) bool {
+	var event *sink.EventError
+	var commit *sink.CommitError
+	if errors.As(halt, &commit) && commit.Fenced { // two took turns
+		return w.exactly && len(w.instances) > 1
+	}
+	return w.over() || w.refused && errors.As(halt, &event) && errors.Is(event, kerr.PolicyViolation)
+}
+
+// awaitHalt waits for the halt of a relay that may not go on. Until then, and by every start after it, nothing is confirmed or
+// stored past what was skipped: that is for the other rules to see.
+func (w *world) awaitHalt() {
+	for range 2 {
+		if w.running() == 0 {
+			w.start()
+		}
+		i := w.instances[len(w.instances)-1]
+		select {
+		case <-i.ended:
+		case <-time.After(2 * time.Minute):
+			w.rules.violate("relay %d goes on, though events are missing in its stream", i.n)
+			return
+		}
+		if _, ok := i.halted(); !ok {
+			w.rules.violate("relay %d ended without saying why: %v", i.n, i.err)
+		}
+	}
+}
