@@ -21,16 +21,26 @@ type Position struct {
 	Rows   uint32
 }
 
-// Before reports whether p has published less than q, on one timeline.
+// Before reports whether p has published less than q, on one timeline. Transactions stream in the order of their commit records: who
+// has published rows of one is further than every End up to that record, also than one that lies behind its own End.
 func (p Position) Before(q Position) bool {
+	a, b := p.last(), q.last()
 	switch {
-	case p.End != q.End:
-		return p.End < q.End
-	case p.Commit != q.Commit:
-		return p.Commit < q.Commit
-	default:
+	case a != b:
+		return a < b
+	case p.Rows != q.Rows:
 		return p.Rows < q.Rows
+	default:
+		return p.End < q.End
 	}
+}
+
+// last is the LSN of the last that was published.
+func (p Position) last() LSN {
+	if p.Rows == 0 {
+		return p.End
+	}
+	return p.Furthest()
 }
 
 // Furthest returns the LSN of the last that was published: that of a transaction published in part, if there is one. It decides

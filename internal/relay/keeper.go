@@ -108,6 +108,11 @@ func (s *session) settle(ctx context.Context, cause error) {
 	if pos != s.stored {
 		s.r.unsaved = s.save(ctx, pos)
 	}
+	if s.r.unsaved != nil && s.r.cfg.ExactlyOnce { // every event that is published has its position with it: this one had none
+		s.log.Debug().Err(s.r.unsaved).Msg("the last position is not stored; no event lies between it and the one that is")
+		s.r.unsaved = nil
+		return
+	}
 	if s.r.unsaved != nil {
 		s.log.Warn().Err(s.r.unsaved).Msg("the last position could not be stored; it will be, or its events are sent again")
 		return

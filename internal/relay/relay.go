@@ -150,6 +150,7 @@ func (r *Relay) report(err error) {
 		return
 	}
 	if errors.Is(err, cdc.ErrSlotInUse) {
+		r.unsaved = nil // whoever has the slot stores what comes next
 		if r.setState(Waiting, err.Error()) {
 			r.log.Info().Str("slot", r.cfg.CDC.Slot).Msg("another relay has the slot: waiting to take over")
 		}

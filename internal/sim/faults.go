@@ -199,8 +199,20 @@ func (w *world) refuse(random *rand.Rand) {
 	w.revive()
 }
 
-// unpublish takes the table out of the publication: the stream skips rows, and no relay may go on.
+// known reports whether a position is stored, and with it how the publication and the slot are.
+func (w *world) known() bool {
+	w.kafka.mu.Lock()
+	defer w.kafka.mu.Unlock()
+	_, stored, _ := w.kafka.furthest(true)
+	return stored
+}
+
+// unpublish takes the table out of the publication: the stream skips rows, and no relay may go on. Before a relay has run for the
+// first time nobody knows how the publication was.
 func (w *world) unpublish(random *rand.Rand) {
+	if !w.known() {
+		return
+	}
 	w.pg.publish(false)
 	for range random.IntN(3) {
 		w.insert(random, 1)
@@ -211,6 +223,9 @@ func (w *world) unpublish(random *rand.Rand) {
 
 // recreate drops the slot while no relay has it, and makes another: what was committed in between is in no stream.
 func (w *world) recreate(random *rand.Rand) {
+	if !w.known() {
+		return
+	}
 	w.killOne()
 	w.killOne()
 	w.pg.dropSlot()

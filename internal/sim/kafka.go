@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
 	"sync"
@@ -47,6 +48,7 @@ type entry struct {
 	state   *checkpoint.State // of a record of the state topic
 	txn     *transaction      // nil = none
 	by      *instance
+	at      time.Time
 }
 
 // visible reports whether consumers of committed records see it.
@@ -161,7 +163,7 @@ func (k *kafka) append(p *partition, entries []*entry, id string, epoch int16) e
 		txn = of.open
 	}
 	for _, e := range entries {
-		e.txn = txn
+		e.txn, e.at = txn, time.Now()
 		p.log = append(p.log, e)
 		if txn != nil {
 			txn.entries = append(txn.entries, e)
@@ -188,6 +190,25 @@ func (k *kafka) end(id string, epoch int16, commit bool) error {
 	}
 	p.epoch++
 	return nil
+}
+
+// dump lists the end of each log.
+func (k *kafka) dump() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var lines []string
+	for _, p := range append(k.partitions, k.states) {
+		line := fmt.Sprintf("partition %d:", p.index)
+		for _, e := range p.log[max(0, len(p.log)-40):] {
+			name := e.id
+			if e.state != nil {
+				name = e.state.Position.String()
+			}
+			line += fmt.Sprintf(" %s(by %d at %.3f%s)", name, e.by.n, e.at.Sub(e.by.w.began).Seconds(), map[bool]string{false: ", unseen"}[e.visible()])
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // furthest is the state that a reader of the topic finds, up to an open transaction or beyond it; ok is false if that

@@ -100,11 +100,15 @@ func (r *rules) missing() []string {
 	return ids
 }
 
-// bar forbids that what is published now is published again.
+// bar forbids that what lies before the stored position is published again. No relay may be running.
 func (r *rules) bar() {
 	r.w.kafka.mu.Lock()
 	defer r.w.kafka.mu.Unlock()
-	for id := range r.published {
-		r.barred[id] = true
+	state, stored, _ := r.w.kafka.furthest(false)
+	if !stored || state.Timeline != r.w.pg.present() {
+		return
+	}
+	for _, row := range append(r.w.pg.rowsBefore(state.End), r.w.pg.rowsWithin(state.Commit, state.Rows)...) {
+		r.barred[row.id] = true
 	}
 }

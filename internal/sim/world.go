@@ -140,7 +140,7 @@ func (w *world) story() []string {
 			story = append(story, fmt.Sprintf("relay %d ended: %v", i.n, i.err))
 		}
 	}
-	return story
+	return append(story, w.kafka.dump()...)
 }
 
 // insert commits a transaction of some rows.
@@ -196,7 +196,6 @@ func (w *world) settle() {
 			return
 		}
 	}
-	w.rules.bar()
 	for _, i := range w.instances {
 		if !i.running() {
 			continue
@@ -205,6 +204,7 @@ func (w *world) settle() {
 			w.rules.violate("an orderly stop of relay %d: %v", i.n, err)
 		}
 	}
+	w.rules.bar()
 	i := w.start() // finds everything published
 	time.Sleep(30 * time.Second)
 	if !i.running() {
