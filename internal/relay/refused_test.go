@@ -75,7 +75,8 @@ func TestNeighboursOfARefusedEvent(t *testing.T) {
 		f.relay.cfg.Linger, f.relay.cfg.Interval, f.relay.cfg.CreateTopics = 100*time.Millisecond, 2*time.Second, true
 		f.broker.ControlKey(int16(kmsg.AddPartitionsToTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
 			f.broker.KeepControl()
-			return refuseToAdd(req.(*kmsg.AddPartitionsToTxnRequest), "u")
+			resp, found := refuseToAdd(req.(*kmsg.AddPartitionsToTxnRequest), "u")
+			return resp, nil, found
 		})
 		f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3'), (4, 'u', 'k', 'bad4')")
 		f.stopsAt4(" good3")
@@ -117,21 +118,20 @@ func (f *fixture) weakTransactions() {
 }
 
 // refuseToAdd answers a request with a topic that the client may not write as Kafka does: its neighbours were not tried.
-func refuseToAdd(r *kmsg.AddPartitionsToTxnRequest, denied string) (kmsg.Response, error, bool) {
+func refuseToAdd(r *kmsg.AddPartitionsToTxnRequest, denied string) (answer kmsg.Response, found bool) {
 	resp := r.ResponseKind().(*kmsg.AddPartitionsToTxnResponse)
-	found := false
 	for _, topic := range r.Topics {
-		answer := kmsg.NewAddPartitionsToTxnResponseTopic()
-		answer.Topic = topic.Topic
+		of := kmsg.NewAddPartitionsToTxnResponseTopic()
+		of.Topic = topic.Topic
 		for _, partition := range topic.Partitions {
 			p := kmsg.NewAddPartitionsToTxnResponseTopicPartition()
 			p.Partition, p.ErrorCode = partition, kerr.OperationNotAttempted.Code
 			if topic.Topic == denied {
 				p.ErrorCode, found = kerr.TopicAuthorizationFailed.Code, true
 			}
-			answer.Partitions = append(answer.Partitions, p)
+			of.Partitions = append(of.Partitions, p)
 		}
-		resp.Topics = append(resp.Topics, answer)
+		resp.Topics = append(resp.Topics, of)
 	}
-	return resp, nil, found
+	return resp, found
 }

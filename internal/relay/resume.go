@@ -54,13 +54,13 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 		wanted, err = r.position(ctx, conn, guess, r.store.Load)
 	}
 	var restored *checkpoint.RestoredError
-	if errors.As(err, &restored) && restored.StoredTimeline == restored.Timeline { // no WAL end makes up for another timeline
-		// Another relay may have moved on since the look: only a newer one can tell.
+	if errors.As(err, &restored) {
+		// Another relay may have moved on since the look, or after a failover: only a newer one can tell.
 		again, lookErr := r.inspect(ctx, conn.History)
 		if lookErr != nil {
 			return nil, lookErr
 		}
-		if again.WALEnd >= restored.Stored {
+		if restored.StoredTimeline == restored.Timeline && again.WALEnd >= restored.Stored { // no WAL end makes up for another timeline
 			return nil, errMoved
 		}
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/walpost/walpost/checkpoint"
 )
@@ -49,15 +48,15 @@ type promised struct {
 
 // newClient reads what it needs of the options from a real client that never connects.
 func newClient(k *kafka, by *instance, opts ...kgo.Opt) (*client, error) {
-	real, err := kgo.NewClient(opts...)
+	actual, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, err
 	}
-	defer real.Close()
+	defer actual.Close()
 	c := &client{k: k, by: by, buffers: map[*partition]*buffer{}, idle: make(chan struct{})}
-	c.id, _ = real.OptValue(kgo.TransactionalID).(string)
-	c.log, _ = real.OptValue(kgo.WithLogger).(kgo.Logger)
-	c.dial, _ = real.OptValue(kgo.Dialer).(func(ctx context.Context, network, addr string) (net.Conn, error))
+	c.id, _ = actual.OptValue(kgo.TransactionalID).(string)
+	c.log, _ = actual.OptValue(kgo.WithLogger).(kgo.Logger)
+	c.dial, _ = actual.OptValue(kgo.Dialer).(func(ctx context.Context, network, addr string) (net.Conn, error))
 	if c.log == nil || c.dial == nil {
 		return nil, errors.New("the options of the client have no logger or no dialer")
 	}
@@ -165,10 +164,21 @@ func (c *client) try(p *partition, b *buffer, batch []promised, epoch int16) boo
 	b.records = b.records[len(done):]
 	done = append([]promised(nil), done...)
 	c.mu.Unlock()
-	for _, r := range done {
+	if err == nil {
+		c.keep(done, nil)
+		return true
+	}
+	c.work.Go(func() { // promises run later, and what is produced meanwhile is sent meanwhile
+		wait(c.ctx, c.k.pause(5*time.Millisecond))
+		c.keep(done, err)
+	})
+	return true
+}
+
+func (c *client) keep(promises []promised, err error) {
+	for _, r := range promises {
 		c.promise(r, err)
 	}
-	return true
 }
 
 func (c *client) isPoison(id string) bool {
@@ -223,107 +233,6 @@ func (c *client) Flush(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// ask is a request to the coordinator; it is repeated while nobody answers.
-func (c *client) ask(ctx context.Context, f func() error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(c.ctx, cancel)()
-	for wait(ctx, c.k.pause(5*time.Millisecond)) {
-		if c.request() {
-			c.k.mu.Lock()
-			if !c.k.down && !c.by.isDead() {
-				err := f()
-				c.k.mu.Unlock()
-				return err
-			}
-			c.k.mu.Unlock()
-		}
-		if !wait(ctx, 250*time.Millisecond) {
-			break
-		}
-	}
-	return ctx.Err()
-}
-
-func (c *client) ProducerID(ctx context.Context) (int64, int16, error) {
-	c.mu.Lock()
-	epoch := c.epoch
-	c.mu.Unlock()
-	if epoch == 0 {
-		if err := c.ask(ctx, func() error { epoch = c.k.initialize(c.id); return nil }); err != nil {
-			return 0, 0, err
-		}
-		c.mu.Lock()
-		c.epoch = epoch
-		c.mu.Unlock()
-	}
-	return 1, epoch, nil
-}
-
-func (c *client) BeginTransaction() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.inTxn {
-		return errors.New("already in a transaction")
-	}
-	c.inTxn = true
-	return nil
-}
-
-func (c *client) EndTransaction(ctx context.Context, commit kgo.TransactionEndTry) error {
-	c.mu.Lock()
-	if c.buffered > 0 {
-		panic("the end of a transaction whose records are not flushed")
-	}
-	c.inTxn = false
-	epoch := c.epoch
-	c.mu.Unlock()
-	err := c.ask(ctx, func() error {
-		f := c.k.endFault
-		c.k.endFault = none
-		if f == swallowed {
-			return errUnreachable
-		}
-		err := c.k.end(c.id, epoch, bool(commit))
-		if err == nil && f == lost {
-			return errUnreachable
-		}
-		return err
-	})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.epoch = epoch + 1
-	return err
-}
-
-func (c *client) Request(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
-	var resp kmsg.Response
-	err := c.ask(ctx, func() error {
-		switch req := req.(type) {
-		case *kmsg.MetadataRequest:
-			r := kmsg.NewPtrMetadataResponse()
-			for range req.Topics {
-				r.Topics = append(r.Topics, kmsg.NewMetadataResponseTopic())
-			}
-			resp = r
-		case *kmsg.DescribeConfigsRequest:
-			r := kmsg.NewPtrDescribeConfigsResponse()
-			r.Resources = append(r.Resources, kmsg.NewDescribeConfigsResponseResource())
-			resp = r
-		case *kmsg.ApiVersionsRequest:
-			r := kmsg.NewPtrApiVersionsResponse()
-			feature := kmsg.NewApiVersionsResponseFinalizedFeature()
-			feature.Name, feature.MaxVersionLevel = "transaction.version", 2
-			r.FinalizedFeatures = append(r.FinalizedFeatures, feature)
-			resp = r
-		default:
-			panic("a request that the simulation does not know")
-		}
-		return nil
-	})
-	return resp, err
 }
 
 func (c *client) Close() {

@@ -45,6 +45,9 @@ var actions = []action{
 	{"no broker answers", 4, true, func(w *world, r *rand.Rand) {
 		w.during(r, 20*time.Second, func(down bool) { w.kafka.down = down })
 	}},
+	{"the brokers are slow", 4, true, func(w *world, r *rand.Rand) {
+		w.during(r, 10*time.Second, func(slow bool) { w.kafka.slow = slow })
+	}},
 	{"a partition cannot be written", 4, true, func(w *world, r *rand.Rand) {
 		p := w.kafka.partitions[r.IntN(partitionCount)]
 		w.during(r, 20*time.Second, func(stuck bool) { p.stuck = stuck })

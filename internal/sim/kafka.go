@@ -29,6 +29,7 @@ type kafka struct {
 	states     *partition
 	producers  map[string]*producer // by transactional id
 	down       bool
+	slow       bool
 	poison     map[string]bool // events that the brokers refuse
 	endFault   fault           // of the next end of a transaction
 
@@ -101,7 +102,7 @@ func (k *kafka) partitionOf(key string) *partition {
 func (k *kafka) pause(most time.Duration) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.random.IntN(50) == 0 {
+	if k.slow || k.random.IntN(50) == 0 {
 		most *= 20
 	}
 	return time.Duration(k.random.Int64N(int64(most))) + time.Microsecond
@@ -202,7 +203,7 @@ func (k *kafka) dump() []string {
 		for _, e := range p.log[max(0, len(p.log)-40):] {
 			name := e.id
 			if e.state != nil {
-				name = e.state.Position.String()
+				name = e.state.String()
 			}
 			line += fmt.Sprintf(" %s(by %d at %.3f%s)", name, e.by.n, e.at.Sub(e.by.w.began).Seconds(), map[bool]string{false: ", unseen"}[e.visible()])
 		}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -199,7 +200,7 @@ func (p *pipe) close(err error) {
 	if p.err == nil {
 		p.err = err
 	}
-	p.cutAll = p.cutAll || err != io.EOF
+	p.cutAll = p.cutAll || !errors.Is(err, io.EOF)
 	p.mu.Unlock()
 	signal(p.wake)
 	signal(p.room)

@@ -11,9 +11,10 @@ import (
 )
 
 var (
-	seeds = flag.Uint64("seeds", 1000, "how many runs")
+	seeds = flag.Uint64("seeds", 1500, "how many runs")
 	first = flag.Uint64("seed", 0, "the first seed")
 	steps = flag.Int("steps", 40, "how many things happen in a run")
+	whole = flag.Bool("noshrink", false, "tell the whole story of a failed run")
 )
 
 // play plays one run in a bubble of its own.
@@ -65,6 +66,9 @@ func report(t *testing.T, o Options, r Result) {
 	shortest := r
 	o.Skip = make([]bool, o.Steps)
 	for step := range o.Skip {
+		if *whole {
+			break
+		}
 		o.Skip[step] = true
 		if again, failed := fails(o); failed {
 			shortest = again

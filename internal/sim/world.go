@@ -215,7 +215,7 @@ func (w *world) settle() {
 // heal ends every fault of the servers.
 func (w *world) heal() {
 	w.kafka.mu.Lock()
-	w.kafka.down, w.kafka.states.stuck, w.kafka.endFault, w.kafka.poison = false, false, none, map[string]bool{}
+	w.kafka.slow, w.kafka.down, w.kafka.states.stuck, w.kafka.endFault, w.kafka.poison = false, false, false, none, map[string]bool{}
 	for _, p := range w.kafka.partitions {
 		p.stuck = false
 	}
