@@ -17,7 +17,7 @@ ifeq ($(shell git rev-parse HEAD 2>/dev/null),)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 endif
 
-.PHONY: help demo test test-unit test-integration lint build fuzz clean
+.PHONY: help demo test test-unit test-integration sim mutations lint build fuzz clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,14 @@ fuzz: ## Fuzz each target for FUZZTIME (30s).
 	go test ./decoder -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 50x
 	go test ./decoder -run '^$$' -fuzz '^FuzzAgree$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 50x
 	go test ./sink -run '^$$' -fuzz '^FuzzHeaders$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 50x
+
+SEEDS ?= 100000
+SEED  ?= 0
+sim: ## Play SEEDS (100000) runs of the simulation, from SEED (0) on. A run that fails tells its story and its seed.
+	go test ./internal/sim -run '^TestSimulation$$' -count=1 -timeout 24h -v -seeds $(SEEDS) -seed $(SEED)
+
+mutations: ## Show that the simulation is sharp: it has to find each of some deliberate bugs.
+	go test -tags mutation ./internal/sim -run '^TestMutations$$' -count=1 -timeout 1h -v
 
 clean: ## Remove what was built.
 	rm -rf $(BIN)

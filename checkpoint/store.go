@@ -133,27 +133,32 @@ type seen struct {
 	states map[string]State
 }
 
-// Peek returns the states of the wanted sources as Load would. It creates nothing: without a topic there are none.
-func (s *Store) Peek(ctx context.Context, wanted func(source string) bool) (map[string]State, error) {
+// Peek returns the states of the wanted sources without a wait; hidden says that an open transaction may hide newer ones. It
+// creates nothing: without a topic there are none.
+func (s *Store) Peek(ctx context.Context, wanted func(source string) bool) (states map[string]State, hidden bool, err error) {
 	topics, err := kadm.NewClient(s.client).ListTopics(ctx, s.topic)
 	if err != nil {
-		return nil, fmt.Errorf("look for state topic %q: %w", s.topic, err)
+		return nil, false, fmt.Errorf("look for state topic %q: %w", s.topic, err)
 	}
 	detail := topics[s.topic]
 	switch {
 	case errors.Is(detail.Err, kerr.UnknownTopicOrPartition):
-		return nil, nil
+		return nil, false, nil
 	case detail.Err != nil:
-		return nil, fmt.Errorf("look for state topic %q: %w", s.topic, detail.Err)
+		return nil, false, fmt.Errorf("look for state topic %q: %w", s.topic, detail.Err)
 	case len(detail.Partitions) != 1:
-		return nil, &TopicError{Topic: s.topic, Partitions: len(detail.Partitions)}
+		return nil, false, &TopicError{Topic: s.topic, Partitions: len(detail.Partitions)}
 	}
-	start, end, err := s.offsets(ctx, (*kadm.Client).ListCommittedOffsets)
+	start, stable, err := s.offsets(ctx, (*kadm.Client).ListCommittedOffsets)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	states := map[string]State{}
-	return states, s.read(ctx, start, end, states, wanted)
+	_, end, err := s.offsets(ctx, (*kadm.Client).ListEndOffsets)
+	if err != nil {
+		return nil, false, err
+	}
+	states = map[string]State{}
+	return states, stable < end, s.read(ctx, start, stable, states, wanted)
 }
 
 // read adds what lies between two offsets to states. However much that is, it goes on as long as records come.
@@ -173,7 +178,10 @@ func (s *Store) read(ctx context.Context, start, end int64, states map[string]St
 	defer reader.Close()
 	for next := start; next < end; {
 		fetches := poll(ctx, reader, s.patience)
-		if err := errors.Join(fetches.Err0(), firstFetchError(fetches)); err != nil {
+		if err := firstFetchError(fetches); err != nil {
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = fmt.Errorf("%w: an open Kafka transaction hides its end, of a relay that was killed for one, until the brokers end it; or they do not answer", err)
+			}
 			return fmt.Errorf("read state topic %q: %w", s.topic, err)
 		}
 		for _, r := range fetches.Records() {

@@ -72,6 +72,8 @@ func classify(topic string, err error, exactly bool) (reason, hint string) {
 			"of more than 100 MiB, the brokers' default for a whole request, cannot be published", topic)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		return reasonNotAuthorized, fmt.Sprintf("grant WRITE and DESCRIBE on topic %q, or create it: with ACLs, brokers answer the same for a topic that is missing", topic)
+	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
+		return reasonNotAuthorized, "grant WRITE and DESCRIBE on the transactional id of this relay: walpost/ and the source that `walpost status` shows"
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
 		return reasonNotAuthorized, "grant IDEMPOTENT_WRITE on the cluster (needed by brokers older than 2.8)"
 	case errors.Is(err, kerr.InvalidTopicException):

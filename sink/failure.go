@@ -102,7 +102,7 @@ func (s *Sink) Stats() Stats {
 		st.Reason = *m
 	}
 	if stalled := time.Since(time.UnixMicro(s.moved.Load())); st.Reason == "" && st.Events > 0 && stalled > stall {
-		st.Reason = fmt.Sprintf("%d events are in flight, and none was confirmed for %s, though the brokers answer", st.Events, stalled.Round(time.Second))
+		st.Reason = fmt.Sprintf("%d events are in flight, and none was confirmed for %s", st.Events, stalled.Round(time.Second))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,7 +2,6 @@ package sink
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -285,7 +284,7 @@ func (s *Sink) Flush(ctx context.Context) error {
 	go func() { defer close(done); err = s.flush(ctx) }()
 	select {
 	case <-done:
-		return errors.Join(err, s.Err())
+		return s.orErr(err)
 	case <-s.gate.shut:
 	}
 	select {
@@ -294,7 +293,15 @@ func (s *Sink) Flush(ctx context.Context) error {
 		cancel()
 		<-done
 	}
-	return errors.Join(err, s.Err())
+	return s.orErr(err)
+}
+
+// orErr is the error that ended the sink, or another one.
+func (s *Sink) orErr(err error) error {
+	if ended := s.Err(); ended != nil {
+		return ended
+	}
+	return err
 }
 
 func (s *Sink) flush(ctx context.Context) error {

@@ -11,9 +11,11 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/internal/config"
+	"github.com/walpost/walpost/internal/relay"
 	"github.com/walpost/walpost/migrations"
 )
 
@@ -198,6 +200,11 @@ func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer)
 		return err
 	}
 	defer store.Close()
+	if cfg.Delivery == config.ExactlyOnce {
+		if err := fence(ctx, cfg, conn.System); err != nil {
+			return err
+		}
+	}
 	before, stored, err := store.Load(ctx)
 	if err != nil {
 		return err
@@ -214,6 +221,31 @@ func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer)
 	_, err = fmt.Fprintf(stdout, "position in topic %s: %s, before: %s\npublication %s: recorded as it is now\n",
 		cfg.StateTopic, position, was, cfg.Publication)
 	return err
+}
+
+// fence takes the transactional id: a relay that has let go of the slot may still be committing a Kafka transaction, and with it a
+// position.
+func fence(ctx context.Context, cfg config.Config, system string) error {
+	options, err := cfg.KafkaOptions()
+	if err != nil {
+		return err
+	}
+	dial, err := cfg.KafkaDialer()
+	if err != nil {
+		return err
+	}
+	id := relay.TransactionalID(system + "/" + cfg.Slot)
+	client, err := kgo.NewClient(append(options, kgo.Dialer(dial), kgo.TransactionalID(id))...)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if _, _, err := client.ProducerID(ctx); err != nil {
+		return fmt.Errorf("take over transactional id %q: %w", id, err)
+	}
+	return nil
 }
 
 // acceptedPosition is the stored position if a relay could go on from there, else the slot's.

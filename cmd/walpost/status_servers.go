@@ -179,7 +179,7 @@ func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, compa
 	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	s.Up[ops.PeerKafka] = false
-	state, stored, err := c.storedPosition(ctx, s)
+	state, stored, hidden, err := c.storedPosition(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -191,30 +191,36 @@ func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, compa
 	if compare == nil {
 		return nil
 	}
-	return compare(state, stored)
+	if err := compare(state, stored); err == nil || !hidden {
+		return err
+	}
+	return &cdc.StopError{
+		What: fmt.Sprintf("an open Kafka transaction hides the end of state topic %q, so the stored position may be a newer one", c.StateTopic),
+		Hint: "it is of a relay that commits, or of one that was killed and whose transaction the brokers end within half a minute: ask again then",
+	}
 }
 
 // storedPosition looks without creating anything. Where Postgres did not tell the source, a slot of that name in the
 // only cluster that stored one will do.
-func (c *statusCommand) storedPosition(ctx context.Context, s *serversStatus) (checkpoint.State, bool, error) {
+func (c *statusCommand) storedPosition(ctx context.Context, s *serversStatus) (state checkpoint.State, stored, hidden bool, err error) {
 	store, err := openStore(c.Config, "", zerolog.Nop())
 	if err != nil {
-		return checkpoint.State{}, false, err
+		return checkpoint.State{}, false, false, err
 	}
 	defer store.Close()
-	states, err := store.Peek(ctx, func(source string) bool { return c.isSource(s.Source, source) })
+	states, hidden, err := store.Peek(ctx, func(source string) bool { return c.isSource(s.Source, source) })
 	if err != nil {
-		return checkpoint.State{}, false, err
+		return checkpoint.State{}, false, false, err
 	}
 	if len(states) > 1 {
-		return checkpoint.State{}, false, fmt.Errorf("state topic %q: %d clusters stored a position of a slot %q, and only Postgres could tell which is meant",
+		return checkpoint.State{}, false, false, fmt.Errorf("state topic %q: %d clusters stored a position of a slot %q, and only Postgres could tell which is meant",
 			c.StateTopic, len(states), c.Slot)
 	}
 	for source, state := range states {
 		s.Source = source
-		return state, true, nil
+		return state, true, hidden, nil
 	}
-	return checkpoint.State{}, false, nil
+	return checkpoint.State{}, false, hidden, nil
 }
 
 func (c *statusCommand) isSource(known, source string) bool {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/internal/config"
@@ -251,4 +252,40 @@ func saved(t *testing.T, cfg config.Config, source, position string) func(source
 		t.Fatal(err)
 	}
 	return save
+}
+
+// TestStatusBehindAnOpenTransaction: a Kafka transaction that somebody left open on the state topic hides what was stored behind it. That
+// is no gap: a relay that starts waits for its end.
+func TestStatusBehindAnOpenTransaction(t *testing.T) {
+	t.Parallel()
+	postgres, broker := ownServers(t)
+	cfg := settings(postgres.URL("postgres"), broker.ListenAddrs()...)
+	options, err := newMigrationOptions(cfg, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := setUp(t.Context(), cfg, options, false, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	_, found := status(t, cfg, exitFailed)
+	saved(t, cfg, found.Source, "0/1")
+	text, _ := status(t, cfg, exitFailed)
+	wantAll(t, text, `^wrong +slot "walpost" is at 0/[0-9A-F]+, ahead of the stored position 0/1`)
+
+	open, err := kgo.NewClient(kgo.SeedBrokers(broker.ListenAddrs()...), kgo.TransactionalID("walpost/8/walpost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	if err := open.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := open.ProduceSync(t.Context(), &kgo.Record{Topic: cfg.StateTopic, Key: []byte("8/walpost"), Value: []byte("{}")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	text, _ = status(t, cfg, exitFailed)
+	wantAll(t, text, `^wrong +an open Kafka transaction hides the end of state topic "walpost.state"`, `^what to do +.*ask again`)
+	if strings.Contains(text, "was moved or re-created") {
+		t.Errorf("a false alarm: %s", text)
+	}
 }

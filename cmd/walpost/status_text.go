@@ -37,6 +37,7 @@ func printRelay(w io.Writer, addr string, s ops.Status) error {
 	p.row("state", state)
 	p.row("not ready because", s.Reasons...)
 	p.row("source", orUnknown(s.Source))
+	p.row("delivery", orUnknown(s.Delivery))
 	p.row("received", position(s.ReceivedLSN))
 	p.row("stored", position(s.StoredLSN))
 	p.row("confirmed", position(s.ConfirmedLSN)+distance(s.ConfirmedLagBytes, " behind"))

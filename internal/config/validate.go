@@ -20,7 +20,7 @@ const (
 	minInFlight = ByteSize(1 << 20)
 	maxLinger   = time.Minute
 	minInterval = time.Millisecond
-	maxInterval = 10 * time.Second // the brokers give a transaction up after a minute
+	maxInterval = 10 * time.Second // the brokers give a transaction up after 15 seconds
 	minBatch    = ByteSize(64 << 10)
 )
 

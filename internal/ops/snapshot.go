@@ -16,10 +16,11 @@ const (
 
 // Snapshot is the relay at one moment. Its maps may be nil.
 type Snapshot struct {
-	Version string
-	Source  string   // "<system identifier>/<slot>"; empty until the server is known.
-	State   string   // starting, waiting for slot, streaming, reconnecting, draining or stopped.
-	Reasons []string // Why the relay is not ready, a sentence each. None means ready.
+	Version  string
+	Source   string   // "<system identifier>/<slot>"; empty until the server is known.
+	Delivery string   // at-least-once, exactly-once or effectively-once
+	State    string   // starting, waiting for slot, streaming, reconnecting, draining or stopped.
+	Reasons  []string // Why the relay is not ready, a sentence each. None means ready.
 
 	Up         map[string]bool   // By peer.
 	Reconnects map[string]uint64 // By peer, since the start of the process.

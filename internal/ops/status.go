@@ -7,11 +7,12 @@ import (
 
 // Status is the answer of /status.
 type Status struct {
-	Version string   `json:"version"`
-	Source  string   `json:"source"`
-	State   string   `json:"state"`
-	Ready   bool     `json:"ready"`
-	Reasons []string `json:"reasons"`
+	Version  string   `json:"version"`
+	Source   string   `json:"source"`
+	Delivery string   `json:"delivery"`
+	State    string   `json:"state"`
+	Ready    bool     `json:"ready"`
+	Reasons  []string `json:"reasons"`
 
 	Up         map[string]bool   `json:"up"`
 	Reconnects map[string]uint64 `json:"reconnects"`
@@ -37,7 +38,7 @@ type Status struct {
 // newStatus writes lists and maps that are empty as such, never as null: scripts then need no special case.
 func newStatus(s Snapshot) Status {
 	return Status{
-		Version: s.Version, Source: s.Source, State: s.State, Ready: s.ready(), Reasons: append([]string{}, s.Reasons...),
+		Version: s.Version, Source: s.Source, Delivery: s.Delivery, State: s.State, Ready: s.ready(), Reasons: append([]string{}, s.Reasons...),
 		Up: orEmpty(s.Up), Reconnects: orEmpty(s.Reconnects),
 		InFlightEvents: s.InFlightEvents, InFlightBytes: s.InFlightBytes,
 		ConfirmedLSN: lsn(s.ConfirmedLSN), StoredLSN: lsn(s.StoredLSN), ReceivedLSN: lsn(s.ReceivedLSN), RestartLSN: lsn(s.RestartLSN),

@@ -215,6 +215,9 @@ func (r *Relay) takeOver(ctx context.Context) error {
 
 func (r *Relay) source() string { return r.system + "/" + r.cfg.CDC.Slot }
 
+// TransactionalID is that of the relay of a source.
+func TransactionalID(source string) string { return "walpost/" + source }
+
 func (r *Relay) sinkConfig() sink.Config {
 	cfg := sink.Config{
 		Client: r.cfg.Kafka, Dial: r.cfg.Dial, NewClient: r.cfg.NewClient, Topic: r.cfg.Topic, Source: r.source(), StateTopic: r.cfg.StateTopic,
@@ -222,7 +225,7 @@ func (r *Relay) sinkConfig() sink.Config {
 		Health: r.health, Observe: r.cfg.Observe, Log: r.log.With().Str("component", "sink").Logger(),
 	}
 	if r.cfg.ExactlyOnce {
-		cfg.Exactly = &sink.Exactly{ID: "walpost/" + r.source(), Refused: r.refused, Interval: r.cfg.Interval, Bytes: min(r.cfg.Batch, r.cfg.MaxInFlight/4), Claim: r.claim}
+		cfg.Exactly = &sink.Exactly{ID: TransactionalID(r.source()), Refused: r.refused, Interval: r.cfg.Interval, Bytes: min(r.cfg.Batch, r.cfg.MaxInFlight/4), Claim: r.claim}
 	}
 	return cfg
 }
@@ -237,6 +240,9 @@ func (r *Relay) claim(strong bool) {
 		r.log.Warn().Msg("effectively once: before Kafka 4.0 (transaction.version 2) a request that is delayed on its way may become part of a later transaction")
 	}
 	r.claimed = true
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.view.weak = !strong
 }
 
 // retire closes a sink that cannot go on: an outage has ended it, or the next session has to fence it. What it could not

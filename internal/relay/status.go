@@ -24,6 +24,7 @@ const (
 // Status is a picture of a Relay.
 type Status struct {
 	Source     string // <system identifier>/<slot>; empty before the first session
+	Delivery   string // at-least-once, exactly-once, or effectively-once: exactly-once by brokers whose transactions cannot promise it
 	State      State
 	Reasons    []string // why it is not ready; empty = it is
 	Postgres   bool     // a stream is running
@@ -38,6 +39,7 @@ type Status struct {
 // view is what the relay keeps for Status, under its mutex.
 type view struct {
 	state   State
+	weak    bool // the brokers' transactions cannot promise exactly once
 	reason  string
 	source  string
 	out     *sink.Sink
@@ -77,12 +79,24 @@ func (r *Relay) streaming(s *session) {
 	r.view.streams++
 }
 
+func (r *Relay) delivery(weak bool) string {
+	switch {
+	case !r.cfg.ExactlyOnce:
+		return "at-least-once"
+	case weak:
+		return "effectively-once"
+	default:
+		return "exactly-once"
+	}
+}
+
 // Status returns the present state. It reads counters and never waits for the pipeline, Postgres or Kafka.
 func (r *Relay) Status() Status {
 	r.mu.Lock()
 	v := r.view
 	r.mu.Unlock()
 	st := Status{Source: v.source, State: v.state, Postgres: v.state == Streaming}
+	st.Delivery = r.delivery(v.weak)
 	if v.streams > 0 {
 		st.Reconnects = v.streams - 1
 	}
