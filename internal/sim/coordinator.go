@@ -9,10 +9,22 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+// requestWithin gives up with ctx, though the request may still be written.
+func (c *client) requestWithin(ctx context.Context) bool {
+	sent := make(chan bool, 1)
+	c.work.Go(func() { sent <- c.request() })
+	select {
+	case ok := <-sent:
+		return ok
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // ask is a request to the coordinator; it is repeated while nobody answers.
 func (c *client) ask(ctx context.Context, f func() error) error {
 	for c.ctx.Err() == nil && wait(ctx, c.k.pause(5*time.Millisecond)) {
-		if c.request() {
+		if c.requestWithin(ctx) {
 			c.k.mu.Lock()
 			if !c.k.down && !c.by.isDead() {
 				err := f()

@@ -180,12 +180,12 @@ func (p *postgres) replicate(conn net.Conn, b *pgproto3.Backend, pid uint32, que
 	}
 	p.mu.Lock()
 	slot := p.slot
-	pos := max(from, p.confirmed)
+	pos, life := max(from, p.confirmed), p.life
 	p.mu.Unlock()
 	if !slot {
 		return refuse("42704", `replication slot "walpost" does not exist`)
 	}
-	s := &walsender{p: p, conn: conn, b: b, pid: pid, pos: pos, sent: pos, ended: make(chan struct{}), ping: make(chan struct{}, 1)}
+	s := &walsender{p: p, conn: conn, b: b, pid: pid, life: life, pos: pos, sent: pos, ended: make(chan struct{}), ping: make(chan struct{}, 1)}
 	p.state.Lock()
 	holder := p.active
 	if holder == nil {

@@ -34,6 +34,7 @@ type wal struct {
 	txns      []txn
 	confirmed cdc.LSN // of the slot
 	durable   cdc.LSN // what a crash goes back to
+	life      int     // crashes and failovers so far
 	slot      bool
 	published bool
 	altered   int             // how often the publication was
@@ -87,11 +88,21 @@ func (w *wal) after(pos cdc.LSN) (txn, bool) {
 	return w.txns[i], true
 }
 
-// confirm is what a standby status does to the slot. As the real one it believes every position, and never goes back.
-func (w *wal) confirm(lsn cdc.LSN) {
+// confirm is what a standby status does to the slot. As the real one it believes every position, and never goes back. A status
+// that reaches a server which has crashed does nothing.
+func (w *wal) confirm(lsn cdc.LSN, life int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.confirmed = max(w.confirmed, lsn)
+	if life == w.life {
+		w.confirmed = max(w.confirmed, lsn)
+	}
+}
+
+// lived is how often the server has crashed.
+func (w *wal) lived() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.life
 }
 
 func (w *wal) checkpoint() {
@@ -105,6 +116,7 @@ func (w *wal) crash() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.confirmed = w.durable
+	w.life++
 }
 
 // failover makes a standby the primary: what it has not received of the last transactions is gone. The slot was synchronised to it
@@ -128,6 +140,7 @@ func (w *wal) failover(lose int) {
 	w.txns = w.txns[:keep:keep]
 	w.history = append(w.history, fmt.Sprintf("%d\t%s\tno recovery target specified", w.timeline, fork))
 	w.timeline++
+	w.life++
 	w.end, w.confirmed, w.branched = fork, w.durable, fork
 	w.announce()
 }

@@ -17,6 +17,7 @@ type walsender struct {
 	conn  net.Conn
 	b     *pgproto3.Backend
 	pid   uint32
+	life  int     // of the server
 	pos   cdc.LSN // transactions whose commit record is behind it are still to be sent
 	sent  cdc.LSN // everything before it was sent
 	ended chan struct{}
@@ -71,8 +72,10 @@ func (s *walsender) receive() {
 				return
 			}
 			flushed := cdc.LSN(binary.BigEndian.Uint64(m.Data[9:]))
-			s.p.onStatus(flushed)
-			s.p.confirm(flushed)
+			if s.p.lived() == s.life {
+				s.p.onStatus(flushed)
+			}
+			s.p.confirm(flushed, s.life)
 			s.flush.Store(uint64(flushed))
 			if m.Data[33] == 1 {
 				signal(s.ping)
