@@ -101,8 +101,7 @@ func New(cfg Config) (*Sink, error) {
 		// A batch that is to be sent again waits for fresh metadata: with the default of 5 s a moved leader costs that much.
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		// Named, so that another default of the library cannot move keys to other partitions: murmur2 as Java clients.
-		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.RecordPartitioner(partitioner{&s.topics}),
 		kgo.ProducerLinger(cfg.Linger),
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProducerBatchMaxBytesFn(s.topics.batchLimit),
@@ -154,9 +153,9 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 		s.moved.Store(time.Now().UnixMicro())
 	}
 	s.bytes.Add(f.size)
-	if !t.resolved.Load() {
+	if !t.resolved.Load() || t.grown() {
 		s.held.Store(true)
-		s.wg.Go(func() { s.resolveAndProduce(f, pos) })
+		s.wg.Go(func() { s.prepareAndProduce(f, pos) })
 		return nil
 	}
 	if f.large() {
@@ -183,9 +182,10 @@ func (s *Sink) topic(e *decoder.Event) (*topic, error) {
 	return t, nil
 }
 
-// resolveAndProduce produces the first record of a topic once the topic is known. Nothing else is produced meanwhile.
-func (s *Sink) resolveAndProduce(f *flight, pos checkpoint.Position) {
-	if err := s.resolve(s.ctx, f.topic); err != nil {
+// prepareAndProduce produces the first record of a topic once the topic is known, and the first for partitions that were
+// added to it once their events may go there. Nothing else is produced meanwhile.
+func (s *Sink) prepareAndProduce(f *flight, pos checkpoint.Position) {
+	if err := s.prepare(f.topic); err != nil {
 		if s.ctx.Err() == nil {
 			s.fail(f, err)
 		}
@@ -198,6 +198,13 @@ func (s *Sink) resolveAndProduce(f *flight, pos checkpoint.Position) {
 	if !large {
 		s.release()
 	}
+}
+
+func (s *Sink) prepare(t *topic) error {
+	if t.grown() {
+		return s.spread(t)
+	}
+	return s.resolve(s.ctx, t)
 }
 
 // done is the promise of every record.

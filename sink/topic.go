@@ -34,6 +34,9 @@ type topic struct {
 	limit     int64 // largest batch, in bytes; set before resolved
 	resolved  atomic.Bool
 	published atomic.Uint64
+
+	partitions atomic.Int32 // over which its keys are spread; 0 before its first record
+	offered    atomic.Int32 // which the client knows of
 }
 
 // topics are the topics seen so far. The map by bytes belongs to the goroutine that produces; names is shared.
@@ -51,6 +54,13 @@ func (t *topics) find(name []byte) *topic {
 	added := &topic{name: string(name), limit: defaultLimit}
 	t.names[added.name] = added
 	return added
+}
+
+// known returns a topic that an event has named, or nil.
+func (t *topics) known(name string) *topic {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.names[name]
 }
 
 // batchLimit is the client's question for the largest batch of a topic.
