@@ -153,6 +153,9 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 		s.moved.Store(time.Now().UnixMicro())
 	}
 	s.bytes.Add(f.size)
+	if t.inFlight.Add(1) == 1 {
+		t.moved.Store(time.Now().UnixMicro())
+	}
 	if !t.resolved.Load() || t.grown() {
 		s.held.Store(true)
 		s.wg.Go(func() { s.prepareAndProduce(f, pos) })
@@ -224,9 +227,11 @@ func (s *Sink) done(f *flight, err error) {
 
 // settle counts an event as published, and frees it.
 func (s *Sink) settle(f *flight) {
-	f.topic.published.Add(1)
 	now := time.Now().UnixMicro()
 	s.moved.Store(now)
+	f.topic.moved.Store(now)
+	f.topic.published.Add(1)
+	f.topic.inFlight.Add(-1)
 	if s.cfg.Observe != nil {
 		s.cfg.Observe(time.Duration(now-epochMicros-f.txn.Time) * time.Microsecond)
 	}
