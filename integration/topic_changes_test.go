@@ -13,7 +13,7 @@ import (
 // readTopic reads a topic to its end, each partition in its order.
 func readTopic(t testing.TB, env *Env, topic string) map[int32][]*kgo.Record {
 	t.Helper()
-	c, err := newConsumer(env.Brokers, topic)
+	c, err := newConsumer(env.Brokers, topic, env.Login...)
 	if err != nil {
 		t.Fatal(err)
 	}
