@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,7 @@ const transactionTimeout = 15 * time.Second
 type CommitError struct {
 	Fenced  bool // another producer has taken over the source, or the brokers gave this one up
 	Refused bool // the brokers refuse the position for good
+	Slow    bool // it holds more than can be sent in time
 	Err     error
 }
 
@@ -66,15 +68,16 @@ type transactions struct {
 	cfg   Exactly
 	state Encode
 
-	mu      sync.Mutex // taken once an event by the goroutine that reads, and a few times a transaction by commit's
-	open    bool       // the client takes records
-	batch   []*flight  // of the open transaction, or of the one that is being committed
-	bytes   int64      // of batch
-	waiting []*flight  // for the next one
-	spare   []*flight  // the slice of the batch before
-	at      checkpoint.Position
-	saving  bool // a position is to be stored, even without an event before it
-	hurry   bool // somebody waits for what was sent
+	mu      sync.Mutex          // taken once an event by the goroutine that reads, and a few times a transaction by commit's
+	open    bool                // the client takes records
+	batch   []*flight           // of the open transaction, or of the one that is being committed
+	bytes   int64               // of batch
+	waiting []waiting           // for the next one
+	spare   []*flight           // the slice of the batch before
+	at      checkpoint.Position // with all of waiting
+	sent    checkpoint.Position // with the last event of batch
+	saving  bool                // a position is to be stored, even without an event before it
+	hurry   bool                // somebody waits for what was sent
 
 	id    int64 // of the producer, in the open transaction
 	epoch int16
@@ -89,6 +92,12 @@ type transactions struct {
 	breakUp context.CancelFunc
 }
 
+// waiting is an event that is not sent yet, and how far the stream is with it.
+type waiting struct {
+	flight *flight
+	pos    checkpoint.Position
+}
+
 func newTransactions(s *Sink, cfg Exactly) *transactions {
 	t := &transactions{s: s, cfg: cfg, wake: make(chan struct{}, 1)}
 	t.done = sync.NewCond(&t.mu)
@@ -100,18 +109,19 @@ func (t *transactions) send(f *flight, pos checkpoint.Position) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.at = pos
-	if !t.open {
-		t.waiting = append(t.waiting, f)
+	if !t.open || len(t.waiting) > 0 {
+		t.waiting = append(t.waiting, waiting{f, pos})
 		return
 	}
-	t.produce(f)
+	t.produce(f, pos)
 	if len(t.batch) == 1 || t.bytes >= t.cfg.Bytes {
 		t.poke()
 	}
 }
 
 // produce is called with the mutex held and the transaction open.
-func (t *transactions) produce(f *flight) {
+func (t *transactions) produce(f *flight, pos checkpoint.Position) {
+	t.sent = pos
 	t.batch = append(t.batch, f)
 	t.bytes += f.size
 	t.s.client.Produce(t.s.ctx, &f.record, f.promise)
@@ -218,6 +228,9 @@ func (t *transactions) commit() error {
 	t.mu.Lock()
 	t.open = false
 	cut := t.at
+	if len(t.waiting) > 0 {
+		cut = t.sent
+	}
 	t.mu.Unlock()
 	if err := t.end(cut); err != nil {
 		return err
@@ -249,7 +262,7 @@ func (t *transactions) end(cut checkpoint.Position) error {
 			t.breakUp()
 		}
 	})
-	flushed := t.s.client.Flush(t.broken)
+	flushed := t.flushInTime()
 	select {
 	case err := <-stored:
 		if err != nil {
@@ -261,7 +274,7 @@ func (t *transactions) end(cut checkpoint.Position) error {
 		return errLost
 	}
 	if flushed != nil {
-		return &CommitError{Err: flushed}
+		return &CommitError{Err: flushed, Slow: errors.Is(flushed, errSlow)}
 	}
 	if err := t.checkEpoch(); err != nil {
 		return err
@@ -274,6 +287,34 @@ func (t *transactions) end(cut checkpoint.Position) error {
 	}
 	if t.id, t.epoch, err = t.s.client.ProducerID(t.broken); err != nil {
 		return &CommitError{Err: err, Fenced: fencing(err)}
+	}
+	return nil
+}
+
+// errSlow says that a transaction took too long.
+var errSlow = fmt.Errorf("it was not sent within %s, and the brokers give it up", transactionTimeout)
+
+// flushInTime returns when the brokers have all of the transaction. They give up one that takes too long, and the client may
+// not learn of it, but begin from the start again and again. So it is given up here, unless an outage takes the time.
+func (t *transactions) flushInTime() error {
+	ctx, cancel := context.WithCancelCause(t.broken)
+	defer cancel(nil)
+	began := time.Now()
+	go func() {
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-ticker.C:
+				if up, _, _ := t.s.health.Look(); up && time.Since(began) > transactionTimeout {
+					cancel(errSlow)
+				}
+			}
+		}
+	}()
+	if err := t.s.client.Flush(ctx); err != nil {
+		return context.Cause(ctx)
 	}
 	return nil
 }
@@ -299,17 +340,17 @@ func (t *transactions) checkEpoch() error {
 	return nil
 }
 
-// reopen lets the client have what came meanwhile. It returns what was published.
+// reopen lets the client have what came meanwhile, as much as a transaction may hold. It returns what was published.
 func (t *transactions) reopen(cut checkpoint.Position) (published []*flight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	published = t.batch
 	t.committed, t.settling, t.saving, t.open, t.bytes, t.batch = cut, true, false, true, 0, t.spare
-	for _, f := range t.waiting {
-		t.produce(f)
+	n := 0
+	for ; n < len(t.waiting) && (n == 0 || t.bytes < t.cfg.Bytes); n++ {
+		t.produce(t.waiting[n].flight, t.waiting[n].pos)
 	}
-	clear(t.waiting)
-	t.waiting = t.waiting[:0]
+	t.waiting = slices.Delete(t.waiting, 0, n)
 	t.hurry = t.hurry && len(t.batch) > 0
 	return published
 }
