@@ -32,6 +32,9 @@ func setQuota(t testing.TB, env *Env, rate float64) {
 func TestProducerQuota(t *testing.T) {
 	for _, delivery := range deliveries {
 		t.Run(delivery, func(t *testing.T) {
+			if delivery != exactly {
+				long(t)
+			}
 			env := Setup(t, Needs{Kafka: Own})
 			env.Init(t)
 			setQuota(t, env, 100_000)
