@@ -23,7 +23,7 @@ func (e *Env) Check(t testing.TB, w *Workload) Report {
 // CheckTruth is Check for events that another than the workload has inserted.
 func (e *Env) CheckTruth(t testing.TB, truth *Truth) Report {
 	t.Helper()
-	consumer, err := newConsumer(e.Brokers, e.Prefix)
+	consumer, err := newConsumer(e.Brokers, e.Prefix, e.Login...)
 	if err != nil {
 		t.Fatal(err)
 	}

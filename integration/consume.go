@@ -20,15 +20,15 @@ type consumer struct {
 	position   map[string]map[int32]int64 // next offset to read
 }
 
-func newConsumer(brokers []string, prefix string) (*consumer, error) {
-	client, err := kgo.NewClient(
+func newConsumer(brokers []string, prefix string, opts ...kgo.Opt) (*consumer, error) {
+	client, err := kgo.NewClient(append(opts[:len(opts):len(opts)],
 		kgo.SeedBrokers(brokers...),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		// Markers of transactions take an offset. They are needed to know that the end was reached.
 		kgo.KeepControlRecords(),
 		kgo.FetchMaxWait(100*time.Millisecond),
 		kgo.MetadataMinAge(50*time.Millisecond),
-	)
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("create consumer: %w", err)
 	}

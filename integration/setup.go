@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/walpost/walpost/internal/pgserver"
 )
@@ -42,6 +43,7 @@ type Env struct {
 	Kafka    *Kafka           // the real brokers if they run as our children; likewise
 	Fake     *Fake            // the fake broker of a Faulty test
 	Brokers  []string
+	Login    []kgo.Opt // of the test's own clients, where the brokers ask for one
 
 	Prefix      string // of the event topics: the topic of an aggregate type is Prefix + type
 	StateTopic  string

@@ -23,6 +23,7 @@ type registry struct {
 	kafka     *sharedKafka
 	used      map[string]bool   // what served, for the summary
 	lacking   map[string]string // test without its servers -> why
+	long      []string          // tests that were left out because they take long
 	closers   []func() error
 	announced map[string]bool
 }
@@ -163,6 +164,13 @@ func (r *registry) missing(t testing.TB, err error) {
 	t.Skip(err)
 }
 
+// leftOut remembers a test that was not run because it takes long.
+func (r *registry) leftOut(test string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.long = append(r.long, test)
+}
+
 func inCI() bool { return os.Getenv("CI") != "" }
 
 // close stops the shared servers, the last one first.
@@ -191,6 +199,9 @@ func (r *registry) summary() string {
 		outcome = "FAILED"
 	}
 	summary := "walpost integration: ran against " + strings.Join(used, ", ")
+	if len(r.long) > 0 {
+		summary += fmt.Sprintf("; NOT TESTED without WALPOST_TEST_LONG=1: %s", strings.Join(r.long, ", "))
+	}
 	if len(r.lacking) == 0 {
 		return summary + "; " + outcome + " for want of a server: none"
 	}

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ import (
 // Client opens a Kafka client until the test ends.
 func (e *Env) Client(t testing.TB, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(e.Brokers...)}, opts...)...)
+	client, err := kgo.NewClient(slices.Concat([]kgo.Opt{kgo.SeedBrokers(e.Brokers...)}, e.Login, opts)...)
 	if err != nil {
 		t.Fatalf("create kafka client: %v", err)
 	}

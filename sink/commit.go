@@ -98,7 +98,7 @@ func (t *transactions) end(cut checkpoint.Position) error {
 			t.breakUp()
 		}
 	})
-	flushed := t.s.client.Flush(t.broken)
+	flushed := t.flushInTime()
 	select {
 	case err := <-stored:
 		if err != nil {
@@ -110,7 +110,7 @@ func (t *transactions) end(cut checkpoint.Position) error {
 		return errLost
 	}
 	if flushed != nil {
-		return &CommitError{Err: flushed}
+		return &CommitError{Err: flushed, Slow: errors.Is(flushed, errSlow)}
 	}
 	if err := t.checkEpoch(); err != nil {
 		return err

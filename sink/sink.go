@@ -106,8 +106,7 @@ func New(cfg Config) (*Sink, error) {
 		// A batch that is to be sent again waits for fresh metadata: with the default of 5 s a moved leader costs that much.
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		// Named, so that another default of the library cannot move keys to other partitions: murmur2 as Java clients.
-		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.RecordPartitioner(partitioner{&s.topics}),
 		kgo.ProducerLinger(cfg.Linger),
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProducerBatchMaxBytesFn(s.topics.batchLimit),
@@ -157,9 +156,12 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 	}
 	s.bytes.Add(f.size)
 	f.alone = s.suspect(e, txn)
-	if !t.resolved.Load() {
+	if t.inFlight.Add(1) == 1 {
+		t.moved.Store(time.Now().UnixMicro())
+	}
+	if !t.resolved.Load() || t.grown() {
 		s.held.Store(true)
-		s.wg.Go(func() { s.resolveAndProduce(f, pos) })
+		s.wg.Go(func() { s.prepareAndProduce(f, pos) })
 		return nil
 	}
 	if f.large() || f.alone { // the brokers may refuse it: see its fate before anything follows
@@ -199,9 +201,10 @@ func (s *Sink) topic(e *decoder.Event) (*topic, error) {
 	return t, nil
 }
 
-// resolveAndProduce produces the first record of a topic once the topic is known. Nothing else is produced meanwhile.
-func (s *Sink) resolveAndProduce(f *flight, pos checkpoint.Position) {
-	if err := s.resolve(s.ctx, f.topic); err != nil {
+// prepareAndProduce produces the first record of a topic once the topic is known, and the first for partitions that were
+// added to it once their events may go there. Nothing else is produced meanwhile.
+func (s *Sink) prepareAndProduce(f *flight, pos checkpoint.Position) {
+	if err := s.prepare(f.topic); err != nil {
 		if s.ctx.Err() == nil {
 			s.fail(f, err)
 		}
@@ -214,6 +217,13 @@ func (s *Sink) resolveAndProduce(f *flight, pos checkpoint.Position) {
 	if !wait {
 		s.release()
 	}
+}
+
+func (s *Sink) prepare(t *topic) error {
+	if t.grown() {
+		return s.spread(t)
+	}
+	return s.resolve(s.ctx, t)
 }
 
 // done is the promise of every record.
@@ -233,9 +243,11 @@ func (s *Sink) done(f *flight, err error) {
 
 // settle counts an event as published, and frees it.
 func (s *Sink) settle(f *flight) {
-	f.topic.published.Add(1)
 	now := time.Now().UnixMicro()
 	s.moved.Store(now)
+	f.topic.moved.Store(now)
+	f.topic.published.Add(1)
+	f.topic.inFlight.Add(-1)
 	if s.cfg.Observe != nil {
 		s.cfg.Observe(time.Duration(now-epochMicros-f.txn.Time) * time.Microsecond)
 	}

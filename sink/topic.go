@@ -33,6 +33,11 @@ type topic struct {
 	limit     int64 // largest batch, in bytes; set before resolved
 	resolved  atomic.Bool
 	published atomic.Uint64
+	inFlight  atomic.Int64
+	moved     atomic.Int64 // as that of Sink
+
+	partitions atomic.Int32 // over which its keys are spread; 0 before its first record
+	offered    atomic.Int32 // which the client knows of
 }
 
 // topics are the topics seen so far. The map by bytes belongs to the goroutine that produces; names is shared.
@@ -52,6 +57,13 @@ func (t *topics) find(name []byte) *topic {
 	return added
 }
 
+// known returns a topic that an event has named, or nil.
+func (t *topics) known(name string) *topic {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.names[name]
+}
+
 // batchLimit is the client's question for the largest batch of a topic.
 func (t *topics) batchLimit(name string) int32 {
 	t.mu.Lock()
@@ -61,6 +73,18 @@ func (t *topics) batchLimit(name string) int32 {
 		limit = found.limit
 	}
 	return int32(max(limit-batchOverhead, 512))
+}
+
+// stalled returns the topics that have events in flight, of which none was confirmed for long.
+func (t *topics) stalled() (names []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, topic := range t.names {
+		if topic.inFlight.Load() > 0 && time.Since(time.UnixMicro(topic.moved.Load())) > stall {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (t *topics) published() map[string]uint64 {
@@ -111,6 +135,26 @@ func (s *Sink) resolve(ctx context.Context, t *topic) error {
 		case <-time.After(lookAgain):
 		}
 	}
+}
+
+// FindTopics looks for topics of which nothing was confirmed for long: one may have been deleted under the client, which tries
+// on for ever. A missing one is created, if that may be. The client does not take a topic that was made again for the old
+// one: it gives up its events, as in an outage, and another Sink publishes them.
+func (s *Sink) FindTopics(ctx context.Context) {
+	if s.held.Load() {
+		return // whoever holds the event may be looking already
+	}
+	for _, name := range s.topics.stalled() {
+		err := s.lookup(ctx, name)
+		if errors.Is(err, kerr.UnknownTopicOrPartition) && s.cfg.CreateTopics {
+			err = s.create(ctx, name)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.reportMissing(name, err)
+			return
+		}
+	}
+	s.missing.Store(nil)
 }
 
 // reportMissing says once a topic why its events wait.

@@ -37,6 +37,7 @@ const transactionTimeout = 15 * time.Second
 type CommitError struct {
 	Fenced  bool // another producer has taken over the source, or the brokers gave this one up
 	Refused bool // the brokers refuse the position for good
+	Slow    bool // it holds more than can be sent in time
 	Err     error
 }
 

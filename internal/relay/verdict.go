@@ -12,10 +12,18 @@ import (
 // errRefused says that the brokers refused an event and with it the Kafka transaction that it was in: once more, up to it.
 var errRefused = errors.New("an event was refused, and what came before it in its Kafka transaction is sent again")
 
+// smallestBatch is the least that a Kafka transaction may hold, in bytes.
+const smallestBatch = 64 << 10
+
 // verdict looks twice at how a session with exactly-once delivery ended, where the end does not say it all.
 func (r *Relay) verdict(ctx context.Context, s *session, err error) error {
 	if !r.cfg.ExactlyOnce || err == nil || ctx.Err() != nil {
 		return err
+	}
+	var commit *sink.CommitError
+	if errors.As(err, &commit) && commit.Slow {
+		r.batch = max(r.batch/4, smallestBatch)
+		r.log.Warn().Int64("bytes", r.batch).Msg("a Kafka transaction took too long: until the next start they hold less")
 	}
 	var event *sink.EventError
 	if errors.As(err, &event) && event.Sent && !event.Outage && !event.Alone {

@@ -95,8 +95,8 @@ func (s *session) verify(ctx context.Context) error {
 	return nil
 }
 
-// ping keeps the health of Kafka known while there is nothing to produce. It has a goroutine of its own, because brokers
-// that do not answer must not hold up a look at Postgres.
+// ping keeps the health of Kafka known while there is nothing to produce, and has the sink look for its topics while events
+// wait. It has a goroutine of its own, because brokers that do not answer must not hold up a look at Postgres.
 func (s *session) ping(ctx context.Context) {
 	ticker := time.NewTicker(lookRarely)
 	defer ticker.Stop()
@@ -106,12 +106,13 @@ func (s *session) ping(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if s.out.Stats().Events > 0 {
-			continue
-		}
 		limited, cancel := context.WithTimeout(ctx, lookTimeout)
-		// The hooks of the client note the outcome.
-		_ = s.out.Ping(limited)
+		if s.out.Stats().Events > 0 {
+			s.out.FindTopics(limited)
+		} else {
+			// The hooks of the client note the outcome.
+			_ = s.out.Ping(limited)
+		}
 		cancel()
 	}
 }

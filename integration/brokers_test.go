@@ -1,0 +1,145 @@
+package integration
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// smallBound is a bound that an outage of some seconds reaches.
+const smallBound = "WALPOST_MAX_IN_FLIGHT_BYTES=8MiB"
+
+// threeBrokers has a relay publish to three brokers under load, lets a test make trouble, and checks that everything arrives:
+// no trouble of brokers is a reason to repeat, to end or to take more memory. Three brokers take their time, so only one
+// delivery is tried without WALPOST_TEST_LONG, or none.
+func threeBrokers(t *testing.T, quick string, trouble func(t *testing.T, env *Env, relay *Relay, work *Workload)) {
+	for _, delivery := range deliveries {
+		t.Run(delivery, func(t *testing.T) {
+			if delivery != quick {
+				long(t)
+			}
+			env := Setup(t, Needs{Kafka: OwnThree})
+			env.Init(t)
+			awaitInSync(t, env)
+			env.CreateTopic(t, env.Prefix+"order", eventPartitions, nil)
+			relay := env.Run(t, "WALPOST_DELIVERY="+delivery, smallBound)
+			work := env.Workload(t, WorkloadOptions{Rate: 1000, Writers: 3})
+			relay.Ready(t, 60*time.Second)
+			work.WaitCommitted(t, 1000)
+			trouble(t, env, relay, work)
+			work.WaitCommitted(t, work.Committed()+1000)
+			work.Stop(t)
+			once(t, env, work)
+			if peak := residentPeakMiB(t, relay.PID()); peak > 150 {
+				t.Errorf("the relay took %d MiB", peak)
+			}
+			relay.Ready(t, 60*time.Second)
+			relay.Stop(t)
+		})
+	}
+}
+
+func awaitInSync(t testing.TB, env *Env) {
+	t.Helper()
+	if err := env.Kafka.WaitInSync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startBroker runs a broker again and waits until it has caught up.
+func startBroker(t testing.TB, env *Env, i int) {
+	t.Helper()
+	if err := env.Kafka.Start(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	awaitInSync(t, env)
+}
+
+// leaderOf returns which broker leads a partition.
+func leaderOf(t testing.TB, env *Env, topic string, partition int32) int {
+	t.Helper()
+	leader := int32(-1)
+	Eventually(t, 30*time.Second, "a leader", func() bool {
+		topics, err := kadm.NewClient(env.Client(t)).ListTopics(t.Context(), topic)
+		if err != nil {
+			return false
+		}
+		leader = topics[topic].Partitions[partition].Leader
+		return leader > 0
+	})
+	return int(leader) - 1
+}
+
+// TestRollingRestart stops and starts the brokers in order, one after the other, as an upgrade does.
+func TestRollingRestart(t *testing.T) {
+	threeBrokers(t, "", func(t *testing.T, env *Env, _ *Relay, work *Workload) {
+		for i := range 3 {
+			if err := env.Kafka.Stop(t.Context(), i); err != nil {
+				t.Fatal(err)
+			}
+			work.WaitCommitted(t, work.Committed()+1000)
+			startBroker(t, env, i)
+		}
+	})
+}
+
+// TestLeaderKilled kills the leader of a partition that is being written, and then its successor.
+func TestLeaderKilled(t *testing.T) {
+	threeBrokers(t, "at-least-once", func(t *testing.T, env *Env, _ *Relay, work *Workload) {
+		for range 2 {
+			leader := leaderOf(t, env, env.Prefix+"order", 0)
+			env.Kafka.Kill(leader)
+			Eventually(t, time.Minute, "another leader", func() bool { return leaderOf(t, env, env.Prefix+"order", 0) != leader })
+			work.WaitCommitted(t, work.Committed()+1000)
+			startBroker(t, env, leader)
+		}
+	})
+}
+
+// TestBelowMinInSyncReplicas takes away one broker where all three must have an event, and then two of three, which takes
+// the quorum of the controllers with them.
+func TestBelowMinInSyncReplicas(t *testing.T) {
+	threeBrokers(t, "", func(t *testing.T, env *Env, relay *Relay, work *Workload) {
+		env.SetTopicConfig(t, env.Prefix+"order", "min.insync.replicas", "3")
+		env.Kafka.Kill(0)
+		eventsWait(t, env, relay)
+		startBroker(t, env, 0)
+		work.WaitCommitted(t, work.Committed()+1000)
+		relay.Ready(t, 60*time.Second)
+
+		env.SetTopicConfig(t, env.Prefix+"order", "min.insync.replicas", "2")
+		env.Kafka.Kill(1)
+		env.Kafka.Kill(2)
+		eventsWait(t, env, relay)
+		for _, i := range []int{1, 2} {
+			if err := env.Kafka.Start(t.Context(), i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		awaitInSync(t, env)
+	})
+}
+
+// eventsWait returns once the relay has as much in flight as it may, and says why events wait.
+func eventsWait(t testing.TB, env *Env, relay *Relay) {
+	t.Helper()
+	Eventually(t, time.Minute, "the bound of bytes in flight to be reached", func() bool {
+		return relay.Metrics(t)["walpost_in_flight_bytes"] > 7<<20
+	})
+	Eventually(t, time.Minute, "the relay to be not ready, and to say why", func() bool {
+		code, reasons := relay.Get("/readyz")
+		because := strings.Contains(reasons, "in flight") || strings.Contains(reasons, "Kafka does not answer") || strings.Contains(reasons, env.StateTopic)
+		if code == 503 && because {
+			t.Logf("/readyz says %q", strings.TrimSpace(reasons))
+		}
+		return code == 503 && because
+	})
+	if !relay.Running() || !relay.IsLive() {
+		t.Fatal("the relay is gone")
+	}
+	if in := relay.Metrics(t)["walpost_in_flight_bytes"]; in > 9<<20 {
+		t.Errorf("%v bytes in flight, the bound is 8 MiB", in)
+	}
+}

@@ -1,0 +1,226 @@
+package integration
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// readTopic reads a topic to its end, each partition in its order.
+func readTopic(t testing.TB, env *Env, topic string) map[int32][]*kgo.Record {
+	t.Helper()
+	c, err := newConsumer(env.Brokers, topic, env.Login...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	records := map[int32][]*kgo.Record{}
+	if _, err := c.drain(t.Context(), func(r *kgo.Record, _ int32) { records[r.Partition] = append(records[r.Partition], r) }); err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+// caughtUp returns once the relay has published everything that was committed. The workload must have ended.
+func caughtUp(t testing.TB, env *Env, relay *Relay) {
+	t.Helper()
+	insert(t, env, "last", "k", 1) // one relay publishes in the order of the stream
+	awaitRecords(t, env, env.Prefix+"last", 1)
+	Eventually(t, time.Minute, "nothing to be in flight", func() bool { return relay.Metrics(t)["walpost_in_flight_events"] == 0 })
+}
+
+// TestPartitionsAdded adds partitions to a topic under load: keys move. An event of a key is in its new partition only after
+// all before it were confirmed in the old one, also if the relay is killed at that moment.
+func TestPartitionsAdded(t *testing.T) {
+	const before, after = 3, 7
+	for _, c := range []struct {
+		delivery string
+		kill     bool
+		repeats  int
+	}{{"at-least-once", false, 0}, {"at-least-once", true, 600}, {exactly, true, 0}} {
+		t.Run(fmt.Sprintf("%s, killed %t", c.delivery, c.kill), func(t *testing.T) {
+			env := Setup(t, Needs{})
+			env.Init(t)
+			topic := env.Prefix + "order"
+			env.CreateTopic(t, topic, before, map[string]string{"message.timestamp.type": "LogAppendTime"})
+			relay := env.Run(t, "WALPOST_DELIVERY="+c.delivery)
+			relay.Ready(t, 30*time.Second)
+			work := env.Workload(t, WorkloadOptions{Rate: 2000, Types: []string{"order"}, NoLarge: true})
+			work.WaitCommitted(t, 2000)
+			responses, err := kadm.NewClient(env.Client(t)).UpdatePartitions(t.Context(), after, topic)
+			if err != nil || responses.Error() != nil {
+				t.Fatal(err, responses.Error())
+			}
+			insert(t, env, "nudge", "k", 1) // a topic that is new makes the client look at all of them; else it does so every five minutes
+			relay.WaitLog(t, 30*time.Second, "partitions were added")
+			if c.kill {
+				relay.Kill()
+				relay = env.Run(t, "WALPOST_DELIVERY="+c.delivery)
+				relay.Ready(t, 30*time.Second)
+			}
+			work.WaitCommitted(t, work.Committed()+2000)
+			work.Stop(t)
+			caughtUp(t, env, relay)
+			checkMoved(t, readTopic(t, env, topic), work.Truth(t), topic, before, after, c.repeats)
+			relay.Stop(t)
+		})
+	}
+}
+
+// checkMoved checks order per key across the change: first the records of its old partition, then those of the new one.
+func checkMoved(t testing.TB, records map[int32][]*kgo.Record, truth *Truth, topic string, before, after int32, maxRepeats int) {
+	t.Helper()
+	type place struct {
+		key       string
+		partition int32
+	}
+	places := map[place][]*kgo.Record{}
+	for partition, list := range records {
+		for _, r := range list {
+			places[place{string(r.Key), partition}] = append(places[place{string(r.Key), partition}], r)
+		}
+	}
+	keys := map[string]int{} // how many events there must be
+	for _, e := range truth.Events {
+		if e.Topic == topic {
+			keys[e.Key]++
+		}
+	}
+	count, repeats, moved := 0, 0, 0
+	for key, events := range keys {
+		from, to := place{key, partitionOf([]byte(key), before)}, place{key, partitionOf([]byte(key), after)}
+		list := places[from]
+		if from != to {
+			old, added := places[from], places[to]
+			if len(old) > 0 && len(added) > 0 {
+				moved++
+				if last, first := old[len(old)-1].Timestamp, added[0].Timestamp; first.Before(last) {
+					t.Errorf("key %q: written to its new partition at %s, to the old one at %s", key, first, last)
+				}
+			}
+			list = slices.Concat(old, added)
+		}
+		rank := 0
+		seen := map[string]bool{}
+		for _, r := range list {
+			e := truth.Events[headerValue(r, "id")]
+			switch {
+			case e == nil:
+				t.Errorf("key %q: an event that was never committed", key)
+			case seen[e.ID]:
+				repeats++
+			case e.rank != rank:
+				t.Errorf("key %q: event %d where %d is due", key, e.rank, rank)
+			}
+			if e != nil && !seen[e.ID] {
+				seen[e.ID] = true
+				rank++
+			}
+		}
+		if rank != events {
+			t.Errorf("key %q: %d events of %d", key, rank, events)
+		}
+		count += rank
+	}
+	t.Logf("%d events, %d repeats, %d of %d keys moved", count, repeats, moved, len(keys))
+	if repeats > maxRepeats || moved < 10 {
+		t.Errorf("want at most %d repeats, and keys that move", maxRepeats)
+	}
+}
+
+// TestTopicMadeAgain deletes a topic under load, and makes it again. The relay goes on by itself; what was confirmed is gone with
+// the topic, and what follows is there, in order, without a gap. Another topic lacks nothing.
+func TestTopicMadeAgain(t *testing.T) {
+	for _, delivery := range deliveries {
+		for _, create := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, create %t", delivery, create), func(t *testing.T) {
+				if create {
+					long(t)
+				}
+				env := Setup(t, Needs{})
+				env.Init(t)
+				topic := env.Prefix + "order"
+				env.CreateTopic(t, topic, 3, nil)
+				relay := env.Run(t, "WALPOST_DELIVERY="+delivery, fmt.Sprint("WALPOST_CREATE_TOPICS=", create), smallBound)
+				env.CreateTopic(t, env.Prefix+"customer", 3, nil)
+				env.CreateTopic(t, env.Prefix+"last", 1, nil)
+				relay.Ready(t, 30*time.Second)
+				work := env.Workload(t, WorkloadOptions{Rate: 1000, Types: []string{"order", "customer"}, NoLarge: true})
+				work.WaitCommitted(t, 2000)
+				admin := kadm.NewClient(env.Client(t))
+				if _, err := admin.DeleteTopic(t.Context(), topic); err != nil {
+					t.Fatal(err)
+				}
+				work.WaitCommitted(t, work.Committed()+1000)
+				if !create {
+					env.CreateTopic(t, topic, 3, nil)
+				}
+				Eventually(t, time.Minute, "the topic to be there", func() bool {
+					topics, err := admin.ListTopics(t.Context(), topic)
+					return err == nil && topics.Error() == nil
+				})
+				again := env.ReadTruth(t)
+				work.WaitCommitted(t, work.Committed()+2000)
+				work.Stop(t)
+				caughtUp(t, env, relay)
+				gone, repeats := checkMadeAgain(t, readTopic(t, env, topic), work.Truth(t), again, topic)
+				if gone == 0 {
+					t.Error("nothing went with the topic: this proves nothing")
+				}
+				gone, others := checkMadeAgain(t, readTopic(t, env, env.Prefix+"customer"), work.Truth(t), again, env.Prefix+"customer")
+				if gone > 0 {
+					t.Errorf("%d events of another topic are missing", gone)
+				}
+				if repeats += others; delivery == exactly && repeats > 0 || repeats > (8<<20)/512 {
+					t.Errorf("%d repeats", repeats)
+				}
+				relay.Stop(t)
+			})
+		}
+	}
+}
+
+// checkMadeAgain checks that a topic has the last events of each key, without a gap, and all of those that follow what was
+// there when it was made again. It returns how many are not there of those that were, and how many repeats are.
+func checkMadeAgain(t testing.TB, records map[int32][]*kgo.Record, truth, again *Truth, topic string) (gone, repeats int) {
+	t.Helper()
+	next := map[string]int{} // rank that a key must show next
+	seen := map[string]bool{}
+	for _, list := range records {
+		for _, r := range list {
+			id, key := headerValue(r, "id"), string(r.Key)
+			e := truth.Events[id]
+			if e == nil {
+				t.Fatalf("event %q was never committed", id)
+			}
+			if seen[id] {
+				repeats++
+				continue
+			}
+			seen[id] = true
+			if want, known := next[key]; known && e.rank != want {
+				t.Errorf("key %q: event %d where %d is due", key, e.rank, want)
+			}
+			next[key] = e.rank + 1
+		}
+	}
+	missing := 0
+	for id, e := range truth.Events {
+		switch {
+		case e.Topic != topic || seen[id]:
+		case again.Events[id] == nil:
+			missing++
+		default:
+			gone++
+		}
+	}
+	t.Logf("topic %s: %d events, %d repeats, %d gone with the topic, %d missing", topic, len(seen), repeats, gone, missing)
+	if missing > 0 || len(seen) == 0 {
+		t.Error("events are missing that were committed after the topic was made again")
+	}
+	return gone, repeats
+}

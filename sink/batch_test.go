@@ -1,0 +1,80 @@
+package sink
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// TestTransactionHoldsNoMore: what came while a transaction was being committed goes into as many more as it takes. Each has the
+// position exactly behind its last event.
+func TestTransactionHoldsNoMore(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, func(c *Config) { c.Exactly.Bytes = 2000 })
+	asked, release := make(chan struct{}), make(chan struct{})
+	ask := sync.OnceFunc(func() { close(asked) })
+	f.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
+		f.cluster.KeepControl()
+		ask()
+		f.cluster.SleepControl(func() { <-release })
+		return nil, nil, false
+	})
+	const events = 40 // of some 600 bytes each
+	for i := range events {
+		if err := f.produce("orders", "k", fmt.Sprint(i), 50); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			<-asked
+		}
+	}
+	close(release)
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	sizes := f.transactions("orders")
+	if slices.Max(sizes) > 4 || len(sizes) < events/4 {
+		t.Errorf("transactions hold %v events, want at most 4 each", sizes)
+	}
+	var want []string
+	behind := 0
+	for _, size := range sizes {
+		behind += size
+		want = append(want, f.position(behind).String())
+	}
+	if got := f.committed("state"); behind != events || !slices.Equal(got, want) {
+		t.Errorf("positions are %v, want %v", got, want)
+	}
+}
+
+// transactions returns how many records of partition 0 are in each committed transaction.
+func (f *fixture) transactions(topic string) (sizes []int) {
+	f.t.Helper()
+	end := int64(-1)
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.cluster.ListenAddrs()...), kgo.ConsumeTopics(topic), kgo.KeepControlRecords())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer client.Close()
+	size := 0
+	for next := int64(0); end < 0 || next < end; {
+		fetches := client.PollFetches(f.t.Context())
+		if err := fetches.Err(); err != nil {
+			f.t.Fatal(err)
+		}
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) { end = p.HighWatermark })
+		for _, r := range fetches.Records() {
+			next = r.Offset + 1
+			if !r.Attrs.IsControl() {
+				size++
+				continue
+			}
+			sizes, size = append(sizes, size), 0
+		}
+	}
+	return sizes
+}

@@ -1,0 +1,35 @@
+package sink
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// errSlow says that a transaction took too long.
+var errSlow = fmt.Errorf("it was not sent within %s, and the brokers give it up", transactionTimeout)
+
+// flushInTime returns when the brokers have all of the transaction. They give up one that takes too long, and the client may
+// not learn of it, but begin from the start again and again. So it is given up here, unless an outage takes the time.
+func (t *transactions) flushInTime() error {
+	ctx, cancel := context.WithCancelCause(t.broken)
+	defer cancel(nil)
+	began := time.Now()
+	go func() {
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-ticker.C:
+				if up, _, _ := t.s.health.Look(); up && time.Since(began) > transactionTimeout {
+					cancel(errSlow)
+				}
+			}
+		}
+	}()
+	if err := t.s.client.Flush(ctx); err != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
