@@ -23,12 +23,13 @@ type registry struct {
 	kafka     *sharedKafka
 	used      map[string]bool   // what served, for the summary
 	lacking   map[string]string // test without its servers -> why
+	untested  map[string]string // test that was skipped for another reason -> why
 	closers   []func() error
 	announced map[string]bool
 }
 
 var servers = &registry{
-	postgres: map[int]*postgres{}, used: map[string]bool{}, lacking: map[string]string{}, announced: map[string]bool{},
+	postgres: map[int]*postgres{}, used: map[string]bool{}, lacking: map[string]string{}, untested: map[string]string{}, announced: map[string]bool{},
 }
 
 // postgres is a server wherever it runs.
@@ -192,13 +193,22 @@ func (r *registry) summary() string {
 	}
 	summary := "walpost integration: ran against " + strings.Join(used, ", ")
 	if len(r.lacking) == 0 {
-		return summary + "; " + outcome + " for want of a server: none"
+		summary += "; " + outcome + " for want of a server: none"
+	} else {
+		summary += fmt.Sprintf("; %s for want of a server: %d", outcome, len(r.lacking)) + reasons(r.lacking)
 	}
-	summary += fmt.Sprintf("; %s for want of a server: %d", outcome, len(r.lacking))
-	for _, test := range slices.Sorted(maps.Keys(r.lacking)) {
-		summary += fmt.Sprintf("\n  %s: %s", test, strings.ReplaceAll(r.lacking[test], "\n", "; "))
+	if len(r.untested) > 0 {
+		summary += fmt.Sprintf("\nwalpost integration: NOT TESTED: %d", len(r.untested)) + reasons(r.untested)
 	}
 	return summary
+}
+
+func reasons(byTest map[string]string) string {
+	text := ""
+	for _, test := range slices.Sorted(maps.Keys(byTest)) {
+		text += fmt.Sprintf("\n  %s: %s", test, strings.ReplaceAll(byTest[test], "\n", "; "))
+	}
+	return text
 }
 
 // progress goes to standard error at once: a fetch of a minute must not look like a test that hangs.
