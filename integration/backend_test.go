@@ -10,29 +10,18 @@ import (
 
 // TestWalsenderTerminated has an operator end the walsender again and again under load.
 func TestWalsenderTerminated(t *testing.T) {
-	matrix(t, func(t *testing.T, major int, delivery string) {
-		env := Setup(t, Needs{Postgres: major})
-		env.Init(t)
-		relay := env.Run(t, "WALPOST_DELIVERY="+delivery)
-		work := env.Workload(t, WorkloadOptions{Rate: 1500})
-		relay.Ready(t, 30*time.Second)
-		const times = 6
-		for i := range times {
-			work.WaitCommitted(t, work.Committed()+300)
-			pid := walsender(t, env)
-			env.Exec(t, "SELECT pg_terminate_backend($1::int, 5000)", pid)
-			Eventually(t, time.Minute, "another walsender", func() bool {
-				now := walsender(t, env)
-				return now != "" && now != pid
+	t.Parallel()
+	all := scenes(t, Needs{}, WorkloadOptions{Rate: 500}, wellShaped)
+	for i := range 6 {
+		for _, s := range all {
+			s.work.WaitCommitted(t, s.work.Committed()+100)
+			Eventually(t, 10*time.Second, s.name+": a walsender to end", func() bool {
+				return s.env.Value(t, "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = $1", s.env.Slot) == "true"
 			})
-			relay.Ready(t, time.Minute)
-			if n := reconnects(t, relay); n <= i {
-				t.Errorf("%d reconnects after %d walsenders were ended", n, i+1)
-			}
 		}
-		whole(t, env, work, relay)
-		t.Logf("%d walsenders ended", times)
-	})
+		await(t, all, time.Minute, "another stream", func(s scene) bool { return reconnects(t, s.relay) > i && s.relay.IsReady() })
+	}
+	allWhole(t, all)
 }
 
 // TestPostgresStopsUnderLoad stops Postgres in its three ways under load. A smart stop waits for the sessions of the writers,
