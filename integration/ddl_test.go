@@ -75,3 +75,40 @@ func TestTableChangesUnderLoad(t *testing.T) {
 	})
 }
 
+
+// TestOutboxRenamedAndBack gives the outbox another name, or another schema, for as long as one row takes, between two looks of
+// the relay: the row is not in the stream under the name of the outbox, and the relay says so instead of passing it over.
+func TestOutboxRenamedAndBack(t *testing.T) {
+	matrix(t, func(t *testing.T, major int, delivery string) {
+		for what, change := range map[string][2]string{
+			"name": {"ALTER TABLE outbox RENAME TO aside", "ALTER TABLE aside RENAME TO outbox"},
+			"schema": {
+				"CREATE SCHEMA s; ALTER TABLE outbox SET SCHEMA s; ALTER TABLE s.outbox RENAME TO aside; SET search_path = s",
+				"ALTER TABLE aside RENAME TO outbox; ALTER TABLE s.outbox SET SCHEMA public",
+			},
+		} {
+			t.Run(what, func(t *testing.T) { renamedAndBack(t, major, "WALPOST_DELIVERY="+delivery, change) })
+		}
+	})
+}
+
+func renamedAndBack(t *testing.T, major int, delivery string, change [2]string) {
+	env := Setup(t, Needs{Postgres: major})
+	relay := running(t, env, delivery)
+	runScript(t, env, change[0]+"; INSERT INTO aside (id, aggregatetype, aggregateid, payload) VALUES (gen_random_uuid(), 'order', 'aside', '1'); "+change[1])
+	insert(t, env, "order", "k", 3)
+	halts(t, relay, "aside", "had this name", "pg_replication_slot_advance")
+	halts(t, env.Run(t, delivery), "had this name") // and again, until somebody acts
+
+	_, rest, _ := strings.Cut(relay.Log(), "SELECT pg_replication_slot_advance(")
+	call, _, _ := strings.Cut(rest, ";")
+	env.Exec(t, "SELECT pg_replication_slot_advance("+call)
+	env.Init(t, "--accept-gap")
+	env.Exec(t, "WITH gone AS (DELETE FROM outbox WHERE aggregateid = 'aside' RETURNING *) INSERT INTO outbox SELECT * FROM gone")
+	relay = env.Run(t, delivery)
+	relay.Ready(t, 30*time.Second)
+	if n := len(awaitRecords(t, env, env.Prefix+"order", 5)); n != 5 {
+		t.Errorf("%d records, want the one before, three behind, and the one of the time between", n)
+	}
+	relay.Stop(t)
+}
