@@ -75,7 +75,6 @@ func TestTableChangesUnderLoad(t *testing.T) {
 	})
 }
 
-
 // TestOutboxRenamedAndBack gives the outbox another name, or another schema, for as long as one row takes, between two looks of
 // the relay: the row is not in the stream under the name of the outbox, and the relay says so instead of passing it over.
 func TestOutboxRenamedAndBack(t *testing.T) {
