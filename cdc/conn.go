@@ -46,10 +46,20 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	}
 	c.pg = pg
 	if err := c.identify(ctx); err != nil {
+		err = c.ended(err)
 		c.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// ended makes an outage of an error that is not the server's word, but a connection that ended before its answer was there.
+func (c *Conn) ended(err error) error {
+	var refused *pgconn.PgError
+	if !c.pg.IsClosed() || errors.As(err, &refused) {
+		return err
+	}
+	return &brokenError{"the connection to Postgres ended", err}
 }
 
 // Close ends the connection. Postgres frees the slot when it notices, which is at once.
@@ -124,7 +134,7 @@ func (c *Conn) Start(ctx context.Context, from LSN, binary bool) (*Stream, error
 		Mode: pglogrepl.LogicalReplication, PluginArgs: args,
 	})
 	if err != nil {
-		return nil, c.cfg.startError(err)
+		return nil, c.ended(c.cfg.startError(err))
 	}
 	if n := c.warning.Load(); n != nil {
 		return nil, c.cfg.warningError(n.Code, n.Message)
