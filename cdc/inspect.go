@@ -73,6 +73,7 @@ type PublicationTableView struct {
 type TableView struct {
 	Schema string `json:"schema"`
 	Name   string `json:"name"`
+	OID    uint32 `json:"oid"`
 	Kind   string `json:"kind"` // relkind: r = table, p = partitioned
 	// Unlogged is it itself, or one of its partitions, whose rows are not in the WAL: an unlogged or a foreign table. Empty = none.
 	Unlogged string       `json:"unlogged"`
@@ -141,7 +142,7 @@ SELECT jsonb_build_object('identity', p.oid::text || '/' || p.xmin::text, 'all_t
     JOIN pg_namespace n ON n.nspname = t.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
     WHERE t.pubname = p.pubname AND (t.schemaname, t.tablename) IN ($tables)))
   FROM pg_publication p WHERE p.pubname = $publication;
-SELECT jsonb_build_object('schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
+SELECT jsonb_build_object('schema', n.nspname, 'name', c.relname, 'oid', c.oid::bigint, 'kind', c.relkind,
   'unlogged', (SELECT coalesce(min(l.oid::regclass::text), '') FROM pg_class l
     WHERE (l.oid = c.oid OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid))) AND (l.relpersistence <> 'p' OR l.relkind = 'f')),
   'columns',

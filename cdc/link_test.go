@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"context"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -102,4 +103,54 @@ func TestSlowLink(t *testing.T) {
 	if took := time.Since(start); took < 2*s.silence {
 		t.Fatalf("the message arrived within %s: this test proves nothing", took)
 	}
+}
+
+// TestCutHandshake cuts the connection after every number of bytes that the server may have said until the stream runs: an outage
+// each time, and nothing that needs an operator.
+func TestCutHandshake(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 15, nil)
+	server := f.cfg.Postgres
+	for limit := int64(0); ; limit += 3 {
+		f.cfg.Postgres = server.Copy()
+		addr := cutting(t, server, limit)
+		f.cfg.Postgres.Host, f.cfg.Postgres.Port = addr.IP.String(), uint16(addr.Port)
+		conn, err := Connect(t.Context(), f.cfg)
+		if err == nil {
+			_, err = conn.Start(t.Context(), 0, false)
+			conn.Close()
+		}
+		if err == nil {
+			t.Logf("the stream runs after %d bytes", limit)
+			return
+		}
+		if !Transient(err) {
+			t.Errorf("cut after %d bytes: %v", limit, err)
+		}
+	}
+}
+
+// cutting passes one connection on and cuts it after so many bytes from the server.
+func cutting(t *testing.T, to *pgconn.Config, limit int64) *net.TCPAddr {
+	t.Helper()
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		client, err := listener.Accept()
+		_ = listener.Close()
+		if err != nil {
+			return
+		}
+		defer func() { _ = client.Close() }()
+		server, err := net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(to.Port)})
+		if err != nil {
+			return
+		}
+		defer func() { _ = server.Close() }()
+		go func() { _, _ = io.Copy(server, client) }() // until one of them is closed
+		_, _ = io.CopyN(client, server, limit)
+	}()
+	return listener.Addr().(*net.TCPAddr)
 }

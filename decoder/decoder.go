@@ -11,6 +11,10 @@ type Table struct {
 type Config struct {
 	// Tables are the outbox tables.
 	Tables []Table
+	// Own are the OIDs that the tables have now, as far as they are known. A
+	// row that was inserted into one of them under another name is an error:
+	// neither is it surely an event, nor may it be passed over in silence.
+	Own map[uint32]Table
 	// Columns maps the names of the contract (id, aggregatetype, aggregateid,
 	// type, payload, headers) to the column names of the tables. A name that
 	// is absent is its own column name; names of anything else are ignored.
@@ -24,6 +28,7 @@ type Config struct {
 // It must not be used by two goroutines at once.
 type Decoder struct {
 	tables  map[Table]bool
+	own     map[uint32]Table
 	columns map[string]string
 	extra   []string
 
@@ -52,6 +57,7 @@ type Decoder struct {
 func New(cfg Config) *Decoder {
 	d := &Decoder{
 		tables:    make(map[Table]bool, len(cfg.Tables)),
+		own:       maps.Clone(cfg.Own),
 		columns:   maps.Clone(cfg.Columns),
 		extra:     append([]string(nil), cfg.Extra...),
 		relations: make(map[uint32]*plan),

@@ -63,6 +63,23 @@ func TestRelationSentAgainMovesColumns(t *testing.T) {
 	}
 }
 
+// TestRenamedTable: a row of a table that is known to be the outbox is not passed over because the table had another name.
+func TestRenamedTable(t *testing.T) {
+	t.Parallel()
+	cfg := outboxConfig
+	cfg.Own = map[uint32]Table{outboxOID: {"public", "outbox"}}
+	d := New(cfg)
+	got := decodeLast(t, d, beginMessage(), relationMessage(outboxOID, "public", "aside", outboxColumns...), updateMessage(outboxOID, null), outboxRelation(), outboxInsert("k"))
+	if got.Event == nil || got.Event.Index != 1 {
+		t.Errorf("got %+v, want an event", got)
+	}
+	decodeLast(t, d, relationMessage(outboxOID, "public", "aside", outboxColumns...))
+	_, err := d.Decode(outboxInsert("k"))
+	if e := asError(t, err); e.Table != "aside" || e.CommitLSN != testLSN || !strings.Contains(e.Reason, `outbox table "public"."outbox" had this name`) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestMappedAndExtraColumns(t *testing.T) {
 	t.Parallel()
 	d := New(Config{

@@ -51,6 +51,7 @@ type plan struct {
 	columns       []column              // by slot
 	logical       [logicalColumns]int16 // slot by column of the contract
 	extra         []int16               // slot by column of Config.Extra
+	renamed       bool                  // an outbox table under another name, whose rows are no events
 }
 
 // relation reads a Relation message. The server sends one before the first
@@ -69,6 +70,9 @@ func (d *Decoder) relation(r *reader) *Error {
 	}
 	if !d.tables[Table{schema, table}] {
 		d.relations[oid] = nil
+		if _, ours := d.own[oid]; ours {
+			d.relations[oid] = &plan{schema: schema, table: table, renamed: true}
+		}
 		return nil
 	}
 	p := &plan{schema: schema, table: table, want: make([]int16, len(columns))}

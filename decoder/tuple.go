@@ -46,6 +46,9 @@ func (d *Decoder) insert(r *reader) (Change, *Error) {
 	if err != nil {
 		return Change{}, err
 	}
+	if p != nil && p.renamed {
+		return Change{}, p.blame(fault("a row was inserted while outbox table %q.%q had this name, and is no event", d.own[oid].Schema, d.own[oid].Name))
+	}
 	var want []int16
 	if p != nil {
 		want = p.want

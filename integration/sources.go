@@ -23,13 +23,13 @@ type registry struct {
 	kafka     *sharedKafka
 	used      map[string]bool   // what served, for the summary
 	lacking   map[string]string // test without its servers -> why
-	long      []string          // tests that were left out because they take long
+	untested  map[string]string // test that was skipped for another reason -> why
 	closers   []func() error
 	announced map[string]bool
 }
 
 var servers = &registry{
-	postgres: map[int]*postgres{}, used: map[string]bool{}, lacking: map[string]string{}, announced: map[string]bool{},
+	postgres: map[int]*postgres{}, used: map[string]bool{}, lacking: map[string]string{}, untested: map[string]string{}, announced: map[string]bool{},
 }
 
 // postgres is a server wherever it runs.
@@ -164,13 +164,6 @@ func (r *registry) missing(t testing.TB, err error) {
 	t.Skip(err)
 }
 
-// leftOut remembers a test that was not run because it takes long.
-func (r *registry) leftOut(test string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.long = append(r.long, test)
-}
-
 func inCI() bool { return os.Getenv("CI") != "" }
 
 // close stops the shared servers, the last one first.
@@ -199,17 +192,23 @@ func (r *registry) summary() string {
 		outcome = "FAILED"
 	}
 	summary := "walpost integration: ran against " + strings.Join(used, ", ")
-	if len(r.long) > 0 {
-		summary += fmt.Sprintf("; NOT TESTED without WALPOST_TEST_LONG=1: %s", strings.Join(r.long, ", "))
-	}
 	if len(r.lacking) == 0 {
-		return summary + "; " + outcome + " for want of a server: none"
+		summary += "; " + outcome + " for want of a server: none"
+	} else {
+		summary += fmt.Sprintf("; %s for want of a server: %d", outcome, len(r.lacking)) + reasons(r.lacking)
 	}
-	summary += fmt.Sprintf("; %s for want of a server: %d", outcome, len(r.lacking))
-	for _, test := range slices.Sorted(maps.Keys(r.lacking)) {
-		summary += fmt.Sprintf("\n  %s: %s", test, strings.ReplaceAll(r.lacking[test], "\n", "; "))
+	if len(r.untested) > 0 {
+		summary += fmt.Sprintf("\nwalpost integration: NOT TESTED: %d", len(r.untested)) + reasons(r.untested)
 	}
 	return summary
+}
+
+func reasons(byTest map[string]string) string {
+	text := ""
+	for _, test := range slices.Sorted(maps.Keys(byTest)) {
+		text += fmt.Sprintf("\n  %s: %s", test, strings.ReplaceAll(byTest[test], "\n", "; "))
+	}
+	return text
 }
 
 // progress goes to standard error at once: a fetch of a minute must not look like a test that hangs.

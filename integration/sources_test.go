@@ -20,5 +20,9 @@ func TestSummaryOfTestsWithoutServers(t *testing.T) {
 		if got := r.summary(); !strings.HasSuffix(got, "for want of a server: none") {
 			t.Errorf("CI=%q: got %q", ci, got)
 		}
+		r.untested = map[string]string{"TestLong": "takes minutes"}
+		if got := r.summary(); !strings.HasSuffix(got, "none\nwalpost integration: NOT TESTED: 1\n  TestLong: takes minutes") {
+			t.Errorf("CI=%q: got %q", ci, got)
+		}
 	}
 }

@@ -85,7 +85,7 @@ func (f *fixture) addPartitions(topic string, count int) {
 	if err != nil || responses.Error() != nil {
 		f.t.Fatal(err, responses.Error())
 	}
-	f.sink.client.ForceMetadataRefresh() // it looks every five minutes by itself
+	f.sink.client.(*kgo.Client).ForceMetadataRefresh() // it looks every five minutes by itself
 }
 
 // produceUntil produces events from the given number on until the condition holds. It returns the next number.

@@ -98,7 +98,7 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	r.warnOfColumns(held)
 	s := &session{
 		r: r, log: r.log, history: conn.History, stream: stream, out: r.out,
-		decoder:   decoder.New(r.decoderConfig()),
+		decoder:   decoder.New(r.decoderConfig(held)),
 		watermark: checkpoint.NewWatermark(start, r.cfg.MaxInFlight, r.room),
 		start:     start, stored: start, generation: found.generation,
 		hurry: make(chan struct{}, 1), look: make(chan struct{}, 1),
@@ -195,8 +195,11 @@ func (r *Relay) warnOfColumns(view cdc.View) {
 	}
 }
 
-func (r *Relay) decoderConfig() decoder.Config {
-	cfg := decoder.Config{Columns: r.cfg.Columns, Extra: r.cfg.Topic.Extra()}
+func (r *Relay) decoderConfig(view cdc.View) decoder.Config {
+	cfg := decoder.Config{Columns: r.cfg.Columns, Extra: r.cfg.Topic.Extra(), Own: map[uint32]decoder.Table{}}
+	for _, t := range view.Tables {
+		cfg.Own[t.OID] = decoder.Table{Schema: t.Schema, Name: t.Name}
+	}
 	for _, t := range r.cfg.CDC.Tables {
 		cfg.Tables = append(cfg.Tables, decoder.Table{Schema: t.Schema, Name: t.Name})
 	}

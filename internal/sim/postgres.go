@@ -156,7 +156,7 @@ func (p *postgres) inspect(b *pgproto3.Backend) {
 		tables = fmt.Sprintf(`[{"schemaname": "public", "tablename": "outbox", "attnames": ["id", "aggregatetype", "aggregateid", "payload"], "identity": "%d"}]`, p.altered)
 	}
 	rows(b, 1, []string{fmt.Sprintf(`{"identity": "1/%d", "all_tables": false, "insert": true, "via_root": true, "tables": %s}`, p.altered, tables)})
-	rows(b, 1, []string{`{"schema": "public", "name": "outbox", "kind": "r", "unlogged": "", "columns": [{"name": "id", "type": 25}, {"name": "aggregatetype", "type": 25},
+	rows(b, 1, []string{`{"schema": "public", "name": "outbox", "oid": 16384, "kind": "r", "unlogged": "", "columns": [{"name": "id", "type": 25}, {"name": "aggregatetype", "type": 25},
 		{"name": "aggregateid", "type": 25}, {"name": "payload", "type": 25}]}`})
 	rows(b, 1)
 }

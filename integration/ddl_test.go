@@ -1,0 +1,113 @@
+package integration
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// everything has the truth read from several tables: the outbox, and what was moved out of it.
+func everything(t testing.TB, env *Env, tables ...string) {
+	t.Helper()
+	var parts []string
+	for _, table := range tables {
+		parts = append(parts, "SELECT id::text, aggregatetype, aggregateid::text, type::text, payload::text, headers::text FROM "+table)
+	}
+	env.Exec(t, "CREATE VIEW everything AS "+strings.Join(parts, " UNION ALL "))
+	env.Table = "everything"
+}
+
+// TestTableChangesUnderLoad does to the outbox and around it what does not concern the relay, again and again under load.
+func TestTableChangesUnderLoad(t *testing.T) {
+	changes := []string{
+		"ALTER TABLE outbox ADD COLUMN tenant text",
+		"ALTER TABLE outbox ALTER COLUMN tenant SET DEFAULT 'x'",
+		"ALTER TABLE outbox ADD COLUMN shard int DEFAULT (random() * 10)::int", // writes the table anew
+		"ALTER TABLE outbox RENAME COLUMN tenant TO renter",
+		"CREATE INDEX CONCURRENTLY outbox_renter ON outbox (renter, created_at)",
+		"ALTER TABLE outbox DROP COLUMN shard",
+		"ALTER TABLE outbox ALTER COLUMN type TYPE varchar(200)",
+		"ALTER TABLE outbox ALTER COLUMN aggregatetype TYPE varchar(100)",
+		"ALTER TABLE outbox ALTER COLUMN aggregateid TYPE varchar",
+		"ALTER TABLE outbox REPLICA IDENTITY FULL",
+		"VACUUM FULL outbox",
+		"CLUSTER outbox USING outbox_pkey",
+		"ALTER TABLE outbox REPLICA IDENTITY NOTHING",
+		"REINDEX TABLE CONCURRENTLY outbox",
+		"ALTER TABLE outbox ALTER COLUMN created_at SET DEFAULT now()",
+		"ALTER TABLE outbox SET (fillfactor = 50, autovacuum_enabled = off)",
+		"ALTER TABLE outbox DROP CONSTRAINT outbox_pkey, ALTER COLUMN id DROP NOT NULL",
+		"BEGIN; LOCK TABLE outbox; INSERT INTO archive (id, aggregatetype, aggregateid, type, payload, headers) " +
+			"SELECT id, aggregatetype, aggregateid, type, payload, headers FROM outbox; TRUNCATE outbox; COMMIT",
+		"ALTER TABLE outbox ADD COLUMN serial bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+		"CREATE SCHEMA IF NOT EXISTS elsewhere; ALTER TABLE neighbour SET SCHEMA elsewhere; ALTER TABLE elsewhere.neighbour SET SCHEMA public",
+		"CREATE PUBLICATION other FOR TABLE neighbour; DROP PUBLICATION other",
+		"ALTER TABLE outbox DISABLE TRIGGER ALL; ANALYZE outbox; COMMENT ON TABLE outbox IS 'x'; GRANT SELECT ON outbox TO PUBLIC",
+		"ALTER TABLE outbox ADD CONSTRAINT late CHECK (aggregateid <> 'never') NOT VALID; ALTER TABLE outbox VALIDATE CONSTRAINT late",
+		"ALTER TABLE outbox REPLICA IDENTITY DEFAULT, DROP COLUMN renter, DROP COLUMN serial",
+		"ALTER TABLE outbox ALTER COLUMN payload TYPE json USING payload::json, ALTER COLUMN aggregateid TYPE text",
+	}
+	matrix(t, func(t *testing.T, major int, delivery string) {
+		env := Setup(t, Needs{Postgres: major})
+		env.Init(t)
+		env.Exec(t, "CREATE TABLE archive (id uuid, aggregatetype text, aggregateid text, type text, payload jsonb, headers jsonb)")
+		env.Exec(t, "CREATE TABLE neighbour (n int)")
+		relay := env.Run(t, "WALPOST_DELIVERY="+delivery)
+		work := env.Workload(t, WorkloadOptions{Rate: 500, Outages: true}) // a change of a type ends statements that were prepared
+		relay.Ready(t, 30*time.Second)
+		conn := env.Connect(t)
+		for _, change := range changes {
+			if _, err := conn.PgConn().Exec(t.Context(), change).ReadAll(); err != nil {
+				t.Fatalf("%s: %v", change, err)
+			}
+			work.WaitCommitted(t, work.Committed()+40)
+			if !relay.Running() {
+				t.Fatalf("the relay ended after %s", change)
+			}
+		}
+		work.Stop(t)
+		everything(t, env, "outbox", "archive")
+		if n := reconnects(t, relay); n != 0 {
+			t.Errorf("%d reconnects", n)
+		}
+		whole(t, env, work, relay)
+		t.Logf("%d changes of the table", len(changes))
+	})
+}
+
+// TestOutboxRenamedAndBack gives the outbox another name, or another schema, for as long as one row takes, between two looks of
+// the relay: the row is not in the stream under the name of the outbox, and the relay says so instead of passing it over.
+func TestOutboxRenamedAndBack(t *testing.T) {
+	matrix(t, func(t *testing.T, major int, delivery string) {
+		for what, change := range map[string][2]string{
+			"name": {"ALTER TABLE outbox RENAME TO aside", "ALTER TABLE aside RENAME TO outbox"},
+			"schema": {
+				"CREATE SCHEMA s; ALTER TABLE outbox SET SCHEMA s; ALTER TABLE s.outbox RENAME TO aside; SET search_path = s",
+				"ALTER TABLE aside RENAME TO outbox; ALTER TABLE s.outbox SET SCHEMA public",
+			},
+		} {
+			t.Run(what, func(t *testing.T) { renamedAndBack(t, major, "WALPOST_DELIVERY="+delivery, change) })
+		}
+	})
+}
+
+func renamedAndBack(t *testing.T, major int, delivery string, change [2]string) {
+	env := Setup(t, Needs{Postgres: major})
+	relay := running(t, env, delivery)
+	runScript(t, env, change[0]+"; INSERT INTO aside (id, aggregatetype, aggregateid, payload) VALUES (gen_random_uuid(), 'order', 'aside', '1'); "+change[1])
+	insert(t, env, "order", "k", 3)
+	halts(t, relay, "aside", "had this name", "pg_replication_slot_advance")
+	halts(t, env.Run(t, delivery), "had this name") // and again, until somebody acts
+
+	_, rest, _ := strings.Cut(relay.Log(), "SELECT pg_replication_slot_advance(")
+	call, _, _ := strings.Cut(rest, ";")
+	env.Exec(t, "SELECT pg_replication_slot_advance("+call)
+	env.Init(t, "--accept-gap")
+	env.Exec(t, "WITH gone AS (DELETE FROM outbox WHERE aggregateid = 'aside' RETURNING *) INSERT INTO outbox SELECT * FROM gone")
+	relay = env.Run(t, delivery)
+	relay.Ready(t, 30*time.Second)
+	if n := len(awaitRecords(t, env, env.Prefix+"order", 5)); n != 5 {
+		t.Errorf("%d records, want the one before, three behind, and the one of the time between", n)
+	}
+	relay.Stop(t)
+}
