@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // smallBound is a bound that an outage of some seconds reaches.
@@ -57,16 +58,16 @@ func startBroker(t testing.TB, env *Env, i int) {
 	awaitInSync(t, env)
 }
 
-// leaderOf returns which broker leads a partition.
-func leaderOf(t testing.TB, env *Env, topic string, partition int32) int {
+// leaderOf returns which broker leads the first partition of a topic.
+func leaderOf(t testing.TB, admin *kadm.Client, topic string) int {
 	t.Helper()
 	leader := int32(-1)
 	Eventually(t, 30*time.Second, "a leader", func() bool {
-		topics, err := kadm.NewClient(env.Client(t)).ListTopics(t.Context(), topic)
+		topics, err := admin.ListTopics(t.Context(), topic)
 		if err != nil {
 			return false
 		}
-		leader = topics[topic].Partitions[partition].Leader
+		leader = topics[topic].Partitions[0].Leader
 		return leader > 0
 	})
 	return int(leader) - 1
@@ -88,10 +89,12 @@ func TestRollingRestart(t *testing.T) {
 // TestLeaderKilled kills the leader of a partition that is being written, and then its successor.
 func TestLeaderKilled(t *testing.T) {
 	threeBrokers(t, "at-least-once", func(t *testing.T, env *Env, _ *Relay, work *Workload) {
+		admin := kadm.NewClient(env.Client(t, kgo.MetadataMinAge(100*time.Millisecond)))
+		topic := env.Prefix + "order"
 		for range 2 {
-			leader := leaderOf(t, env, env.Prefix+"order", 0)
+			leader := leaderOf(t, admin, topic)
 			env.Kafka.Kill(leader)
-			Eventually(t, time.Minute, "another leader", func() bool { return leaderOf(t, env, env.Prefix+"order", 0) != leader })
+			Eventually(t, time.Minute, "another leader", func() bool { return leaderOf(t, admin, topic) != leader })
 			work.WaitCommitted(t, work.Committed()+1000)
 			startBroker(t, env, leader)
 		}

@@ -41,7 +41,7 @@ func TestPartitionsAdded(t *testing.T) {
 		delivery string
 		kill     bool
 		repeats  int
-	}{{"at-least-once", false, 0}, {"at-least-once", true, 600}, {exactly, true, 0}} {
+	}{{"at-least-once", false, 0}, {"at-least-once", true, 2000}, {exactly, true, 0}} { // a kill repeats much less than a second
 		t.Run(fmt.Sprintf("%s, killed %t", c.delivery, c.kill), func(t *testing.T) {
 			env := Setup(t, Needs{})
 			env.Init(t)
