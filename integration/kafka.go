@@ -18,6 +18,7 @@ import (
 type KafkaOptions struct {
 	Brokers int               // 1 or 3; 0 is 1
 	Config  map[string]string // settings of every broker; they win over the defaults
+	Heap    string            // of every broker at most, as 2g; empty is little
 }
 
 // Kafka is a cluster of real brokers from jars, each a broker and a KRaft controller in one.
@@ -62,6 +63,7 @@ func newKafka(program kafkaProgram, opts KafkaOptions) (*Kafka, error) {
 		return nil, fmt.Errorf("choose cluster id: %w", err)
 	}
 	id[0] &= 0x7f // an id that begins with "-" would read as a flag of the format tool
+	program.heap = opts.Heap
 	k := &Kafka{program: program, dir: dir, clusterID: base64.RawURLEncoding.EncodeToString(id[:])}
 	var voters []string
 	for i := range count {

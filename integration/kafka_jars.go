@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -35,6 +36,7 @@ type kafkaProgram struct {
 	java      string
 	classPath string
 	archive   string // class data archive, which halves the start; empty if there is none
+	heap      string // at most; empty is enough for all but huge records
 }
 
 // findKafka takes the jars from the cache, or fetches them once with Maven.
@@ -85,7 +87,7 @@ func fetchKafka(ctx context.Context, dir string) error {
 // args are the arguments of java for a class, in a small and quickly started virtual machine.
 func (p kafkaProgram) args(class string, args ...string) []string {
 	options := []string{
-		"-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xlog:disable", "-Dlog4j2.level=WARN",
+		"-Xmx" + cmp.Or(p.heap, "256m"), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xlog:disable", "-Dlog4j2.level=WARN",
 	}
 	if p.archive != "" {
 		options = append(options, "-XX:SharedArchiveFile="+p.archive)

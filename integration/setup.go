@@ -34,6 +34,7 @@ type Needs struct {
 	Settings    map[string]string // of the own server
 	Kafka       KafkaKind
 	KafkaConfig map[string]string // of own brokers
+	KafkaHeap   string            // of own brokers at most, as 2g; empty is little
 }
 
 // Env is a database, a broker and the names that belong to one test. Everything ends with the test.
@@ -122,7 +123,7 @@ func (e *Env) setupKafka(ctx context.Context, t testing.TB, needs Needs) {
 		if needs.Kafka == OwnThree {
 			count = 3
 		}
-		own, err := StartKafka(ctx, KafkaOptions{Brokers: count, Config: needs.KafkaConfig}, progress)
+		own, err := StartKafka(ctx, KafkaOptions{Brokers: count, Config: needs.KafkaConfig, Heap: needs.KafkaHeap}, progress)
 		if err != nil {
 			servers.missing(t, err)
 		}

@@ -69,7 +69,7 @@ func classify(topic string, err error, exactly bool) (reason, hint string) {
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return reasonTooLarge, fmt.Sprintf("raise max.message.bytes of topic %q above the size of this event, then start walpost again: "+
 			"it reads the topic's limit at its start (right DescribeConfigs; without it, it assumes Kafka's default of 1 MiB). An event "+
-			"of more than 100 MiB, the brokers' default for a whole request, cannot be published", topic)
+			"of more than 100 MiB, the brokers' default for a whole request, needs their socket.request.max.bytes raised, and WALPOST_KAFKA_MAX_REQUEST_BYTES with it", topic)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		return reasonNotAuthorized, fmt.Sprintf("grant WRITE and DESCRIBE on topic %q, or create it: with ACLs, brokers answer the same for a topic that is missing", topic)
 	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):

@@ -55,6 +55,19 @@ func (s *Sink) latch(reason string, err error) error {
 	return err
 }
 
+// suspects is how many events may have been in a batch that was refused.
+const suspects = 10_000
+
+// suspect reports whether an event may be the one for whose sake the brokers have refused others.
+func (s *Sink) suspect(e *decoder.Event, txn Transaction) bool {
+	x := s.cfg.Exactly
+	if x == nil || x.Refused == nil || s.suspected == suspects || (&EventError{Commit: txn.Commit, Index: e.Index}).Before(x.Refused) {
+		return false
+	}
+	s.suspected++
+	return true
+}
+
 // Failed is closed when the first permanent error has happened; Err returns it.
 func (s *Sink) Failed() <-chan struct{} { return s.failed }
 

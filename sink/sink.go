@@ -25,6 +25,7 @@ type Config struct {
 	Source       string // header source: <system identifier>/<slot>
 	StateTopic   string // where no event may go
 	CreateTopics bool
+	MaxRequest   int64 // bytes of the largest request; 0 = the brokers' default of socket.request.max.bytes
 	Linger       time.Duration
 	Store        Store           // of positions, for at least once
 	Exactly      *Exactly        // nil = at least once
@@ -85,6 +86,9 @@ func New(cfg Config) (*Sink, error) {
 	if cfg.Before != nil {
 		s.inherit(cfg.Before)
 	}
+	if s.cfg.MaxRequest == 0 {
+		s.cfg.MaxRequest = maxRequest
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	opts := append([]kgo.Opt(nil), cfg.Client...)
 	if cfg.Exactly != nil {
@@ -110,7 +114,7 @@ func New(cfg Config) (*Sink, error) {
 		kgo.ProducerLinger(cfg.Linger),
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProducerBatchMaxBytesFn(s.topics.batchLimit),
-		kgo.BrokerMaxWriteBytes(maxLimit),
+		kgo.BrokerMaxWriteBytes(int32(s.cfg.MaxRequest)),
 		// The bound is the watermark's: Produce must not block the goroutine that keeps the replication connection alive.
 		kgo.MaxBufferedRecords(math.MaxInt32),
 		// A topic that vanished is an outage to wait for.
@@ -169,19 +173,6 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 	}
 	s.how.send(f, pos)
 	return nil
-}
-
-// suspects is how many events may have been in a batch that was refused.
-const suspects = 10_000
-
-// suspect reports whether an event may be the one for whose sake the brokers have refused others.
-func (s *Sink) suspect(e *decoder.Event, txn Transaction) bool {
-	x := s.cfg.Exactly
-	if x == nil || x.Refused == nil || s.suspected == suspects || (&EventError{Commit: txn.Commit, Index: e.Index}).Before(x.Refused) {
-		return false
-	}
-	s.suspected++
-	return true
 }
 
 // topic returns the topic of an event.

@@ -18,9 +18,9 @@ const (
 	defaultLimit = 1048588
 	// batchOverhead is how much smaller than the limit batches are kept: their own header, and room for versions to come.
 	batchOverhead = 512
-	// maxLimit is the largest batch, and the largest request, that the client makes: the brokers' default of
-	// socket.request.max.bytes. A larger one they answer by closing the connection, again and again.
-	maxLimit = 100 << 20
+	// maxRequest is the brokers' default of socket.request.max.bytes. A larger request they answer by closing the connection,
+	// again and again.
+	maxRequest = 100 << 20
 	// requestOverhead is what a request takes besides its batches, at most: names of topics, and some.
 	requestOverhead = 4 << 10
 	// lookAgain is the time between two looks at a topic that is missing.
@@ -242,7 +242,7 @@ func (s *Sink) limit(ctx context.Context, name string) int64 {
 			continue
 		}
 		if v, err := strconv.ParseInt(*c.Value, 10, 64); err == nil {
-			return min(v, maxLimit-requestOverhead)
+			return min(v, s.cfg.MaxRequest-requestOverhead)
 		}
 	}
 	return defaultLimit

@@ -91,7 +91,7 @@ func (c *demoCommand) config() config.Config {
 	return config.Config{
 		PostgresURL: c.PostgresURL, Table: []string{demo.Table}, Slot: demo.Name, Publication: demo.Name,
 		KafkaBrokers: c.KafkaBrokers, Topic: demo.Topic, StateTopic: demo.StateTopic, Delivery: "at-least-once",
-		KafkaLinger: 2 * time.Millisecond, TransactionInterval: 100 * time.Millisecond, TransactionBytes: 16 << 20, MaxInFlightBytes: 64 << 20, DrainTimeout: 10 * time.Second,
+		KafkaMaxRequestBytes: 100 << 20, KafkaLinger: 2 * time.Millisecond, TransactionInterval: 100 * time.Millisecond, TransactionBytes: 16 << 20, MaxInFlightBytes: 64 << 20, DrainTimeout: 10 * time.Second,
 		HTTPAddr: c.HTTPAddr, LogLevel: c.LogLevel, LogFormat: c.LogFormat,
 	}
 }

@@ -112,7 +112,7 @@ func newRelayConfig(cfg config.Config, log zerolog.Logger) (relay.Config, error)
 		CDC: stream, Columns: cfg.Columns, Kafka: kafka, Dial: dial,
 		Topic: template, StateTopic: cfg.StateTopic, CreateTopics: cfg.CreateTopics,
 		ExactlyOnce: cfg.Delivery == config.ExactlyOnce, Interval: cfg.TransactionInterval, Batch: int64(cfg.TransactionBytes),
-		MaxInFlight: int64(cfg.MaxInFlightBytes), Linger: cfg.KafkaLinger, DrainTimeout: cfg.DrainTimeout,
+		MaxInFlight: int64(cfg.MaxInFlightBytes), MaxRequest: int64(cfg.KafkaMaxRequestBytes), Linger: cfg.KafkaLinger, DrainTimeout: cfg.DrainTimeout,
 		Log: log,
 	}, nil
 }

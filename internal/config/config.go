@@ -13,14 +13,15 @@ type Config struct {
 	Slot        string            `group:"Postgres" default:"walpost" help:"Logical replication slot."`
 	Publication string            `group:"Postgres" default:"walpost" help:"Publication of the outbox tables."`
 
-	KafkaBrokers        []string      `group:"Kafka" sep:"," placeholder:"HOST:PORT" help:"Required. Seed brokers, comma-separated."`
-	Topic               string        `group:"Kafka" default:"outbox.event.{aggregatetype}" help:"Topic of an event. {column} stands for a column of the row."`
-	StateTopic          string        `group:"Kafka" default:"walpost.state" help:"Topic that keeps the relay's position: compacted, one partition, created if it is missing."`
-	CreateTopics        bool          `group:"Kafka" default:"false" help:"Create a missing topic of events with the brokers' defaults; otherwise wait for it and report it."`
-	Delivery            string        `group:"Kafka" default:"at-least-once" help:"at-least-once, or exactly-once: events and position in Kafka transactions, for consumers that read committed records alone."`
-	TransactionInterval time.Duration `group:"Kafka" default:"100ms" help:"How long a Kafka transaction may stay open while events keep coming, with exactly-once delivery."`
-	TransactionBytes    ByteSize      `group:"Kafka" default:"16MiB" help:"How much a Kafka transaction may hold, with exactly-once delivery."`
-	KafkaLinger         time.Duration `group:"Kafka" default:"2ms" help:"How long a record may wait for company in its batch."`
+	KafkaBrokers         []string      `group:"Kafka" sep:"," placeholder:"HOST:PORT" help:"Required. Seed brokers, comma-separated."`
+	Topic                string        `group:"Kafka" default:"outbox.event.{aggregatetype}" help:"Topic of an event. {column} stands for a column of the row."`
+	StateTopic           string        `group:"Kafka" default:"walpost.state" help:"Topic that keeps the relay's position: compacted, one partition, created if it is missing."`
+	CreateTopics         bool          `group:"Kafka" default:"false" help:"Create a missing topic of events with the brokers' defaults; otherwise wait for it and report it."`
+	Delivery             string        `group:"Kafka" default:"at-least-once" help:"at-least-once, or exactly-once: events and position in Kafka transactions, for consumers that read committed records alone."`
+	TransactionInterval  time.Duration `group:"Kafka" default:"100ms" help:"How long a Kafka transaction may stay open while events keep coming, with exactly-once delivery."`
+	TransactionBytes     ByteSize      `group:"Kafka" default:"16MiB" help:"How much a Kafka transaction may hold, with exactly-once delivery."`
+	KafkaMaxRequestBytes ByteSize      `group:"Kafka" default:"100MiB" help:"The largest request, at most socket.request.max.bytes of the brokers. An event has to fit into one."`
+	KafkaLinger          time.Duration `group:"Kafka" default:"2ms" help:"How long a record may wait for company in its batch."`
 
 	KafkaTLS              bool   `name:"kafka-tls" group:"Kafka security" default:"false" help:"Connect to the brokers with TLS."`
 	KafkaCAFile           string `name:"kafka-ca-file" group:"Kafka security" placeholder:"FILE" help:"PEM file of the authorities to trust; otherwise those of the system."`

@@ -22,6 +22,8 @@ const (
 	minInterval = time.Millisecond
 	maxInterval = 10 * time.Second // the brokers give a transaction up after 15 seconds
 	minBatch    = ByteSize(64 << 10)
+	minRequest  = ByteSize(1 << 20)
+	maxRequest  = ByteSize(1 << 30)
 )
 
 // ExactlyOnce is the delivery that publishes in Kafka transactions.
@@ -128,6 +130,9 @@ func (c *Config) checkTopics(f *faults) {
 	}
 	if c.TransactionBytes < minBatch {
 		f.add("transaction-bytes", "%s is less than %s", c.TransactionBytes, minBatch)
+	}
+	if c.KafkaMaxRequestBytes < minRequest || c.KafkaMaxRequestBytes > maxRequest {
+		f.add("kafka-max-request-bytes", "%s is not between %s and %s", c.KafkaMaxRequestBytes, minRequest, maxRequest)
 	}
 	if c.KafkaLinger < 0 || c.KafkaLinger > maxLinger {
 		f.add("kafka-linger", "%s is not between 0 and %s", c.KafkaLinger, maxLinger)

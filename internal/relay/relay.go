@@ -28,6 +28,7 @@ type Config struct {
 	Topic        *sink.Template
 	StateTopic   string
 	CreateTopics bool
+	MaxRequest   int64 // bytes of a request to the brokers; 0 = their default, 100 MiB
 	MaxInFlight  int64 // bytes, from the oldest event that the brokers have not confirmed
 	Linger       time.Duration
 	ExactlyOnce  bool
@@ -222,7 +223,7 @@ func TransactionalID(source string) string { return "walpost/" + source }
 func (r *Relay) sinkConfig() sink.Config {
 	cfg := sink.Config{
 		Client: r.cfg.Kafka, Dial: r.cfg.Dial, NewClient: r.cfg.NewClient, Topic: r.cfg.Topic, Source: r.source(), StateTopic: r.cfg.StateTopic,
-		CreateTopics: r.cfg.CreateTopics, Linger: r.cfg.Linger, Room: r.room, Before: r.out, Store: r.store,
+		CreateTopics: r.cfg.CreateTopics, MaxRequest: r.cfg.MaxRequest, Linger: r.cfg.Linger, Room: r.room, Before: r.out, Store: r.store,
 		Health: r.health, Observe: r.cfg.Observe, Log: r.log.With().Str("component", "sink").Logger(),
 	}
 	if r.cfg.ExactlyOnce {
