@@ -104,6 +104,13 @@ func (n *network) delay() time.Duration {
 	return time.Duration(n.random.Int64N(int64(n.latency))) + time.Microsecond
 }
 
+// upTo is a number below n; more often than not a small one.
+func (n *network) upTo(most int) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.random.IntN(n.random.IntN(most) + 1)
+}
+
 // cut resets the connections to an address: bytes on their way arrive no more.
 func (n *network) cut(addr string) {
 	n.mu.Lock()
@@ -161,8 +168,7 @@ type pipe struct {
 	chunks []chunk
 	last   time.Time // when the last chunk arrives: bytes do not overtake
 	held   time.Time
-	err    error // for both sides, once chunks are read
-	cutAll bool
+	err    error         // for both sides, once chunks are read
 	wake   chan struct{} // the reader looks again
 	room   chan struct{} // the writer looks again
 	size   int
@@ -194,16 +200,40 @@ func (p *pipe) hold(until time.Time) {
 	signal(p.wake)
 }
 
-// close ends the pipe: at once with an error, or after what is on its way.
+// close ends the pipe: after what is on its way, or, with another error than EOF, at any byte of it.
 func (p *pipe) close(err error) {
+	keep := p.n.upTo(pipeSize)
 	p.mu.Lock()
 	if p.err == nil {
 		p.err = err
 	}
-	p.cutAll = p.cutAll || !errors.Is(err, io.EOF)
+	switch {
+	case errors.Is(err, io.EOF):
+	case errors.Is(err, net.ErrClosed):
+		p.chunks = nil // nobody reads it
+	default:
+		p.truncate(keep)
+	}
 	p.mu.Unlock()
 	signal(p.wake)
 	signal(p.room)
+}
+
+// truncate lets so many bytes arrive at once, and no more. The mutex is held.
+func (p *pipe) truncate(keep int) {
+	p.held = time.Time{}
+	for i := range p.chunks {
+		c := &p.chunks[i]
+		c.at = time.Time{}
+		c.data = c.data[:min(len(c.data), keep)]
+		if keep -= len(c.data); keep == 0 {
+			p.chunks = p.chunks[:i+1]
+			break
+		}
+	}
+	for n := len(p.chunks); n > 0 && len(p.chunks[n-1].data) == 0; n-- {
+		p.chunks = p.chunks[:n-1]
+	}
 }
 
 // write takes as much as there is room for, and returns how much that is.
@@ -233,9 +263,6 @@ func (p *pipe) write(b []byte) (int, error) {
 func (p *pipe) read(b []byte) (n int, wait time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cutAll {
-		return 0, 0, p.err
-	}
 	if len(p.chunks) == 0 {
 		return 0, -1, p.err
 	}
