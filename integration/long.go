@@ -9,16 +9,23 @@ import (
 // without it for one with it.
 func long(t testing.TB) {
 	t.Helper()
-	if os.Getenv("WALPOST_TEST_LONG") == "" {
+	if !longWanted() {
 		untested(t, "takes minutes: set WALPOST_TEST_LONG=1")
 	}
 }
 
+func longWanted() bool { return os.Getenv("WALPOST_TEST_LONG") != "" }
+
 // untested skips what cannot be tested here, and says so in the summary.
 func untested(t testing.TB, why string) {
 	t.Helper()
-	servers.mu.Lock()
-	servers.untested[t.Name()] = why
-	servers.mu.Unlock()
+	noteUntested(t.Name(), why)
 	t.Skip(why)
+}
+
+// noteUntested puts a line of its own into the summary.
+func noteUntested(what, why string) {
+	servers.mu.Lock()
+	defer servers.mu.Unlock()
+	servers.untested[what] = why
 }

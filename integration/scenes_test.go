@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"fmt"
 	"testing"
 	"time"
 )
@@ -20,17 +19,15 @@ type scene struct {
 func scenes(t *testing.T, needs Needs, load WorkloadOptions, shape func(*Proxy)) []scene {
 	t.Helper()
 	var all []scene
-	for _, major := range []int{15, 18} {
-		for _, delivery := range deliveries {
-			needs.Postgres = major
-			s := scene{name: fmt.Sprintf("postgres %d, %s", major, delivery), env: Setup(t, needs)}
-			s.env.Init(t)
-			var line string
-			s.proxy, line = s.env.PostgresProxy(t)
-			shape(s.proxy)
-			s.relay = s.env.Run(t, line, "WALPOST_DELIVERY="+delivery)
-			all = append(all, s)
-		}
+	for _, c := range combinations() {
+		needs.Postgres = c.major
+		s := scene{name: c.String(), env: Setup(t, needs)}
+		s.env.Init(t)
+		var line string
+		s.proxy, line = s.env.PostgresProxy(t)
+		shape(s.proxy)
+		s.relay = s.env.Run(t, line, "WALPOST_DELIVERY="+c.delivery)
+		all = append(all, s)
 	}
 	for i := range all {
 		all[i].relay.Ready(t, time.Minute)
