@@ -107,7 +107,7 @@ func TestBelowMinInSyncReplicas(t *testing.T) {
 	threeBrokers(t, "", func(t *testing.T, env *Env, relay *Relay, work *Workload) {
 		env.SetTopicConfig(t, env.Prefix+"order", "min.insync.replicas", "3")
 		env.Kafka.Kill(0)
-		eventsWait(t, env, relay)
+		eventsWait(t, env, relay, work)
 		startBroker(t, env, 0)
 		work.WaitCommitted(t, work.Committed()+1000)
 		relay.Ready(t, 60*time.Second)
@@ -115,7 +115,7 @@ func TestBelowMinInSyncReplicas(t *testing.T) {
 		env.SetTopicConfig(t, env.Prefix+"order", "min.insync.replicas", "2")
 		env.Kafka.Kill(1)
 		env.Kafka.Kill(2)
-		eventsWait(t, env, relay)
+		eventsWait(t, env, relay, work)
 		for _, i := range []int{1, 2} {
 			if err := env.Kafka.Start(t.Context(), i); err != nil {
 				t.Fatal(err)
@@ -125,20 +125,24 @@ func TestBelowMinInSyncReplicas(t *testing.T) {
 	})
 }
 
-// eventsWait returns once the relay has as much in flight as it may, and says why events wait.
-func eventsWait(t testing.TB, env *Env, relay *Relay) {
+// eventsWait returns once more events wait than the relay may have in flight, and it has said why.
+func eventsWait(t testing.TB, env *Env, relay *Relay, work *Workload) {
 	t.Helper()
-	Eventually(t, time.Minute, "the bound of bytes in flight to be reached", func() bool {
-		return relay.Metrics(t)["walpost_in_flight_bytes"] > 7<<20
-	})
 	Eventually(t, time.Minute, "the relay to be not ready, and to say why", func() bool {
 		code, reasons := relay.Get("/readyz")
-		because := strings.Contains(reasons, "in flight") || strings.Contains(reasons, "Kafka does not answer") || strings.Contains(reasons, env.StateTopic)
-		if code == 503 && because {
-			t.Logf("/readyz says %q", strings.TrimSpace(reasons))
+		for _, because := range []string{"in flight", "Kafka", env.StateTopic, "transactional id"} {
+			if code == 503 && strings.Contains(reasons, because) {
+				t.Logf("/readyz says %q", strings.TrimSpace(reasons))
+				return true
+			}
 		}
-		return code == 503 && because
+		return false
 	})
+	before := published(t, env, relay, "order")
+	work.WaitCommitted(t, work.Committed()+10_000) // some 12 MiB
+	if n := published(t, env, relay, "order") - before; n > 500 {
+		t.Errorf("%v events were published though too few replicas are in sync", n)
+	}
 	if !relay.Running() || !relay.IsLive() {
 		t.Fatal("the relay is gone")
 	}

@@ -14,7 +14,26 @@ import (
 // position exactly behind its last event.
 func TestTransactionHoldsNoMore(t *testing.T) {
 	t.Parallel()
-	f := exactly(t, func(c *Config) { c.Exactly.Bytes = 2000 })
+	const events = 80
+	sizes := backlog(t, events, Exactly{Bytes: 2000})
+	if slices.Max(sizes) > 4 || len(sizes) < events/4 {
+		t.Errorf("transactions hold %v events of some 600 bytes each, want at most 4", sizes)
+	}
+}
+
+// TestTransactionsGrow: after small ones that are fast there are larger ones.
+func TestTransactionsGrow(t *testing.T) {
+	t.Parallel()
+	sizes := backlog(t, 80, Exactly{Bytes: 10_000, First: 2000})
+	if sizes[1] > 4 || slices.Max(sizes) < 10 || slices.Max(sizes) > 20 {
+		t.Errorf("transactions hold %v events, want about 4, then 8, then 17", sizes)
+	}
+}
+
+// backlog produces events while the first transaction is being committed, and returns how many each transaction holds.
+func backlog(t *testing.T, events int, how Exactly) []int {
+	t.Helper()
+	f := exactly(t, func(c *Config) { c.Exactly.Bytes, c.Exactly.First = how.Bytes, how.First })
 	asked, release := make(chan struct{}), make(chan struct{})
 	ask := sync.OnceFunc(func() { close(asked) })
 	f.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
@@ -23,7 +42,6 @@ func TestTransactionHoldsNoMore(t *testing.T) {
 		f.cluster.SleepControl(func() { <-release })
 		return nil, nil, false
 	})
-	const events = 40 // of some 600 bytes each
 	for i := range events {
 		if err := f.produce("orders", "k", fmt.Sprint(i), 50); err != nil {
 			t.Fatal(err)
@@ -37,9 +55,6 @@ func TestTransactionHoldsNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	sizes := f.transactions("orders")
-	if slices.Max(sizes) > 4 || len(sizes) < events/4 {
-		t.Errorf("transactions hold %v events, want at most 4 each", sizes)
-	}
 	var want []string
 	behind := 0
 	for _, size := range sizes {
@@ -49,6 +64,7 @@ func TestTransactionHoldsNoMore(t *testing.T) {
 	if got := f.committed("state"); behind != events || !slices.Equal(got, want) {
 		t.Errorf("positions are %v, want %v", got, want)
 	}
+	return sizes
 }
 
 // transactions returns how many records of partition 0 are in each committed transaction.

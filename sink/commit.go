@@ -68,10 +68,11 @@ func (t *transactions) commit() error {
 	}
 	cut := t.cut
 	t.mu.Unlock()
+	began := time.Now()
 	if err := t.end(cut); err != nil {
 		return err
 	}
-	published := t.reopen(cut)
+	published := t.reopen(cut, time.Since(began))
 	for _, f := range published {
 		t.s.settle(f)
 	}

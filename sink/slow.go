@@ -10,7 +10,7 @@ import (
 var errSlow = fmt.Errorf("it was not sent within %s, and the brokers give it up", transactionTimeout)
 
 // flushInTime returns when the brokers have all of the transaction. They give up one that takes too long, and the client may
-// not learn of it, but begin from the start again and again. So it is given up here, unless an outage takes the time.
+// not learn of it, but begin from the start again and again. So it is given up here, unless no broker answers.
 func (t *transactions) flushInTime() error {
 	ctx, cancel := context.WithCancelCause(t.broken)
 	defer cancel(nil)

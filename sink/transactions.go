@@ -27,6 +27,8 @@ type Exactly struct {
 	// Interval is how long a transaction may stay open, Bytes how much it may hold.
 	Interval time.Duration
 	Bytes    int64
+	// First is what the first one may hold: more and more from one to the next while they do not take long. 0 = Bytes.
+	First int64
 }
 
 // transactionTimeout is how long the brokers let a transaction stay open. One that was left open by a kill hides what others
@@ -72,6 +74,7 @@ type transactions struct {
 	open    bool       // the client takes records
 	batch   []*flight  // of the open transaction, or of the one that is being committed
 	bytes   int64      // of batch
+	limit   int64      // of bytes
 	waiting []*flight  // for the next one
 	spare   []*flight  // the slice of the batch before
 	at      checkpoint.Position
@@ -93,7 +96,10 @@ type transactions struct {
 }
 
 func newTransactions(s *Sink, cfg Exactly) *transactions {
-	t := &transactions{s: s, cfg: cfg, wake: make(chan struct{}, 1)}
+	t := &transactions{s: s, cfg: cfg, limit: cfg.Bytes, wake: make(chan struct{}, 1)}
+	if cfg.First > 0 {
+		t.limit = min(cfg.First, cfg.Bytes)
+	}
 	t.done = sync.NewCond(&t.mu)
 	t.broken, t.breakUp = context.WithCancel(s.ctx)
 	return t
@@ -120,7 +126,7 @@ func (t *transactions) offer(f *flight) bool {
 	t.bytes += f.size
 	t.s.client.Produce(t.s.ctx, &f.record, f.promise)
 	switch {
-	case f.alone || t.bytes >= t.cfg.Bytes:
+	case f.alone || t.bytes >= t.limit:
 		t.shut(f.pos)
 	case len(t.batch) == 1:
 		t.poke()
@@ -184,9 +190,12 @@ func (t *transactions) start(pos checkpoint.Position, state Encode) {
 }
 
 // reopen lets the client have what came meanwhile. It returns what was published.
-func (t *transactions) reopen(cut checkpoint.Position) (published []*flight) {
+func (t *transactions) reopen(cut checkpoint.Position, took time.Duration) (published []*flight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.bytes >= t.limit && took < transactionTimeout/4 {
+		t.limit = min(2*t.limit, t.cfg.Bytes)
+	}
 	published = t.batch
 	t.committed, t.settling, t.saving, t.open, t.bytes, t.batch = cut, true, false, true, 0, t.spare
 	taken := 0

@@ -67,7 +67,7 @@ type Relay struct {
 	unsaved error            // why last is not stored; nil = it is
 	last    checkpoint.State // where the last session ended; zero before
 	refused *sink.EventError // what the brokers refused, with exactly once; nil = nothing
-	batch   int64            // bytes that a Kafka transaction may hold now, with exactly once
+	first   int64            // bytes that the first Kafka transaction of a session may hold, with exactly once
 	claimed bool             // what the transactions of the brokers are good for was said
 	room    chan struct{}    // the pump may ask again whether there is room
 	pause   time.Duration
@@ -80,7 +80,7 @@ type Relay struct {
 func New(cfg Config) *Relay {
 	return &Relay{
 		cfg: cfg, log: cfg.Log, room: make(chan struct{}, 1), health: sink.NewHealth(cfg.Log.With().Str("component", "sink").Logger()),
-		batch: min(cfg.Batch, cfg.MaxInFlight/4), view: view{state: Starting, reason: "starting"},
+		view: view{state: Starting, reason: "starting"},
 	}
 }
 
@@ -227,10 +227,13 @@ func (r *Relay) sinkConfig() sink.Config {
 		Health: r.health, Observe: r.cfg.Observe, Log: r.log.With().Str("component", "sink").Logger(),
 	}
 	if r.cfg.ExactlyOnce {
-		cfg.Exactly = &sink.Exactly{ID: TransactionalID(r.source()), Refused: r.refused, Interval: r.cfg.Interval, Bytes: r.batch, Claim: r.claim}
+		cfg.Exactly = &sink.Exactly{ID: TransactionalID(r.source()), Refused: r.refused, Interval: r.cfg.Interval, Bytes: r.batch(), First: r.first, Claim: r.claim}
 	}
 	return cfg
 }
+
+// batch is how many bytes a Kafka transaction may hold.
+func (r *Relay) batch() int64 { return min(r.cfg.Batch, r.cfg.MaxInFlight/4) }
 
 // claim says once what consumers may rely on.
 func (r *Relay) claim(strong bool) {

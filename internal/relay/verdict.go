@@ -12,6 +12,17 @@ import (
 // errRefused says that the brokers refused an event and with it the Kafka transaction that it was in: once more, up to it.
 var errRefused = errors.New("an event was refused, and what came before it in its Kafka transaction is sent again")
 
+// smaller has the next session begin with smaller Kafka transactions.
+func (r *Relay) smaller() {
+	before := r.first
+	if before == 0 {
+		before = r.batch()
+	}
+	if r.first = max(before/4, smallestBatch); r.first < before {
+		r.log.Warn().Int64("bytes", r.first).Msg("a Kafka transaction took too long: the next ones hold less")
+	}
+}
+
 // smallestBatch is the least that a Kafka transaction may hold, in bytes.
 const smallestBatch = 64 << 10
 
@@ -22,8 +33,7 @@ func (r *Relay) verdict(ctx context.Context, s *session, err error) error {
 	}
 	var commit *sink.CommitError
 	if errors.As(err, &commit) && commit.Slow {
-		r.batch = max(r.batch/4, smallestBatch)
-		r.log.Warn().Int64("bytes", r.batch).Msg("a Kafka transaction took too long: until the next start they hold less")
+		r.smaller()
 	}
 	var event *sink.EventError
 	if errors.As(err, &event) && event.Sent && !event.Outage && !event.Alone {
