@@ -90,7 +90,7 @@ func checkMoved(t testing.TB, records map[int32][]*kgo.Record, truth *Truth, top
 			keys[e.Key]++
 		}
 	}
-	count, repeats, moved := 0, 0, 0
+	repeats, moved, found := 0, 0, 0
 	for key, events := range keys {
 		from, to := place{key, partitionOf([]byte(key), before)}, place{key, partitionOf([]byte(key), after)}
 		list := places[from]
@@ -104,32 +104,45 @@ func checkMoved(t testing.TB, records map[int32][]*kgo.Record, truth *Truth, top
 			}
 			list = slices.Concat(old, added)
 		}
-		rank := 0
-		seen := map[string]bool{}
-		for _, r := range list {
-			e := truth.Events[headerValue(r, "id")]
-			switch {
-			case e == nil:
-				t.Errorf("key %q: an event that was never committed", key)
-			case seen[e.ID]:
-				repeats++
-			case e.rank != rank:
-				t.Errorf("key %q: event %d where %d is due", key, e.rank, rank)
-			}
-			if e != nil && !seen[e.ID] {
-				seen[e.ID] = true
-				rank++
-			}
-		}
-		if rank != events {
-			t.Errorf("key %q: %d events of %d", key, rank, events)
-		}
-		count += rank
+		found += len(list)
+		repeats += checkKey(t, list, truth, key, events)
 	}
-	t.Logf("%d events, %d repeats, %d of %d keys moved", count, repeats, moved, len(keys))
+	total := 0
+	for _, list := range records {
+		total += len(list)
+	}
+	t.Logf("%d records, %d repeats, %d of %d keys moved", total, repeats, moved, len(keys))
+	if found != total {
+		t.Errorf("%d records are in neither partition of their key", total-found)
+	}
 	if repeats > maxRepeats || moved < 10 {
 		t.Errorf("want at most %d repeats, and keys that move", maxRepeats)
 	}
+}
+
+// checkKey checks that the records of one key are its events, in order, and returns how many are repeats.
+func checkKey(t testing.TB, records []*kgo.Record, truth *Truth, key string, events int) (repeats int) {
+	t.Helper()
+	rank := 0
+	seen := map[string]bool{}
+	for _, r := range records {
+		e := truth.Events[headerValue(r, "id")]
+		switch {
+		case e == nil:
+			t.Fatalf("key %q: an event that was never committed", key)
+		case seen[e.ID]:
+			repeats++
+			continue
+		case e.rank != rank:
+			t.Errorf("key %q: event %d where %d is due", key, e.rank, rank)
+		}
+		seen[e.ID] = true
+		rank++
+	}
+	if rank != events {
+		t.Errorf("key %q: %d events of %d", key, rank, events)
+	}
+	return repeats
 }
 
 // TestTopicMadeAgain deletes a topic under load, and makes it again. The relay goes on by itself; what was confirmed is gone with
