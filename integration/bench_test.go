@@ -67,6 +67,35 @@ func BenchmarkLatency(b *testing.B) {
 	}
 }
 
+// BenchmarkLoneEvent measures the same for events that come one at a time to an idle relay.
+func BenchmarkLoneEvent(b *testing.B) {
+	for _, delivery := range deliveries {
+		b.Run(delivery, func(b *testing.B) {
+			for b.Loop() {
+				env := Setup(b, Needs{})
+				env.Init(b)
+				relay := env.Run(b, "WALPOST_DELIVERY="+delivery)
+				relay.Ready(b, 30*time.Second)
+				conn := env.Connect(b)
+				var before map[string]float64
+				for i := range 45 {
+					if i == 5 { // the topic is there, and everything is warm
+						before = relay.Metrics(b)
+					}
+					if _, err := conn.Exec(b.Context(), `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload) VALUES (gen_random_uuid(), 'order', 'k', 'T', '{}')`); err != nil {
+						b.Fatal(err)
+					}
+					time.Sleep(250 * time.Millisecond)
+				}
+				after := relay.Metrics(b)
+				b.ReportMetric(quantile(before, after, 0.5)*1000, "p50-ms")
+				b.ReportMetric(quantile(before, after, 1)*1000, "most-ms")
+				relay.Stop(b)
+			}
+		})
+	}
+}
+
 // quantile interpolates in the buckets of the latency histogram, as Prometheus does.
 func quantile(before, after map[string]float64, q float64) float64 {
 	const prefix = `walpost_publish_latency_seconds_bucket{le="`
