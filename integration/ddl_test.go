@@ -17,36 +17,38 @@ func everything(t testing.TB, env *Env, tables ...string) {
 	env.Table = "everything"
 }
 
+// tableChanges do not concern the relay.
+var tableChanges = []string{
+	"ALTER TABLE outbox ADD COLUMN tenant text",
+	"ALTER TABLE outbox ALTER COLUMN tenant SET DEFAULT 'x'",
+	"ALTER TABLE outbox ADD COLUMN shard int DEFAULT (random() * 10)::int", // writes the table anew
+	"ALTER TABLE outbox RENAME COLUMN tenant TO renter",
+	"CREATE INDEX CONCURRENTLY outbox_renter ON outbox (renter, created_at)",
+	"ALTER TABLE outbox DROP COLUMN shard",
+	"ALTER TABLE outbox ALTER COLUMN type TYPE varchar(200)",
+	"ALTER TABLE outbox ALTER COLUMN aggregatetype TYPE varchar(100)",
+	"ALTER TABLE outbox ALTER COLUMN aggregateid TYPE varchar",
+	"ALTER TABLE outbox REPLICA IDENTITY FULL",
+	"VACUUM FULL outbox",
+	"CLUSTER outbox USING outbox_pkey",
+	"ALTER TABLE outbox REPLICA IDENTITY NOTHING",
+	"REINDEX TABLE CONCURRENTLY outbox",
+	"ALTER TABLE outbox ALTER COLUMN created_at SET DEFAULT now()",
+	"ALTER TABLE outbox SET (fillfactor = 50, autovacuum_enabled = off)",
+	"ALTER TABLE outbox DROP CONSTRAINT outbox_pkey, ALTER COLUMN id DROP NOT NULL",
+	"BEGIN; LOCK TABLE outbox; INSERT INTO archive (id, aggregatetype, aggregateid, type, payload, headers) " +
+		"SELECT id, aggregatetype, aggregateid, type, payload, headers FROM outbox; TRUNCATE outbox; COMMIT",
+	"ALTER TABLE outbox ADD COLUMN serial bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+	"CREATE SCHEMA IF NOT EXISTS elsewhere; ALTER TABLE neighbour SET SCHEMA elsewhere; ALTER TABLE elsewhere.neighbour SET SCHEMA public",
+	"CREATE PUBLICATION other FOR TABLE neighbour; DROP PUBLICATION other",
+	"ALTER TABLE outbox DISABLE TRIGGER ALL; ANALYZE outbox; COMMENT ON TABLE outbox IS 'x'; GRANT SELECT ON outbox TO PUBLIC",
+	"ALTER TABLE outbox ADD CONSTRAINT late CHECK (aggregateid <> 'never') NOT VALID; ALTER TABLE outbox VALIDATE CONSTRAINT late",
+	"ALTER TABLE outbox REPLICA IDENTITY DEFAULT, DROP COLUMN renter, DROP COLUMN serial",
+	"ALTER TABLE outbox ALTER COLUMN payload TYPE json USING payload::json, ALTER COLUMN aggregateid TYPE text",
+}
+
 // TestTableChangesUnderLoad does to the outbox and around it what does not concern the relay, again and again under load.
 func TestTableChangesUnderLoad(t *testing.T) {
-	changes := []string{
-		"ALTER TABLE outbox ADD COLUMN tenant text",
-		"ALTER TABLE outbox ALTER COLUMN tenant SET DEFAULT 'x'",
-		"ALTER TABLE outbox ADD COLUMN shard int DEFAULT (random() * 10)::int", // writes the table anew
-		"ALTER TABLE outbox RENAME COLUMN tenant TO renter",
-		"CREATE INDEX CONCURRENTLY outbox_renter ON outbox (renter, created_at)",
-		"ALTER TABLE outbox DROP COLUMN shard",
-		"ALTER TABLE outbox ALTER COLUMN type TYPE varchar(200)",
-		"ALTER TABLE outbox ALTER COLUMN aggregatetype TYPE varchar(100)",
-		"ALTER TABLE outbox ALTER COLUMN aggregateid TYPE varchar",
-		"ALTER TABLE outbox REPLICA IDENTITY FULL",
-		"VACUUM FULL outbox",
-		"CLUSTER outbox USING outbox_pkey",
-		"ALTER TABLE outbox REPLICA IDENTITY NOTHING",
-		"REINDEX TABLE CONCURRENTLY outbox",
-		"ALTER TABLE outbox ALTER COLUMN created_at SET DEFAULT now()",
-		"ALTER TABLE outbox SET (fillfactor = 50, autovacuum_enabled = off)",
-		"ALTER TABLE outbox DROP CONSTRAINT outbox_pkey, ALTER COLUMN id DROP NOT NULL",
-		"BEGIN; LOCK TABLE outbox; INSERT INTO archive (id, aggregatetype, aggregateid, type, payload, headers) " +
-			"SELECT id, aggregatetype, aggregateid, type, payload, headers FROM outbox; TRUNCATE outbox; COMMIT",
-		"ALTER TABLE outbox ADD COLUMN serial bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
-		"CREATE SCHEMA IF NOT EXISTS elsewhere; ALTER TABLE neighbour SET SCHEMA elsewhere; ALTER TABLE elsewhere.neighbour SET SCHEMA public",
-		"CREATE PUBLICATION other FOR TABLE neighbour; DROP PUBLICATION other",
-		"ALTER TABLE outbox DISABLE TRIGGER ALL; ANALYZE outbox; COMMENT ON TABLE outbox IS 'x'; GRANT SELECT ON outbox TO PUBLIC",
-		"ALTER TABLE outbox ADD CONSTRAINT late CHECK (aggregateid <> 'never') NOT VALID; ALTER TABLE outbox VALIDATE CONSTRAINT late",
-		"ALTER TABLE outbox REPLICA IDENTITY DEFAULT, DROP COLUMN renter, DROP COLUMN serial",
-		"ALTER TABLE outbox ALTER COLUMN payload TYPE json USING payload::json, ALTER COLUMN aggregateid TYPE text",
-	}
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major})
 		env.Init(t)
@@ -56,7 +58,7 @@ func TestTableChangesUnderLoad(t *testing.T) {
 		work := env.Workload(t, WorkloadOptions{Rate: 500, Outages: true}) // a change of a type ends statements that were prepared
 		relay.Ready(t, 30*time.Second)
 		conn := env.Connect(t)
-		for _, change := range changes {
+		for _, change := range tableChanges {
 			if _, err := conn.PgConn().Exec(t.Context(), change).ReadAll(); err != nil {
 				t.Fatalf("%s: %v", change, err)
 			}
@@ -71,7 +73,7 @@ func TestTableChangesUnderLoad(t *testing.T) {
 			t.Errorf("%d reconnects", n)
 		}
 		whole(t, env, work, relay)
-		t.Logf("%d changes of the table", len(changes))
+		t.Logf("%d changes of the table", len(tableChanges))
 	})
 }
 
