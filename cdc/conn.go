@@ -29,6 +29,7 @@ type Conn struct {
 	System  string        // system identifier of the cluster
 	History History       // its timelines
 	timeout time.Duration // wal_sender_timeout of the session; zero = off
+	waiting time.Time     // when it was last said that the server waits for a standby
 }
 
 // Connect opens a replication connection and identifies the server. Errors that are not [Transient] need an operator.
@@ -58,12 +59,6 @@ func (c *Conn) Close() {
 	defer cancel()
 	// The connection is given up whatever the answer.
 	_ = c.pg.Close(ctx)
-}
-
-func (c *Conn) notice(n *pgconn.Notice) {
-	if n.SeverityUnlocalized == "WARNING" {
-		c.warning.CompareAndSwap(nil, n)
-	}
 }
 
 func (c *Conn) identify(ctx context.Context) error {
@@ -136,21 +131,7 @@ func (c *Conn) Start(ctx context.Context, from LSN, binary bool) (*Stream, error
 		return nil, c.cfg.startError(err)
 	}
 	if n := c.warning.Load(); n != nil {
-		return nil, c.cfg.warningError(n.Code, n.Message)
+		return nil, c.cfg.warningError(n)
 	}
 	return newStream(c, from), nil
-}
-
-// warningError makes a warning on the stream a reason to stop: newer servers skip rows of a publication they cannot
-// load, and say so in a warning only.
-func (c Config) warningError(code, message string) error {
-	warning := &pgconn.PgError{Severity: "WARNING", Code: code, Message: message}
-	if code == "55000" {
-		return c.publicationMissing(warning)
-	}
-	return &StopError{
-		What: fmt.Sprintf("Postgres warned on the stream of slot %q, so events may be missing in it", c.Slot),
-		Hint: "look into the log of Postgres for this warning and mend its cause; nothing was confirmed past it",
-		Err:  warning,
-	}
 }

@@ -124,6 +124,8 @@ func (c Config) startError(err error) error {
 // serverError translates an error that the walsender answered or sent in the stream.
 func (c Config) serverError(pg *pgconn.PgError) error {
 	switch {
+	case pg.Routine == awaitsStandbys: // a server that stops does not wait for its standbys any longer
+		return &brokenError{"Postgres ended the stream while it waited for a standby", pg}
 	case pg.Code == "55006":
 		return fmt.Errorf("slot %q: %w (%s)", c.Slot, ErrSlotInUse, pg.Message)
 	case pg.Code == "42704" && strings.Contains(pg.Message, "publication"):

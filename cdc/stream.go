@@ -169,8 +169,9 @@ func (s *Stream) next(ctx context.Context) (Message, error) {
 			}
 			return Message{}, pgconn.ErrorResponseToPgError(m)
 		case *pgproto3.NoticeResponse:
-			if m.SeverityUnlocalized == "WARNING" {
-				return Message{}, s.c.cfg.warningError(m.Code, m.Message)
+			n := pgconn.Notice(*pgconn.ErrorResponseToPgError((*pgproto3.ErrorResponse)(m)))
+			if s.c.doubtful(&n) {
+				return Message{}, s.c.cfg.warningError(&n)
 			}
 		case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
 			return Message{}, &brokenError{what: "Postgres ended the stream"}
