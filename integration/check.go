@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // patience is how long Check waits for another record while events are missing.
@@ -23,15 +24,22 @@ func (e *Env) Check(t testing.TB, w *Workload) Report {
 // CheckTruth is Check for events that another than the workload has inserted.
 func (e *Env) CheckTruth(t testing.TB, truth *Truth) Report {
 	t.Helper()
+	checker := NewChecker(truth)
+	e.consume(t, checker.Add, func() bool { return checker.Missing() == 0 })
+	return checker.Report()
+}
+
+// consume hands all records of the test to add. It returns once there are no more and all is there, or none came for a while.
+func (e *Env) consume(t testing.TB, add func(r *kgo.Record, partitions int32), complete func() bool) {
+	t.Helper()
 	consumer, err := newConsumer(e.Brokers, e.Prefix, e.Login...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer consumer.close()
-	checker := NewChecker(truth)
 	for last := time.Now(); ; {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		count, err := consumer.drain(ctx, checker.Add)
+		count, err := consumer.drain(ctx, add)
 		cancel()
 		if err != nil && time.Since(last) > patience {
 			t.Fatal(err)
@@ -40,8 +48,8 @@ func (e *Env) CheckTruth(t testing.TB, truth *Truth) Report {
 			last = time.Now()
 			continue // until nothing is left
 		}
-		if err == nil && (checker.Missing() == 0 || time.Since(last) > patience) {
-			return checker.Report()
+		if err == nil && (complete() || time.Since(last) > patience) {
+			return
 		}
 		time.Sleep(50 * time.Millisecond) // polls the brokers, which tell nobody of new records
 	}
