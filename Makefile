@@ -17,7 +17,7 @@ ifeq ($(shell git rev-parse HEAD 2>/dev/null),)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 endif
 
-.PHONY: help demo test test-unit test-integration sim mutations lint build fuzz clean
+.PHONY: help demo test test-unit test-integration test-all soak sim mutations lint build fuzz clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,10 +36,19 @@ test: ## Prove it: every test, against real Postgres 14 to 18 and real Kafka. Th
 test-unit: ## The tests of the packages, with the race detector where there is a C compiler.
 	go test $(RACE) -timeout 20m $$(go list ./... | grep -v /integration$$)
 
+TIMEOUT ?= 40m
 # After the others and alone: some of these tests are timed.
 test-integration: ## The built binary against real servers (TESTFLAGS='-v -run Name' for one test).
 	@summary="$(SUMMARY)"; if [ -z "$$summary" ]; then summary=$$(mktemp); trap 'cat "$$summary"; rm -f "$$summary"' EXIT; fi; \
-	WALPOST_TEST_SUMMARY="$$summary" go test $(RACE) -p 1 -timeout 40m -count=1 $(TESTFLAGS) ./integration
+	WALPOST_TEST_SUMMARY="$$summary" go test $(RACE) -p 1 -timeout $(TIMEOUT) -count=1 $(TESTFLAGS) ./integration
+
+test-all: ## Every test, also those that take minutes, and a soak of five minutes: some hours, for the night.
+	WALPOST_TEST_LONG=1 WALPOST_TEST_SOAK=5m $(MAKE) --no-print-directory test TIMEOUT=6h
+
+DURATION ?= 1h
+soak: SEED =
+soak: ## Random faults of everything, under load, for DURATION (1h), from a random SEED. The log says what was done.
+	WALPOST_TEST_SOAK=$(DURATION) WALPOST_TEST_SEED=$(SEED) go test ./integration -run '^TestSoak$$' -count=1 -timeout 0 -v
 
 lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT) $(BIN)/gofumpt-$(GOFUMPT) ## Formatting, vet, linters, and go.mod.
 	@unformatted=$$($(BIN)/gofumpt-$(GOFUMPT) -l .); if [ -n "$$unformatted" ]; then echo "gofumpt wants:"; echo "$$unformatted"; exit 1; fi

@@ -182,8 +182,8 @@ func (how failover) checkLog(t *testing.T, relay *Relay, ended string, lost []st
 	if how.synchronized && (len(lost) > 0 || named) {
 		t.Errorf("with synchronized_standby_slots %d published events were lost, and the log says so: %t", len(lost), named)
 	}
-	if named != (len(lost) > 0) && !(how.killed && named) {
-		t.Errorf("%d published events were lost, the log says so: %t", len(lost), named)
+	if len(lost) > 0 && !named { // the other way round may be: a position without events was lost
+		t.Errorf("%d published events were lost, and the log does not say so", len(lost))
 	}
 	if !named {
 		return
