@@ -53,19 +53,8 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	if errors.As(err, &gap) { // or an open transaction of another relay hides what we have stored
 		wanted, err = r.position(ctx, conn, guess, r.store.Load)
 	}
-	var restored *checkpoint.RestoredError
-	if errors.As(err, &restored) {
-		// Another relay may have moved on since the look, or after a failover: only a newer one can tell.
-		again, lookErr := r.inspect(ctx, conn.History)
-		if lookErr != nil {
-			return nil, lookErr
-		}
-		if restored.StoredTimeline == restored.Timeline && again.WALEnd >= restored.Stored { // no WAL end makes up for another timeline
-			return nil, errMoved
-		}
-	}
 	if err != nil {
-		return nil, err
+		return nil, r.outrun(ctx, conn, err)
 	}
 	binary := r.wantsBinary(guess)
 	stream, err := conn.Start(ctx, wanted.start.Position.End, binary)
@@ -81,7 +70,7 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	}
 	found, err := r.position(ctx, conn, held, r.store.Load)
 	if err != nil {
-		return nil, err
+		return nil, r.outrun(ctx, conn, err)
 	}
 	if found.start != wanted.start || binary != r.wantsBinary(held) {
 		return nil, errMoved
@@ -106,6 +95,23 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	s.trusted.init(stream, start.End, held)
 	s.out.Start(start, func(pos checkpoint.Position) ([]byte, error) { return s.state(pos).Encode(r.source()) })
 	return s, nil
+}
+
+// outrun looks again where the stored position is not one of the server's: another relay may have moved on since the look, or after
+// a failover, and only a newer look can tell. Also while we held the slot: we may have lost it in a pause.
+func (r *Relay) outrun(ctx context.Context, conn *cdc.Conn, err error) error {
+	var restored *checkpoint.RestoredError
+	if !errors.As(err, &restored) {
+		return err
+	}
+	again, lookErr := r.inspect(ctx, conn.History)
+	if lookErr != nil {
+		return lookErr
+	}
+	if restored.StoredTimeline == restored.Timeline && again.WALEnd >= restored.Stored { // no WAL end makes up for another timeline
+		return errMoved
+	}
+	return err
 }
 
 // inspect looks at the server that the stream comes from; what it finds is sound.

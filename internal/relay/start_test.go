@@ -159,3 +159,32 @@ func TestFormerPrimary(t *testing.T) {
 		t.Errorf("Run = %v, state %v; want to stop", err, f.relay.Status())
 	}
 }
+
+// busyStore is read while another relay has taken the slot and moved on.
+type busyStore struct {
+	Store
+	f *fixture
+}
+
+func (s busyStore) Load(ctx context.Context) (checkpoint.State, bool, error) {
+	s.f.exec("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
+	s.f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
+	if _, _, err := s.Store.Load(ctx); err != nil {
+		return checkpoint.State{}, false, err
+	}
+	return checkpoint.State{Position: checkpoint.Position{End: s.f.look().WALEnd}, Timeline: 1, At: time.Now()}, true, nil
+}
+
+// TestOutrunWhileItHoldsTheSlot: a relay is paused between its look and its reading of the state topic. It loses the slot, and another stores what
+// lies past that look. That is no server which was restored.
+func TestOutrunWhileItHoldsTheSlot(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.relay.cfg.NewStore = func(source string) (Store, error) {
+		store, err := f.relay.newStore(source)
+		return busyStore{store, f}, err
+	}
+	if _, err := f.relay.resume(t.Context()); err == nil || !transient(err) {
+		t.Errorf("resume = %v, want to try again", err)
+	}
+}
