@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/internal/pgserver"
 )
@@ -163,16 +164,14 @@ func TestFormerPrimary(t *testing.T) {
 // busyStore is read while another relay has taken the slot and moved on.
 type busyStore struct {
 	Store
-	f *fixture
+	meanwhile func() cdc.LSN
 }
 
 func (s busyStore) Load(ctx context.Context) (checkpoint.State, bool, error) {
-	s.f.exec("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
-	s.f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
 	if _, _, err := s.Store.Load(ctx); err != nil {
 		return checkpoint.State{}, false, err
 	}
-	return checkpoint.State{Position: checkpoint.Position{End: s.f.look().WALEnd}, Timeline: 1, At: time.Now()}, true, nil
+	return checkpoint.State{Position: checkpoint.Position{End: s.meanwhile()}, Timeline: 1, At: time.Now()}, true, nil
 }
 
 // TestOutrunWhileItHoldsTheSlot: a relay is paused between its look and its reading of the state topic. It loses the slot, and another stores what
@@ -182,7 +181,11 @@ func TestOutrunWhileItHoldsTheSlot(t *testing.T) {
 	f := setup(t)
 	f.relay.cfg.NewStore = func(source string) (Store, error) {
 		store, err := f.relay.newStore(source)
-		return busyStore{store, f}, err
+		return busyStore{store, func() cdc.LSN {
+			f.exec("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
+			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
+			return f.look().WALEnd
+		}}, err
 	}
 	if _, err := f.relay.resume(t.Context()); err == nil || !transient(err) {
 		t.Errorf("resume = %v, want to try again", err)
