@@ -29,10 +29,21 @@ func (s *Sink) fail(f *flight, err error) {
 		_ = s.latch(reasonOutage, &CommitError{Fenced: true, Err: err})
 		return
 	}
+	s.blame(f, err, true)
+}
+
+// deny is the failure of an event that was never sent, because its topic cannot be used. What went before it may still be published.
+func (s *Sink) deny(f *flight, err error) {
+	if s.Err() == nil { // else another event ended the wait for the topic
+		s.blame(f, err, false)
+	}
+}
+
+func (s *Sink) blame(f *flight, err error, sent bool) {
 	reason, hint := classify(f.topic.name, err, s.cfg.Exactly != nil)
 	_ = s.latch(reason, &EventError{ // whoever waits learns of it from Failed and Err
 		EventID: string(f.record.Headers[0].Value), Commit: f.txn.Commit, Index: f.index, Topic: f.topic.name,
-		Reason: reason, Hint: hint, Sent: true, Alone: f.alone, Outage: reason == reasonOutage, Err: err,
+		Reason: reason, Hint: hint, Sent: sent, Alone: f.alone, Outage: reason == reasonOutage, Err: err,
 	})
 }
 

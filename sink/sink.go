@@ -135,8 +135,13 @@ func (s *Sink) Begin(ctx context.Context) error { return s.how.begin(ctx) }
 // Start says where the stream begins, before the first Produce, and how a position is stored.
 func (s *Sink) Start(pos checkpoint.Position, state Encode) { s.how.start(pos, state) }
 
-// Reached says how far the stream is after something that is no event.
-func (s *Sink) Reached(pos checkpoint.Position) { s.how.reached(pos) }
+// Reached says how far the stream is after something that is no event. After a permanent error it says nothing: an event before
+// it may never have been sent, and its position must not be passed.
+func (s *Sink) Reached(pos checkpoint.Position) {
+	if s.Err() == nil {
+		s.how.reached(pos)
+	}
+}
 
 // Save stores a position up to which everything is published. With exactly once it may be stored already.
 func (s *Sink) Save(ctx context.Context, state checkpoint.State) error { return s.how.save(ctx, state) }
@@ -197,7 +202,7 @@ func (s *Sink) topic(e *decoder.Event) (*topic, error) {
 func (s *Sink) prepareAndProduce(f *flight, pos checkpoint.Position) {
 	if err := s.prepare(f.topic); err != nil {
 		if s.ctx.Err() == nil {
-			s.fail(f, err)
+			s.deny(f, err)
 		}
 		return
 	}

@@ -135,3 +135,25 @@ func refuseToAdd(r *kmsg.AddPartitionsToTxnRequest, denied string) (answer kmsg.
 	}
 	return resp, found
 }
+
+// TestTopicRefusedBeforeItsFirstEvent: the brokers deny a topic before any event of it is sent. What comes before that event, in the same
+// Kafka transaction, is published, and no position passes the event, though the stream goes on for a moment.
+func TestTopicRefusedBeforeItsFirstEvent(t *testing.T) {
+	t.Parallel()
+	f := exactly(t)
+	f.relay.cfg.Linger, f.relay.cfg.Interval = 300*time.Millisecond, 2*time.Second
+	f.broker.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		r := req.(*kmsg.MetadataRequest)
+		if len(r.Topics) != 1 || r.Topics[0].Topic == nil || *r.Topics[0].Topic != "u" {
+			return nil, nil, false
+		}
+		resp := r.ResponseKind().(*kmsg.MetadataResponse)
+		denied := kmsg.NewMetadataResponseTopic()
+		denied.Topic, denied.ErrorCode = kmsg.StringPtr("u"), kerr.TopicAuthorizationFailed.Code
+		resp.Topics = append(resp.Topics, denied)
+		return resp, nil, true
+	})
+	f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3'), (4, 'u', 'k', 'bad4')")
+	f.stopsAt4(" good3")
+}
