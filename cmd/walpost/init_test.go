@@ -10,10 +10,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/internal/config"
 	"github.com/walpost/walpost/internal/pgserver"
+	"github.com/walpost/walpost/internal/relay"
 )
 
 // postgresOf starts a server of a major version, or of any for 0, that belongs to the test.
@@ -146,4 +148,39 @@ func TestInitInTwoParts(t *testing.T) {
 	}
 	role := settings(strings.Replace(postgres.URL("shop"), "postgres@", "walpost@", 1))
 	wantAll(t, initialize(t, role, false, exitOK), `^table public.outbox: found`, `^publication walpost: found`, `^slot walpost: created$`)
+}
+
+// TestAcceptGapFences: a relay with exactly-once delivery has let go of the slot and still commits a Kafka transaction, with a position in it.
+// What the operator accepts is final: that commit fails.
+func TestAcceptGapFences(t *testing.T) {
+	t.Parallel()
+	postgres, broker := ownServers(t)
+	cfg := settings(postgres.URL("postgres"), broker.ListenAddrs()...)
+	cfg.Delivery = config.ExactlyOnce
+	options, err := newMigrationOptions(cfg, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := setUp(t.Context(), cfg, options, false, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	_, found := status(t, cfg, exitFailed)
+	saved(t, cfg, found.Source, *found.ConfirmedLSN)
+	old, err := kgo.NewClient(kgo.SeedBrokers(broker.ListenAddrs()...), kgo.TransactionalID(relay.TransactionalID(found.Source)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if err := old.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.ProduceSync(t.Context(), &kgo.Record{Topic: cfg.StateTopic, Key: []byte("8/walpost"), Value: []byte("{}")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := acceptGap(t.Context(), cfg, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.EndTransaction(t.Context(), kgo.TryCommit); err == nil {
+		t.Error("the relay of before still commits")
+	}
 }
