@@ -58,6 +58,7 @@ var actions = []action{
 	{"the answer to the end of a Kafka transaction is lost", 3, true, func(w *world, _ *rand.Rand) { w.endFault(lost) }},
 	{"the end of a Kafka transaction is lost", 3, true, func(w *world, _ *rand.Rand) { w.endFault(swallowed) }},
 	{"the brokers refuse an event", 2, true, (*world).refuse},
+	{"a takeover while a Kafka transaction ends", 3, true, (*world).takeover},
 	{"the table leaves the publication for a while", 1, true, (*world).unpublish},
 	{"the slot is dropped and made again", 1, true, (*world).recreate},
 }
@@ -186,6 +187,29 @@ func (w *world) failover(random *rand.Rand) {
 	w.pg.failover(random.IntN(4))
 	time.Sleep(time.Duration(random.IntN(3000)) * time.Millisecond)
 	w.net.setDown(w.pg.addr, false)
+}
+
+// takeover breaks the connection of a relay that waits for slow brokers to end its Kafka transaction, while another waits for the slot: the
+// commit may land at any moment between the two looks of the other at the state topic.
+func (w *world) takeover(random *rand.Rand) {
+	brokers := func(slow, down bool) {
+		w.kafka.mu.Lock()
+		defer w.kafka.mu.Unlock()
+		w.kafka.slow, w.kafka.down = slow, down
+	}
+	if w.running() < 2 {
+		w.start()
+		time.Sleep(time.Second)
+	}
+	w.insert(random, 1+random.IntN(3))
+	time.Sleep(time.Duration(random.IntN(30)) * time.Millisecond)
+	brokers(true, true)
+	time.Sleep(time.Duration(random.IntN(500)) * time.Millisecond)
+	w.net.cut(w.pg.addr)
+	time.Sleep(time.Duration(random.IntN(4000)) * time.Millisecond)
+	brokers(true, false)
+	time.Sleep(3 * time.Second)
+	brokers(false, false)
 }
 
 // refuse has the brokers refuse an event until a relay has halted at it; then the operator mends what was wrong.
