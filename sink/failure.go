@@ -122,7 +122,7 @@ type Stats struct {
 func (s *Sink) Stats() Stats {
 	st := Stats{Events: s.events.Load(), Bytes: s.bytes.Load(), Published: s.topics.published()}
 	st.Up, st.Reason, st.Reconnects = s.health.Look()
-	if m := s.missing.Load(); m != nil && st.Reason == "" {
+	if m := s.missing.Load(); m != nil && st.Reason == "" && st.Events > 0 {
 		st.Reason = *m
 	}
 	if stalled := time.Since(time.UnixMicro(s.moved.Load())); st.Reason == "" && st.Events > 0 && stalled > stall {

@@ -149,7 +149,8 @@ func (s *Sink) FindTopics(ctx context.Context) {
 		if errors.Is(err, kerr.UnknownTopicOrPartition) && s.cfg.CreateTopics {
 			err = s.create(ctx, name)
 		}
-		if err != nil && ctx.Err() == nil {
+		var refused *kerr.Error
+		if errors.As(err, &refused) { // brokers that do not answer say nothing of the topic
 			s.reportMissing(name, err)
 			return
 		}

@@ -3,12 +3,15 @@ package sink
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // TestTopicDeleted: a topic vanishes under the client. The sink says so, or makes it again, and nothing of it is taken for
@@ -68,5 +71,66 @@ func TestTopicDeleted(t *testing.T) {
 				t.Error("an event that was never confirmed counts as published")
 			}
 		})
+	}
+}
+
+// TestFindTopicsInAnOutage: brokers that do not answer are no reason to miss a topic, and once nothing waits for a topic none is missed.
+func TestFindTopicsInAnOutage(t *testing.T) {
+	t.Parallel()
+	f := setup(t, nil)
+	if err := f.produce("orders", "k", "0", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	var away, missing, waits atomic.Bool
+	waits.Store(true)
+	f.cluster.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.cluster.KeepControl()
+		switch asked := req.(*kmsg.MetadataRequest).Topics; {
+		case away.Load():
+			return nil, errors.New("cut"), true
+		case missing.Load() && len(asked) == 1:
+			resp := req.ResponseKind().(*kmsg.MetadataResponse)
+			topic := kmsg.NewMetadataResponseTopic()
+			topic.Topic, topic.ErrorCode = asked[0].Topic, kerr.UnknownTopicOrPartition.Code
+			resp.Topics = append(resp.Topics, topic)
+			return resp, nil, true
+		}
+		return nil, nil, false
+	})
+	f.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.cluster.KeepControl()
+		if !waits.Load() {
+			return nil, nil, false
+		}
+		return refusal(req.(*kmsg.ProduceRequest), func(p *kmsg.ProduceResponseTopicPartition, _ string) { p.ErrorCode = kerr.NotEnoughReplicas.Code }), nil, true
+	})
+	if err := f.produce("orders", "k", "1", 1); err != nil {
+		t.Fatal(err)
+	}
+	f.sink.cfg.CreateTopics = false
+	look := func() string {
+		f.sink.topics.known("orders").moved.Store(time.Now().Add(-2 * stall).UnixMicro())
+		f.sink.FindTopics(t.Context()) // gives up by itself
+		return f.sink.Stats().Reason
+	}
+	away.Store(true)
+	if look(); f.sink.missing.Load() != nil { // the outage itself comes first in what is shown
+		t.Errorf("in an outage it is said: %s", *f.sink.missing.Load())
+	}
+	away.Store(false)
+	missing.Store(true)
+	if reason := look(); !strings.Contains(reason, `waiting for topic "orders"`) {
+		t.Errorf("events wait, because %q", reason)
+	}
+	missing.Store(false)
+	waits.Store(false)
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if reason := f.sink.Stats().Reason; reason != "" {
+		t.Errorf("nothing waits, and yet %q", reason)
 	}
 }

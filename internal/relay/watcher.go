@@ -107,9 +107,8 @@ func (s *session) ping(ctx context.Context) {
 		case <-ticker.C:
 		}
 		limited, cancel := context.WithTimeout(ctx, lookTimeout)
-		if s.out.Stats().Events > 0 {
-			s.out.FindTopics(limited)
-		} else {
+		s.out.FindTopics(limited)
+		if s.out.Stats().Events == 0 {
 			// The hooks of the client note the outcome.
 			_ = s.out.Ping(limited)
 		}
