@@ -46,7 +46,10 @@ func TestFailoverOtherwise(t *testing.T) {
 				"behind, the relay dies":               {behind: true, killed: true},
 				"behind, synchronized, the relay dies": {behind: true, synchronized: true, killed: true},
 			} {
-				t.Run(fmt.Sprintf("postgres %d, %s, %s", major, name, delivery), func(t *testing.T) { how.play(t, major, delivery) })
+				t.Run(fmt.Sprintf("postgres %d, %s, %s", major, name, delivery), func(t *testing.T) {
+					t.Parallel()
+					how.play(t, major, delivery)
+				})
 			}
 		}
 	}
