@@ -17,7 +17,7 @@ ifeq ($(shell git rev-parse HEAD 2>/dev/null),)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 endif
 
-.PHONY: help demo test test-unit test-integration test-all soak sim mutations lint build fuzz clean
+.PHONY: help demo test test-unit test-integration test-all soak sim mutations bench lint build fuzz clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ DURATION ?= 1h
 soak: SEED =
 soak: ## Random faults of everything, under load, for DURATION (1h), from a random SEED. The log says what was done.
 	WALPOST_TEST_SOAK=$(DURATION) WALPOST_TEST_SEED=$(SEED) go test ./integration -run '^TestSoak$$' -count=1 -timeout 0 -v
+
+bench: ## Measure it against what Postgres and Kafka allow (ARGS='--growth', '--list', '--json FILE'): wants a quiet machine.
+	go run ./integration/bench $(ARGS)
 
 lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT) $(BIN)/gofumpt-$(GOFUMPT) ## Formatting, vet, linters, and go.mod.
 	@unformatted=$$($(BIN)/gofumpt-$(GOFUMPT) -l .); if [ -n "$$unformatted" ]; then echo "gofumpt wants:"; echo "$$unformatted"; exit 1; fi

@@ -16,7 +16,7 @@ import (
 	"github.com/walpost/walpost/internal/pgserver/child"
 )
 
-// fakeEnvironment makes the test binary play the fake broker; its value is the port.
+// fakeEnvironment makes a program with the harness play the fake broker; its value is the port.
 const fakeEnvironment = "WALPOST_INTEGRATION_FAKE_PORT"
 
 // fakeDir is where the fake broker keeps its records, so that they survive Kill and Start.
@@ -46,6 +46,20 @@ type fakeCommand struct {
 type fakeAnswer struct {
 	Error string
 	Hits  int
+}
+
+// PlayFake plays the fake broker, to its end, where this process was started to be one. The main function of a program with the
+// harness asks it first.
+func PlayFake() bool {
+	port := os.Getenv(fakeEnvironment)
+	if port == "" {
+		return false
+	}
+	if err := runFake(port, os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	return true
 }
 
 // StartFake runs a fake broker until the test ends.

@@ -19,6 +19,8 @@ type KafkaOptions struct {
 	Brokers int               // 1 or 3; 0 is 1
 	Config  map[string]string // settings of every broker; they win over the defaults
 	Heap    string            // of every broker at most, as 2g; empty is little
+	// Advertise returns the address that clients shall use instead of a broker's own; nil: its own.
+	Advertise func(address string) string
 }
 
 // Kafka is a cluster of real brokers from jars, each a broker and a KRaft controller in one.
@@ -72,6 +74,9 @@ func newKafka(program kafkaProgram, opts KafkaOptions) (*Kafka, error) {
 	for i := range count {
 		node := newKafkaNode(program, dir, i, ports[2*i])
 		settings := nodeSettings(i, count, ports[2*i], ports[2*i+1], strings.Join(voters, ","), node.dir)
+		if opts.Advertise != nil {
+			settings["advertised.listeners"] = "CLIENT://" + opts.Advertise(node.address())
+		}
 		maps.Copy(settings, opts.Config)
 		if err := node.configure(settings); err != nil {
 			k.Close()
@@ -162,6 +167,17 @@ func (k *Kafka) Freeze(i int) { k.nodes[i].freeze() }
 
 // Thaw lets a frozen broker go on.
 func (k *Kafka) Thaw(i int) { k.nodes[i].thaw() }
+
+// PIDs are the processes of the brokers that run.
+func (k *Kafka) PIDs() []int {
+	var pids []int
+	for _, node := range k.nodes {
+		if node.proc != nil {
+			pids = append(pids, node.proc.PID)
+		}
+	}
+	return pids
+}
 
 // LogTail is the end of what the brokers printed.
 func (k *Kafka) LogTail() string {

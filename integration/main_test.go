@@ -11,15 +11,11 @@ import (
 // TestMain stops the shared servers at the end, says what ran against what, and plays the fake broker when it is run as
 // one.
 func TestMain(m *testing.M) {
-	if port := os.Getenv(fakeEnvironment); port != "" {
-		if err := runFake(port, os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+	if PlayFake() {
 		os.Exit(0)
 	}
 	code := m.Run()
-	servers.close()
+	Close()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
 			fmt.Println(err)

@@ -173,7 +173,11 @@ func (p *Proxy) carry(direction, size int) (sent, arrives time.Time) {
 
 // until waits; false means that the proxy is closed.
 func (p *Proxy) until(at time.Time) bool {
-	timer := time.NewTimer(time.Until(at))
+	wait := time.Until(at)
+	if wait <= 0 {
+		return true
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -35,6 +35,7 @@ type Needs struct {
 	Kafka       KafkaKind
 	KafkaConfig map[string]string // of own brokers
 	KafkaHeap   string            // of own brokers at most, as 2g; empty is little
+	KafkaDelay  time.Duration     // of the line to own brokers, in each direction
 }
 
 // Env is a database, a broker and the names that belong to one test. Everything ends with the test.
@@ -123,7 +124,15 @@ func (e *Env) setupKafka(ctx context.Context, t testing.TB, needs Needs) {
 		if needs.Kafka == OwnThree {
 			count = 3
 		}
-		own, err := StartKafka(ctx, KafkaOptions{Brokers: count, Config: needs.KafkaConfig, Heap: needs.KafkaHeap}, progress)
+		options := KafkaOptions{Brokers: count, Config: needs.KafkaConfig, Heap: needs.KafkaHeap}
+		if needs.KafkaDelay > 0 {
+			options.Advertise = func(address string) string {
+				line := StartProxy(t, address)
+				line.Shape(needs.KafkaDelay, 0)
+				return line.Addr()
+			}
+		}
+		own, err := StartKafka(ctx, options, progress)
 		if err != nil {
 			servers.missing(t, err)
 		}
@@ -188,6 +197,18 @@ func (e *Env) dropDatabase(t testing.TB, admin string) {
 			return
 		case <-time.After(50 * time.Millisecond):
 		}
+	}
+}
+
+// BrokerPIDs are the processes of the test's own brokers.
+func (e *Env) BrokerPIDs() []int {
+	switch {
+	case e.Fake != nil:
+		return []int{e.Fake.proc.PID}
+	case e.Kafka != nil:
+		return e.Kafka.PIDs()
+	default:
+		return nil
 	}
 }
 

@@ -166,6 +166,9 @@ func (r *registry) missing(t testing.TB, err error) {
 
 func inCI() bool { return os.Getenv("CI") != "" }
 
+// Close stops what the harness shares among all that use it, and removes what it has built.
+func Close() { servers.close() }
+
 // close stops the shared servers, the last one first.
 func (r *registry) close() {
 	r.mu.Lock()

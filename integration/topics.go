@@ -35,6 +35,19 @@ func (e *Env) CreateTopic(t testing.TB, topic string, partitions int32, config m
 	}
 }
 
+// CreateTopics makes topics with the brokers' defaults.
+func (e *Env) CreateTopics(t testing.TB, topics []string, partitions int32) {
+	t.Helper()
+	admin := kadm.NewClient(e.Client(t))
+	responses, err := admin.CreateTopics(t.Context(), partitions, -1, nil, topics...)
+	if err == nil {
+		err = responses.Error()
+	}
+	if err != nil {
+		t.Fatalf("create topics: %v", err)
+	}
+}
+
 // SetTopicConfig changes a setting of a topic while it is in use.
 func (e *Env) SetTopicConfig(t testing.TB, topic, name, value string) {
 	t.Helper()
@@ -51,7 +64,13 @@ func (e *Env) SetTopicConfig(t testing.TB, topic, name, value string) {
 // deleteTopics takes the topics of the test from the shared broker, which would otherwise carry them all to its end.
 func (e *Env) deleteTopics(t testing.TB) {
 	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(e.Brokers...))
+	e.DeleteTopics(t, e.Prefix, e.StateTopic)
+}
+
+// DeleteTopics deletes the topics whose names begin with one of the prefixes. A failure is said and does no harm.
+func (e *Env) DeleteTopics(t testing.TB, prefixes ...string) {
+	t.Helper()
+	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(e.Brokers...)}, e.Login...)...)
 	if err != nil {
 		t.Errorf("create kafka client: %v", err)
 		return
@@ -65,13 +84,10 @@ func (e *Env) deleteTopics(t testing.TB) {
 		t.Logf("list topics to delete: %v", err)
 		return
 	}
-	var mine []string
-	for _, topic := range topics.Names() {
-		if topic == e.StateTopic || strings.HasPrefix(topic, e.Prefix) {
-			mine = append(mine, topic)
-		}
-	}
-	if _, err := admin.DeleteTopics(ctx, mine...); err != nil {
+	names := slices.DeleteFunc(topics.Names(), func(topic string) bool {
+		return !slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(topic, prefix) })
+	})
+	if _, err := admin.DeleteTopics(ctx, names...); err != nil {
 		t.Logf("delete topics: %v", err)
 	}
 }
