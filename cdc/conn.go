@@ -89,8 +89,12 @@ func asked(what string, err error) error {
 	return &brokenError{what, err}
 }
 
-// settings reads what the session depends on.
+// settings reads what the session depends on, and ends what would depend on it: a walsender decodes inside a transaction, which
+// lasts as long as Kafka holds it up, and transaction_timeout (Postgres 17) would count that.
 func (c *Conn) settings(ctx context.Context) error {
+	if _, err := c.pg.Exec(ctx, "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'").ReadAll(); err != nil {
+		return asked("turn transaction_timeout off", err)
+	}
 	results, err := c.pg.Exec(ctx, "SELECT setting, pg_is_in_recovery() FROM pg_settings WHERE name = 'wal_sender_timeout'").ReadAll()
 	if err != nil {
 		return asked("read wal_sender_timeout", err)

@@ -10,6 +10,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// checksDatabase is the function of Postgres that refuses a role without the right to connect. Its message may be translated.
+const checksDatabase = "CheckMyDatabase"
+
 // ErrSlotInUse says that another process reads the slot. A second relay waits.
 var ErrSlotInUse = errors.New("the slot is in use by another process")
 
@@ -65,6 +68,8 @@ func transientState(code string) bool {
 		return false
 	case "55006", "55P03": // object in use, lock not available
 		return true
+	case "25P03", "25P04": // idle_in_transaction_session_timeout, transaction_timeout
+		return true
 	}
 	switch code[:min(2, len(code))] {
 	case "08", // connection
@@ -109,6 +114,9 @@ func (c Config) connectError(err error) error {
 	if errors.As(err, &refused) && refused.Code == "55000" { // here not a slot that cannot be read, but a database that is closed for a while
 		return &brokenError{"connect to Postgres", refused}
 	}
+	if refused != nil && refused.Routine == checksDatabase && refused.Code == "42501" {
+		return c.serverError(refused)
+	}
 	return ConnectError(c.Postgres.Host, c.Postgres.Port, err)
 }
 
@@ -136,6 +144,12 @@ func (c Config) serverError(pg *pgconn.PgError) error {
 		return &StopError{
 			What: fmt.Sprintf("Postgres refuses to stream from slot %q", c.Slot),
 			Hint: c.recreateHint(),
+			Err:  pg,
+		}
+	case pg.Code == "42501" && pg.Routine == checksDatabase:
+		return &StopError{
+			What: fmt.Sprintf("role %q may not connect to database %q", c.Postgres.User, c.Postgres.Database),
+			Hint: fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s; then start walpost", quoteIdent(c.Postgres.Database), quoteIdent(c.Postgres.User)),
 			Err:  pg,
 		}
 	case pg.Code == "42501":

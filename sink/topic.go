@@ -75,12 +75,13 @@ func (t *topics) batchLimit(name string) int32 {
 	return int32(max(limit-batchOverhead, 512))
 }
 
-// stalled returns the topics that have events in flight, of which none was confirmed for long.
+// stalled returns the resolved topics that have events in flight, of which none was confirmed for long. Whoever resolves one is
+// looking already.
 func (t *topics) stalled() (names []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, topic := range t.names {
-		if topic.inFlight.Load() > 0 && time.Since(time.UnixMicro(topic.moved.Load())) > stall {
+		if topic.resolved.Load() && topic.inFlight.Load() > 0 && time.Since(time.UnixMicro(topic.moved.Load())) > stall {
 			names = append(names, name)
 		}
 	}
@@ -141,9 +142,6 @@ func (s *Sink) resolve(ctx context.Context, t *topic) error {
 // on for ever. A missing one is created, if that may be. The client does not take a topic that was made again for the old
 // one: it gives up its events, as in an outage, and another Sink publishes them.
 func (s *Sink) FindTopics(ctx context.Context) {
-	if s.held.Load() {
-		return // whoever holds the event may be looking already
-	}
 	for _, name := range s.topics.stalled() {
 		err := s.lookup(ctx, name)
 		if errors.Is(err, kerr.UnknownTopicOrPartition) && s.cfg.CreateTopics {
@@ -155,7 +153,9 @@ func (s *Sink) FindTopics(ctx context.Context) {
 			return
 		}
 	}
-	s.missing.Store(nil)
+	if !s.held.Load() { // else it may be the word of whoever resolves the topic of the event that is held
+		s.missing.Store(nil)
+	}
 }
 
 // reportMissing says once a topic why its events wait.

@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -132,5 +133,29 @@ func TestFindTopicsInAnOutage(t *testing.T) {
 	}
 	if reason := f.sink.Stats().Reason; reason != "" {
 		t.Errorf("nothing waits, and yet %q", reason)
+	}
+}
+
+// TestTopicDeletedUnderALargeEvent: nothing follows an event that may be too large, so it is the sink itself that has to find its topic
+// missing.
+func TestTopicDeletedUnderALargeEvent(t *testing.T) {
+	t.Parallel()
+	f := setup(t, nil, kfake.SeedTopics(1, "orders"))
+	if err := f.produce("orders", "k", "0", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kadm.NewClient(f.sink.client.(*kgo.Client)).DeleteTopics(t.Context(), "orders"); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = f.produce("orders", "k", "1", defaultLimit-900) }()
+	for deadline := time.Now().Add(30 * time.Second); f.sink.Err() == nil; time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nobody made the topic (%v); reason %q", f.sink.lookup(t.Context(), "orders"), f.sink.Stats().Reason)
+		}
+		f.sink.topics.known("orders").moved.Store(time.Now().Add(-2 * stall).UnixMicro())
+		f.sink.FindTopics(t.Context())
 	}
 }

@@ -24,6 +24,18 @@ import (
 // state record and the end of its transaction. What ours commits behind that is found by a start: fence, then Load.
 func TestForeignOpenTransactionHidesNothing(t *testing.T) {
 	t.Parallel()
+	for range 5 {
+		if foreignOpenTransaction(t) {
+			return
+		}
+	}
+	t.Error("the fake broker loses count of sequences at each attempt")
+}
+
+// foreignOpenTransaction reports false if the fake broker lost count of the sequences in a partition that two producers share, as it
+// does now and then. To a relay that is a session that starts over.
+func foreignOpenTransaction(t *testing.T) bool {
+	t.Helper()
 	f := exactly(t, nil)
 	encode := func(p checkpoint.Position) ([]byte, error) {
 		return checkpoint.State{Position: p, Timeline: 1, At: time.Now()}.Encode("7/walpost")
@@ -51,7 +63,9 @@ func TestForeignOpenTransactionHidesNothing(t *testing.T) {
 	if err := f.produce("orders", "k", "e2", 10); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.flush(); err != nil {
+	if err := f.flush(); errors.Is(err, kerr.OutOfOrderSequenceNumber) {
+		return false
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	if f.marks[1].done.Load() != 1 {
@@ -77,6 +91,7 @@ func TestForeignOpenTransactionHidesNothing(t *testing.T) {
 	if want := f.position(2); err != nil || state.Position != want {
 		t.Errorf("after the fence the stored position is %v (%t, %v), want %v: else e2 is published again", state.Position, stored, err, want)
 	}
+	return true
 }
 
 // TestReloadInsideATransaction: for a partition whose beginning was deleted the client takes a new producer epoch by itself (KIP-360),

@@ -157,3 +157,34 @@ func TestTopicRefusedBeforeItsFirstEvent(t *testing.T) {
 	f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3'), (4, 'u', 'k', 'bad4')")
 	f.stopsAt4(" good3")
 }
+
+// TestBadRowBehindAStuckEvent: a row breaks the contract while brokers refuse, for longer than a drain may take, an event before it. The
+// hint to pass over the row would pass over that event as well, so the relay stops only when it is published.
+func TestBadRowBehindAStuckEvent(t *testing.T) {
+	t.Parallel()
+	for name, bad := range map[string]string{"no key": "(2, 't', '', 'x')", "no topic": "(2, 'no topic!', 'k', 'x')"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t)
+			f.relay.cfg.DrainTimeout = time.Second
+			began := time.Now()
+			f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				f.broker.KeepControl()
+				r := req.(*kmsg.ProduceRequest)
+				if time.Since(began) > 6*time.Second || !holds(r, "good1") {
+					return nil, nil, false
+				}
+				return refuse(r, func(string) int16 { return kerr.NotEnoughReplicas.Code }), nil, true
+			})
+			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
+			f.exec("INSERT INTO outbox VALUES " + bad)
+			ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+			defer cancel()
+			err := New(f.relay.cfg).Run(ctx)
+			var halt *Halt
+			if got := f.seen("t"); !errors.As(err, &halt) || halt.Hint == "" || len(got) != 1 || got[0] != "good1" {
+				t.Errorf("it stops with %v, and consumers see %q; want a hint, and what is before the row published", err, got)
+			}
+		})
+	}
+}

@@ -163,15 +163,19 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	}
 	s.rightful = fenced(cause) && !s.r.superseded(ctx, s) // looked at before the slot is free for a standby
 	s.watermark.Suspend()
-	drain, cancel := s.r.drainContext(ctx, transient(cause) && !stop)
+	// Who passes over a row passes over what comes before it, so that has to be published whatever time it takes.
+	outlast := !stop && (transient(cause) || ofARow(cause))
+	drain, cancel := s.r.drainContext(ctx, outlast)
 	defer cancel()
 
-	if s.stream.Gone() || transient(cause) && !stop {
+	if s.stream.Gone() || outlast {
 		s.close() // a wait for Kafka without end must not hold the server: it may want to shut down
 	}
 	var flushed error
 	s.await(drain, func() { flushed = s.flush(drain) })
-	s.await(drain, func() { s.settle(drain, cause) })
+	settling, cancelSettling := s.r.drainContext(ctx, transient(cause) && !stop)
+	defer cancelSettling()
+	s.await(settling, func() { s.settle(settling, cause) })
 	s.close()
 
 	switch {
