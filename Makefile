@@ -37,10 +37,12 @@ test-unit: ## The tests of the packages, with the race detector where there is a
 	go test $(RACE) -timeout 20m $$(go list ./... | grep -v /integration$$)
 
 TIMEOUT ?= 40m
+# Of those that may share the machine: most of their time is waiting.
+PARALLEL ?= 3
 # After the others and alone: some of these tests are timed.
 test-integration: ## The built binary against real servers (TESTFLAGS='-v -run Name' for one test).
 	@summary="$(SUMMARY)"; if [ -z "$$summary" ]; then summary=$$(mktemp); trap 'cat "$$summary"; rm -f "$$summary"' EXIT; fi; \
-	WALPOST_TEST_SUMMARY="$$summary" go test $(RACE) -p 1 -timeout $(TIMEOUT) -count=1 $(TESTFLAGS) ./integration
+	WALPOST_TEST_SUMMARY="$$summary" go test $(RACE) -p 1 -parallel $(PARALLEL) -timeout $(TIMEOUT) -count=1 $(TESTFLAGS) ./integration
 
 test-all: ## Every test, also those that take minutes, and a soak of five minutes: some hours, for the night.
 	WALPOST_TEST_LONG=1 WALPOST_TEST_SOAK=5m $(MAKE) --no-print-directory test TIMEOUT=6h

@@ -80,6 +80,7 @@ func TestPublicationDropped(t *testing.T) {
 
 // TestTableLeavesThePublication takes the table out of the publication, for good and for a moment.
 func TestTableLeavesThePublication(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major})
 		relay := running(t, env)
@@ -171,6 +172,7 @@ func TestPublicationAlteredUnseen(t *testing.T) {
 
 // TestPublicationStopsPublishing turns inserts off and adds a row filter.
 func TestPublicationStopsPublishing(t *testing.T) {
+	t.Parallel()
 	env := Setup(t, Needs{Postgres: 18})
 	relay := running(t, env)
 	env.Exec(t, "ALTER PUBLICATION walpost SET (publish = 'update')")

@@ -81,6 +81,7 @@ func TestExactlyOnceKills(t *testing.T) {
 
 // TestExactlyOncePostgresCrashes crashes Postgres five times under load.
 func TestExactlyOncePostgresCrashes(t *testing.T) {
+	t.Parallel()
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true})
 	env.Init(t)
 	relay := env.Run(t, exactlyOnce)

@@ -20,6 +20,7 @@ var forgetful = map[string]string{
 // TestProducerForgotten: an idle relay is forgotten by the brokers, its producer id and its transactional id. With the next
 // events it goes on by itself; nothing is lost or repeated.
 func TestProducerForgotten(t *testing.T) {
+	t.Parallel()
 	for _, delivery := range deliveries {
 		t.Run(delivery, func(t *testing.T) {
 			env := Setup(t, Needs{Kafka: Own, KafkaConfig: maps.Clone(forgetful)})

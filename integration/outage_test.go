@@ -13,6 +13,7 @@ import (
 // TestKafkaStopsForAMinute takes the broker away under load. The relay stays, keeps its memory bounded and its
 // walsender alive, and delivers everything afterwards.
 func TestKafkaStopsForAMinute(t *testing.T) {
+	t.Parallel()
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Kafka: Own, Settings: map[string]string{"wal_sender_timeout": "5s"}})
 	env.Init(t)
 	relay := env.Run(t, "WALPOST_MAX_IN_FLIGHT_BYTES=16MiB")
@@ -61,6 +62,7 @@ func TestKafkaStopsForAMinute(t *testing.T) {
 
 // TestPostgresStopsWhileKafkaIsAway tells Postgres to stop while nothing can be confirmed: the relay lets it go.
 func TestPostgresStopsWhileKafkaIsAway(t *testing.T) {
+	t.Parallel()
 	for _, major := range []int{15, 18} {
 		for _, load := range []string{"full", "one"} {
 			t.Run(fmt.Sprintf("postgres %d, %s in flight", major, load), func(t *testing.T) {

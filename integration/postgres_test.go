@@ -13,6 +13,7 @@ import (
 
 // TestPostgresRestarts restarts Postgres in every way under load. The relay stays, loses nothing and repeats nothing.
 func TestPostgresRestarts(t *testing.T) {
+	t.Parallel()
 	for _, major := range []int{15, 18} {
 		t.Run(fmt.Sprint("postgres ", major), func(t *testing.T) {
 			env := Setup(t, Needs{Postgres: major, OwnPostgres: true})
@@ -51,6 +52,7 @@ func TestPostgresRestarts(t *testing.T) {
 // TestPostgresKilledInsideATransaction crashes Postgres while the relay is in the middle of a large transaction: it
 // comes again from its start, and the relay goes on with the row that follows what it has published.
 func TestPostgresKilledInsideATransaction(t *testing.T) {
+	t.Parallel()
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true})
 	env.Init(t)
 	relay := env.Run(t, "WALPOST_MAX_IN_FLIGHT_BYTES=1MiB")

@@ -30,6 +30,7 @@ func setQuota(t testing.TB, env *Env, rate float64) {
 
 // TestProducerQuota has the brokers slow the relay down.
 func TestProducerQuota(t *testing.T) {
+	t.Parallel()
 	for _, delivery := range deliveries {
 		t.Run(delivery, func(t *testing.T) {
 			if delivery != exactly {

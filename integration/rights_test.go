@@ -104,6 +104,7 @@ func writePassword(t testing.TB, file, password string) {
 // TestRightRevoked takes the right to write events from a relay that has exactly the rights it needs. It stops, and says which
 // right is missing; with the right given back, a start goes on.
 func TestRightRevoked(t *testing.T) {
+	t.Parallel()
 	for _, delivery := range deliveries {
 		t.Run(delivery, func(t *testing.T) {
 			env, vars, _ := guardedKafka(t, delivery)
@@ -133,6 +134,7 @@ func TestRightRevoked(t *testing.T) {
 // TestPasswordChanged changes the relay's password at the brokers and back, and then for good. That is an outage, and the
 // password file is read at each login.
 func TestPasswordChanged(t *testing.T) {
+	t.Parallel()
 	for _, delivery := range deliveries {
 		t.Run(delivery, func(t *testing.T) {
 			if delivery == exactly {

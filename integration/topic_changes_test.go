@@ -148,6 +148,7 @@ func checkKey(t testing.TB, records []*kgo.Record, truth *Truth, key string, eve
 // TestTopicMadeAgain deletes a topic under load, and makes it again. The relay goes on by itself; what was confirmed is gone with
 // the topic, and what follows is there, in order, without a gap. Another topic lacks nothing.
 func TestTopicMadeAgain(t *testing.T) {
+	t.Parallel()
 	for _, delivery := range deliveries {
 		for _, create := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, create %t", delivery, create), func(t *testing.T) {

@@ -79,7 +79,9 @@ func TestTransactionTimeout(t *testing.T) {
 		}
 	}
 	cancel()
-	<-ended
+	if err := <-ended; err != nil {
+		t.Errorf("it ends with %v", err)
+	}
 	if len(refused) == 0 {
 		t.Error("there was no outage")
 	}
