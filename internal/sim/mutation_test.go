@@ -31,6 +31,7 @@ var mutations = []struct{ name, file, old, new string }{
 	{"no bound", "checkpoint/watermark.go", "w.full = w.added-w.safe.Load() >= limit", "w.full = false && w.added-w.safe.Load() >= limit"},
 	{"nobody is told that there is room", "checkpoint/watermark.go", "w.safe.Store(freed)\n\tsignal(w.room)", "w.safe.Store(freed)"},
 	{"the publication is not looked at", "cdc/check.go", "func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {\n", "func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {\n\tearlier = nil\n"},
+	{"confirm past the last look at the publication", "internal/relay/keeper.go", "g.saved = max(g.saved, lsn)\n\tg.stream.Confirm(min(g.saved, g.sound))", "g.saved = max(g.saved, lsn)\n\tg.stream.Confirm(g.saved)"},
 	{"memory of an event that is not published yet is used again", "sink/transactions.go", "func (t *transactions) confirmed(*flight) {}", "func (t *transactions) confirmed(f *flight) { f.free() }"},
 	{"no status while there is no room", "internal/relay/session.go", "return s.stream.Wait(ctx, s.r.room)", "<-s.r.room; return nil"},
 	{"stay the holder of a slot that another has fenced", "sink/failure.go", "if s.cfg.Exactly != nil && fencing(err) {", "if false {"},

@@ -1,0 +1,95 @@
+package relay
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/walpost/walpost/checkpoint"
+)
+
+// TestPositionThatWasNotStored: the last position of a session could not be stored. The next session goes on from it all the same: its
+// events are published.
+func TestPositionThatWasNotStored(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.connect()
+	f.store(f.look().Slot.Confirmed())
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
+	end := f.look().WALEnd
+	f.relay.last = checkpoint.State{Position: checkpoint.Position{End: end}, Timeline: 1, At: time.Now()}
+	if s := f.resume(); s.start.End != end {
+		t.Errorf("it goes on from %s, want %s", s.start.End, end)
+	}
+}
+
+// TestGenerationStays: positions count as those of the last `walpost init --accept-gap`. A session that stored its own without that
+// would be passed over by the next start.
+func TestGenerationStays(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.connect()
+	state := checkpoint.State{Position: checkpoint.Position{End: f.look().Slot.Confirmed()}, Timeline: 1, At: time.Now(), Generation: 3}
+	if err := f.relay.store.Save(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	s := f.resume()
+	if got := s.state(s.start).Generation; got != 3 {
+		t.Errorf("a session behind generation 3 stores generation %d", got)
+	}
+}
+
+// TestConfirmsNoFurtherThanTheLook: a stored position is not confirmed past the last look that found the publication whole.
+func TestConfirmsNoFurtherThanTheLook(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.connect()
+	s := f.resume()
+	sound := s.trusted.verified()
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
+	view := f.look()
+	if view.WALEnd <= sound {
+		t.Fatalf("the WAL ends at %s, want it behind %s", view.WALEnd, sound)
+	}
+	s.trusted.store(view.WALEnd)
+	if got := s.stream.Confirmed(); got > sound {
+		t.Errorf("%s is confirmed, the last look was at %s", got, sound)
+	}
+	s.trusted.trust(s.trusted.view()) // a look at an earlier moment says nothing new
+	if got := s.stream.Confirmed(); got > sound {
+		t.Errorf("%s is confirmed, the last look was at %s", got, sound)
+	}
+	s.trusted.trust(view)
+	if got := s.stream.Confirmed(); got != view.WALEnd {
+		t.Errorf("%s is confirmed after a look at %s", got, view.WALEnd)
+	}
+}
+
+// TestLookAtAnotherServer: what is found behind the address of another cluster lets nothing through.
+func TestLookAtAnotherServer(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	conn := f.connect()
+	if _, err := f.relay.inspect(t.Context(), conn.History); err != nil {
+		t.Fatal(err)
+	}
+	f.relay.system = "1"
+	if _, err := f.relay.inspect(t.Context(), conn.History); err == nil {
+		t.Error("a look at another cluster is sound")
+	}
+}
+
+// TestPauseEndsForTheServer: a server that wants to know the position does not wait ten seconds for an idle advance.
+func TestPauseEndsForTheServer(t *testing.T) {
+	t.Parallel()
+	s := &session{
+		watermark: checkpoint.NewWatermark(checkpoint.Position{End: 1}, 1<<20, make(chan struct{}, 1)),
+		hurry:     make(chan struct{}, 1),
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	signal(s.hurry)
+	if !s.pause(ctx, time.Now(), 0, true) {
+		t.Error("the pause went on")
+	}
+}
