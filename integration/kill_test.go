@@ -179,7 +179,7 @@ func TestDrainTimeout(t *testing.T) {
 	env.Fake.Thaw()
 	relay = env.Run(t)
 	relay.Ready(t, 30*time.Second)
-	awaitRecords(t, env, env.Prefix+"order", 101)
+	env.CheckTruth(t, env.ReadTruth(t)).Assert(t, 100)
 }
 
 // TestSecondRelayTakesOver starts two relays on one slot: the second waits, alive and not ready, and takes over.
