@@ -69,6 +69,11 @@ func TestResume(t *testing.T) {
 			server: Server{ConfirmedFlush: 500, WALEnd: 900, Timeline: 2, Ended: ended(600)},
 			want:   Start{Position: Position{End: 550}, Lost: 650},
 		}, {
+			name:  "failover at the very commit record of a transaction that was published in part",
+			state: state(1, Position{End: 550, Commit: 600, Rows: 2}), stored: true,
+			server: Server{ConfirmedFlush: 500, WALEnd: 900, Timeline: 2, Ended: ended(600)},
+			want:   Start{Position: Position{End: 550}, Lost: 600},
+		}, {
 			name:  "failover, and the slot was re-created on the new primary",
 			state: state(1, Position{End: 700}), stored: true,
 			server: Server{ConfirmedFlush: 800, WALEnd: 900, Timeline: 2, Ended: ended(600)},

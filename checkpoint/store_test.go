@@ -106,6 +106,39 @@ func TestStoreResetForgets(t *testing.T) {
 	expectLoad(t, other, at(400), true)
 }
 
+// TestStoreTopicMadeAgain: what was read of a topic is forgotten with it, whether the one that took its name is shorter or not.
+func TestStoreTopicMadeAgain(t *testing.T) {
+	t.Parallel()
+	for name, after := range map[string][]State{"empty": nil, "shorter": {at(100)}, "longer": {at(100), at(200), at(300), at(250)}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cluster, open := setup(t)
+			s, other := open("1/a"), open("1/a")
+			expectLoad(t, s, State{}, false)
+			mustSave(t, s, at(400), at(500))
+			expectLoad(t, s, at(500), true)
+			admin, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer admin.Close()
+			if _, err := kadm.NewClient(admin).DeleteTopic(t.Context(), "state"); err != nil {
+				t.Fatal(err)
+			}
+			expectLoad(t, other, State{}, false) // it makes the topic
+			mustSave(t, other, after...)
+			var want State
+			for _, state := range after {
+				if state.End > want.End {
+					want = state
+				}
+			}
+			time.Sleep(300 * time.Millisecond) // a client knows topics by heart for 250 ms
+			expectLoad(t, s, want, len(after) > 0)
+		})
+	}
+}
+
 func TestStoreTopicIsCompactedAndOfOnePartition(t *testing.T) {
 	t.Parallel()
 	cluster, open := setup(t)

@@ -9,7 +9,8 @@ import (
 
 // delivery is how records reach the brokers and when an event counts as published. There are two.
 type delivery interface {
-	// send gives a record to the client, or keeps it until the client may have it. pos is how far the stream is with it.
+	// send gives a record to the client, or keeps it until the client may have it, and waits with one that has to be alone until it
+	// is. pos is how far the stream is with it.
 	send(f *flight, pos checkpoint.Position)
 	// confirmed says that the brokers have a record.
 	confirmed(f *flight)
@@ -44,6 +45,9 @@ type Store interface {
 }
 
 func (d atLeastOnce) send(f *flight, _ checkpoint.Position) {
+	if f.alone && (d.s.client.Flush(d.s.ctx) != nil || d.s.Err() != nil) {
+		return // one before it failed, or the sink is being closed
+	}
 	d.s.client.Produce(d.s.ctx, &f.record, f.promise)
 }
 

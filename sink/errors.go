@@ -50,6 +50,12 @@ func (e *EventError) Error() string {
 
 func (e *EventError) Unwrap() error { return e.Err }
 
+// Doubtful reports whether the brokers may have refused the event for the sake of another that was on its way with it. A loss of
+// records that the brokers had confirmed is no such refusal: another attempt would hide it.
+func (e *EventError) Doubtful() bool {
+	return e.Sent && !e.Outage && !e.Alone && e.Reason != reasonDataLoss
+}
+
 // Before reports whether the event comes before another one in the stream.
 func (e *EventError) Before(other *EventError) bool {
 	return e.Commit < other.Commit || e.Commit == other.Commit && e.Index < other.Index

@@ -71,8 +71,8 @@ const suspects = 10_000
 
 // suspect reports whether an event may be the one for whose sake the brokers have refused others.
 func (s *Sink) suspect(e *decoder.Event, txn Transaction) bool {
-	x := s.cfg.Exactly
-	if x == nil || x.Refused == nil || s.suspected == suspects || (&EventError{Commit: txn.Commit, Index: e.Index}).Before(x.Refused) {
+	first := s.cfg.Refused
+	if first == nil || s.suspected == suspects || (&EventError{Commit: txn.Commit, Index: e.Index}).Before(first) {
 		return false
 	}
 	s.suspected++

@@ -27,13 +27,16 @@ type Config struct {
 	CreateTopics bool
 	MaxRequest   int64 // bytes of the largest request; 0 = the brokers' default of socket.request.max.bytes
 	Linger       time.Duration
-	Store        Store           // of positions, for at least once
-	Exactly      *Exactly        // nil = at least once
-	Room         chan<- struct{} // told, without waiting for it, when a sink that was Held may take the next event
-	Health       *Health
-	Before       *Sink                       // was closed, and this one follows it: its counts go on; nil = this is the first
-	Observe      func(latency time.Duration) // called per confirmed event with the time since its commit; nil = nobody asks
-	Log          zerolog.Logger
+	Store        Store    // of positions, for at least once
+	Exactly      *Exactly // nil = at least once
+	// Refused is an event that the brokers have refused, perhaps for the sake of another that was on its way with it. What is before
+	// it is published first, and from it on each event is on its way alone, until one is refused alone. Nil = there is none.
+	Refused *EventError
+	Room    chan<- struct{} // told, without waiting for it, when a sink that was Held may take the next event
+	Health  *Health
+	Before  *Sink                       // was closed, and this one follows it: its counts go on; nil = this is the first
+	Observe func(latency time.Duration) // called per confirmed event with the time since its commit; nil = nobody asks
+	Log     zerolog.Logger
 }
 
 // Sink produces events. Produce and Held belong to one goroutine; all else may be called by any.
@@ -47,7 +50,7 @@ type Sink struct {
 	topics    topics
 	byBytes   map[string]*topic // topics again, for the goroutine that produces
 	name      []byte
-	suspected int                  // events that had a Kafka transaction of their own
+	suspected int                  // events that were on their way alone
 	promise   func(*flight, error) // of every record: done
 	how       delivery
 
@@ -168,12 +171,12 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 	if t.inFlight.Add(1) == 1 {
 		t.moved.Store(time.Now().UnixMicro())
 	}
-	if !t.resolved.Load() || t.grown() {
+	if !t.resolved.Load() || t.grown() || f.alone {
 		s.held.Store(true)
 		s.wg.Go(func() { s.prepareAndProduce(f, pos) })
 		return nil
 	}
-	if f.large() || f.alone { // the brokers may refuse it: see its fate before anything follows
+	if f.large() { // the brokers may refuse it: see its fate before anything follows
 		s.held.Store(true)
 	}
 	s.how.send(f, pos)
@@ -197,8 +200,8 @@ func (s *Sink) topic(e *decoder.Event) (*topic, error) {
 	return t, nil
 }
 
-// prepareAndProduce produces the first record of a topic once the topic is known, and the first for partitions that were
-// added to it once their events may go there. Nothing else is produced meanwhile.
+// prepareAndProduce produces the first record of a topic once the topic is known, the first for partitions that were added to
+// it once their events may go there, and one that has to be alone once it is. Nothing else is produced meanwhile.
 func (s *Sink) prepareAndProduce(f *flight, pos checkpoint.Position) {
 	if err := s.prepare(f.topic); err != nil {
 		if s.ctx.Err() == nil {

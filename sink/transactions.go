@@ -18,10 +18,6 @@ import (
 type Exactly struct {
 	// ID is the transactional id: one per source, so that who takes a source over fences whoever had it.
 	ID string
-	// Refused is an event that the brokers have refused, with all of its Kafka transaction, and perhaps for another's sake: what
-	// is before it is committed without it, and from it on each event has a transaction of its own, until one is refused alone.
-	// Nil = there is none.
-	Refused *EventError
 	// Claim is told whether the brokers' transactions are strong enough for the claim of exactly once. Nil = nobody asks.
 	Claim func(strong bool)
 	// Interval is how long a transaction may stay open, Bytes how much it may hold.

@@ -193,7 +193,7 @@ func TestRefusedEventAbortsItsTransaction(t *testing.T) {
 	}
 	f.sink.Close()
 	cfg := f.sink.cfg
-	cfg.Exactly.Refused = refused
+	cfg.Refused = refused
 	var err error
 	if f.sink, err = New(cfg); err != nil {
 		t.Fatal(err)

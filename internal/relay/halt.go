@@ -148,8 +148,8 @@ func (r *Relay) passOver(commit uint64) string {
 	if commit == 0 {
 		return "A start of walpost reads the same bytes again."
 	}
-	return fmt.Sprintf("A row in the WAL cannot be changed. To pass over its whole transaction: make sure that everything before it was published (with all of Kafka "+
-		"in good health, start walpost until it stops here again), copy what it inserted behind this row, then "+
+	return fmt.Sprintf("A row in the WAL cannot be changed. To pass over its whole transaction: start walpost until it stops here again, which it does "+
+		"once everything before it is published; copy what it inserted behind this row, then "+
 		"SELECT pg_replication_slot_advance('%s', '%s'); walpost init --accept-gap; and insert the copy, corrected, again",
 		r.cfg.CDC.Slot, cdc.LSN(commit+1))
 }

@@ -66,7 +66,7 @@ type Relay struct {
 	store   Store
 	unsaved error            // why last is not stored; nil = it is
 	last    checkpoint.State // where the last session ended; zero before
-	refused *sink.EventError // what the brokers refused, with exactly once; nil = nothing
+	refused *sink.EventError // what the brokers refused, perhaps for the sake of another; nil = nothing
 	first   int64            // bytes that the first Kafka transaction of a session may hold, with exactly once
 	claimed bool             // what the transactions of the brokers are good for was said
 	room    chan struct{}    // the pump may ask again whether there is room
@@ -223,11 +223,11 @@ func TransactionalID(source string) string { return "walpost/" + source }
 func (r *Relay) sinkConfig() sink.Config {
 	cfg := sink.Config{
 		Client: r.cfg.Kafka, Dial: r.cfg.Dial, NewClient: r.cfg.NewClient, Topic: r.cfg.Topic, Source: r.source(), StateTopic: r.cfg.StateTopic,
-		CreateTopics: r.cfg.CreateTopics, MaxRequest: r.cfg.MaxRequest, Linger: r.cfg.Linger, Room: r.room, Before: r.out, Store: r.store,
+		CreateTopics: r.cfg.CreateTopics, MaxRequest: r.cfg.MaxRequest, Linger: r.cfg.Linger, Room: r.room, Before: r.out, Store: r.store, Refused: r.refused,
 		Health: r.health, Observe: r.cfg.Observe, Log: r.log.With().Str("component", "sink").Logger(),
 	}
 	if r.cfg.ExactlyOnce {
-		cfg.Exactly = &sink.Exactly{ID: TransactionalID(r.source()), Refused: r.refused, Interval: r.cfg.Interval, Bytes: r.batch(), First: r.first, Claim: r.claim}
+		cfg.Exactly = &sink.Exactly{ID: TransactionalID(r.source()), Interval: r.cfg.Interval, Bytes: r.batch(), First: r.first, Claim: r.claim}
 	}
 	return cfg
 }
@@ -250,13 +250,13 @@ func (r *Relay) claim(strong bool) {
 	r.view.weak = !strong
 }
 
-// retire closes a sink that cannot go on: an outage has ended it, or the next session has to fence it. What it could not
+// retire closes a sink that cannot go on: an error has ended it, or the next session has to fence it. What it could not
 // say of is sent again, or found in the state topic.
 func (r *Relay) retire() {
 	if r.out == nil {
 		return
 	}
-	if err := r.out.Err(); r.cfg.ExactlyOnce || err != nil && transient(err) {
+	if r.cfg.ExactlyOnce || r.out.Err() != nil {
 		r.out.Close()
 	}
 }

@@ -2,9 +2,11 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
+	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/checkpoint"
 )
 
@@ -91,5 +93,29 @@ func TestPauseEndsForTheServer(t *testing.T) {
 	signal(s.hurry)
 	if !s.pause(ctx, time.Now(), 0, true) {
 		t.Error("the pause went on")
+	}
+}
+
+// TestLookInAStorm: a server asks for the position again and again, and takes no other connection: it wants to stop, and waits for us.
+// Without the storm it is a look that failed, and the session goes on.
+func TestLookInAStorm(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.connect()
+	s := f.resume()
+	f.relay.cfg.CDC.Postgres = f.relay.cfg.CDC.Postgres.Copy()
+	f.relay.cfg.CDC.Postgres.Port = 1 // nobody listens
+	look := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		signal(s.look)
+		return s.watch(ctx)
+	}
+	if err := look(); err != nil {
+		t.Errorf("a look that failed ends the session: %v", err)
+	}
+	s.pings.stormy.Store(true)
+	if err := look(); !errors.Is(err, cdc.ErrStopping) {
+		t.Errorf("in a storm a look that fails ends with %v, want %v", err, cdc.ErrStopping)
 	}
 }

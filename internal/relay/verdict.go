@@ -9,8 +9,9 @@ import (
 	"github.com/walpost/walpost/sink"
 )
 
-// errRefused says that the brokers refused an event and with it the Kafka transaction that it was in: once more, up to it.
-var errRefused = errors.New("an event was refused, and what came before it in its Kafka transaction is sent again")
+// errRefused says that the brokers refused an event, and others with it: once more up to it, and then one by one. Only so it is known
+// which one is at fault, and that everything before it is published, which whoever passes over it relies on.
+var errRefused = errors.New("the brokers refused an event: what was on its way with it is sent again, and from it on each event alone")
 
 // smaller has the next session begin with smaller Kafka transactions.
 func (r *Relay) smaller() {
@@ -26,9 +27,9 @@ func (r *Relay) smaller() {
 // smallestBatch is the least that a Kafka transaction may hold, in bytes.
 const smallestBatch = 64 << 10
 
-// verdict looks twice at how a session with exactly-once delivery ended, where the end does not say it all.
+// verdict looks twice at how a session ended, where the end does not say it all.
 func (r *Relay) verdict(ctx context.Context, s *session, err error) error {
-	if !r.cfg.ExactlyOnce || err == nil || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil {
 		return err
 	}
 	var commit *sink.CommitError
@@ -36,7 +37,7 @@ func (r *Relay) verdict(ctx context.Context, s *session, err error) error {
 		r.smaller()
 	}
 	var event *sink.EventError
-	if errors.As(err, &event) && event.Sent && !event.Outage && !event.Alone {
+	if errors.As(err, &event) && event.Doubtful() {
 		r.refused = event
 		return errRefused
 	}
