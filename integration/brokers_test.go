@@ -12,6 +12,9 @@ import (
 // smallBound is a bound that an outage of some seconds reaches.
 const smallBound = "WALPOST_MAX_IN_FLIGHT_BYTES=8MiB"
 
+// inAMiB is how many events, of those that take least, a bound of 1 MiB lets be in flight.
+const inAMiB = (1 << 20) / 512
+
 // threeBrokers has a relay publish to three brokers under load, lets a test make trouble, and checks that everything arrives:
 // no trouble of brokers is a reason to repeat, to end or to take more memory. Three brokers take their time, so only one
 // delivery is tried without WALPOST_TEST_LONG, or none.
@@ -75,6 +78,7 @@ func leaderOf(t testing.TB, admin *kadm.Client, topic string) int {
 
 // TestRollingRestart stops and starts the brokers in order, one after the other, as an upgrade does.
 func TestRollingRestart(t *testing.T) {
+	t.Parallel()
 	threeBrokers(t, "", func(t *testing.T, env *Env, _ *Relay, work *Workload) {
 		for i := range 3 {
 			if err := env.Kafka.Stop(t.Context(), i); err != nil {
@@ -88,6 +92,7 @@ func TestRollingRestart(t *testing.T) {
 
 // TestLeaderKilled kills the leader of a partition that is being written, and then its successor.
 func TestLeaderKilled(t *testing.T) {
+	t.Parallel()
 	threeBrokers(t, "at-least-once", func(t *testing.T, env *Env, _ *Relay, work *Workload) {
 		admin := kadm.NewClient(env.Client(t, kgo.MetadataMinAge(100*time.Millisecond)))
 		topic := env.Prefix + "order"
@@ -104,6 +109,7 @@ func TestLeaderKilled(t *testing.T) {
 // TestBelowMinInSyncReplicas takes away one broker where all three must have an event, and then two of three, which takes
 // the quorum of the controllers with them.
 func TestBelowMinInSyncReplicas(t *testing.T) {
+	t.Parallel()
 	threeBrokers(t, "", func(t *testing.T, env *Env, relay *Relay, work *Workload) {
 		env.SetTopicConfig(t, env.Prefix+"order", "min.insync.replicas", "3")
 		env.Kafka.Kill(0)

@@ -187,6 +187,7 @@ func TestPublicationStopsPublishing(t *testing.T) {
 
 // TestSlotTrouble drops, moves, re-creates and invalidates the slot.
 func TestSlotTrouble(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major, OwnPostgres: true, Settings: map[string]string{"max_slot_wal_keep_size": "16MB", "wal_keep_size": "0", "max_wal_size": "32MB", "min_wal_size": "32MB"}})
 		relay := running(t, env)
@@ -247,6 +248,7 @@ func dropSlot(t testing.TB, env *Env) {
 
 // TestColumnsChange adds a column, which does no harm, and renames a required one, which stops the relay.
 func TestColumnsChange(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major})
 		relay := running(t, env)

@@ -45,6 +45,7 @@ func largeTransaction(t testing.TB, work *Workload, rows int) {
 // TestExactlyOnceKills kills a relay with exactly-once delivery forty times at random moments, under load and inside
 // transactions of 100,000 rows. The same kills of one with at-least-once delivery repeat events.
 func TestExactlyOnceKills(t *testing.T) {
+	t.Parallel()
 	for _, delivery := range []string{"exactly-once", "at-least-once"} {
 		t.Run(delivery, func(t *testing.T) {
 			env := Setup(t, Needs{Postgres: 18})
@@ -106,6 +107,7 @@ func TestExactlyOncePostgresCrashes(t *testing.T) {
 
 // TestExactlyOnceThreeBrokers kills one broker of three, five times under load.
 func TestExactlyOnceThreeBrokers(t *testing.T) {
+	t.Parallel()
 	env := Setup(t, Needs{Postgres: 18, Kafka: OwnThree})
 	env.Init(t)
 	relay := env.Run(t, exactlyOnce)
@@ -152,6 +154,7 @@ func TestExactlyOnceZombie(t *testing.T) {
 
 // TestCommitOutcomeUnknown has the brokers say nothing, or nothing that helps, about the end of a transaction.
 func TestCommitOutcomeUnknown(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{EndLost, EndSwallowed, EndRefused, EndDenied} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
@@ -178,6 +181,7 @@ func TestCommitOutcomeUnknown(t *testing.T) {
 // TestExactlyOnceKilledAtTheEnd kills the relay between the last record of a transaction and its end, and between the end
 // and the confirmation to Postgres.
 func TestExactlyOnceKilledAtTheEnd(t *testing.T) {
+	t.Parallel()
 	for when, how := range map[string]string{"before the end": EndSwallowed, "after the end": EndLost} {
 		t.Run(when, func(t *testing.T) {
 			t.Parallel()
@@ -204,6 +208,7 @@ func TestExactlyOnceKilledAtTheEnd(t *testing.T) {
 
 // TestDeliveryChanges switches between the two in both directions, with orderly stops: nothing is repeated.
 func TestDeliveryChanges(t *testing.T) {
+	t.Parallel()
 	env := Setup(t, Needs{Postgres: 15})
 	env.Init(t)
 	work := env.Workload(t, WorkloadOptions{Rate: 2000, Writers: 3})

@@ -30,6 +30,7 @@ func produceOne(t *testing.T, client *kgo.Client, topic, value string, limit tim
 }
 
 func TestThreeBrokers(t *testing.T) {
+	t.Parallel()
 	env := Setup(t, Needs{Kafka: OwnThree})
 	topic := env.Prefix + "order"
 	env.CreateTopic(t, topic, 3, nil)

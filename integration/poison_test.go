@@ -10,6 +10,7 @@ import (
 // TestTooLarge lets the broker's limit refuse one event among others of its key. The relay stops and names it; nothing
 // later of the key is published; after the limit was raised it goes on, with nothing lost.
 func TestTooLarge(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major})
 		env.Init(t)

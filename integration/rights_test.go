@@ -42,7 +42,7 @@ func guardedKafka(t *testing.T, delivery string) (env *Env, vars []string, passw
 	passwordFile = filepath.Join(t.TempDir(), "password")
 	writePassword(t, passwordFile, "first")
 	return env, []string{
-		"WALPOST_DELIVERY=" + delivery, smallBound, "WALPOST_KAFKA_SASL_MECHANISM=scram-sha-256", "WALPOST_KAFKA_SASL_USER=walpost",
+		"WALPOST_DELIVERY=" + delivery, "WALPOST_MAX_IN_FLIGHT_BYTES=1MiB", "WALPOST_KAFKA_SASL_MECHANISM=scram-sha-256", "WALPOST_KAFKA_SASL_USER=walpost",
 		"WALPOST_KAFKA_SASL_PASSWORD_FILE=" + passwordFile,
 	}, passwordFile
 }
@@ -113,8 +113,11 @@ func TestRightRevoked(t *testing.T) {
 			work := env.Workload(t, WorkloadOptions{Rate: 1000, Writers: 3})
 			work.WaitCommitted(t, 2000)
 			revoke(t, env, kadm.ACLPatternPrefixed, writeEvents(env))
+			var starts starts
 			halts(t, relay, "TOPIC_AUTHORIZATION_FAILED", "grant WRITE and DESCRIBE on topic")
+			starts.add(t, env)
 			halts(t, env.Run(t, vars...), "TOPIC_AUTHORIZATION_FAILED") // and again, until somebody acts
+			starts.add(t, env)
 			grant(t, env, kadm.ACLPatternPrefixed, writeEvents(env))
 			relay = env.Run(t, vars...)
 			relay.Ready(t, 30*time.Second)
@@ -124,8 +127,9 @@ func TestRightRevoked(t *testing.T) {
 			if delivery == exactly {
 				report.Assert(t, 0)
 			} else {
-				report.Assert(t, (8<<20)/512) // what was published behind the refused event
+				report.Assert(t, inAMiB) // what was published behind the refused event
 			}
+			starts.check(t, report)
 			relay.Stop(t)
 		})
 	}
@@ -172,7 +176,7 @@ func TestPasswordChanged(t *testing.T) {
 			if delivery == exactly {
 				report.Assert(t, 0)
 			} else {
-				report.Assert(t, 2*(8<<20)/512) // an error that ends the client repeats what was published behind the oldest event
+				report.Assert(t, 2*inAMiB) // an error that ends the client repeats what was published behind the oldest event
 			}
 			if peak := residentPeakMiB(t, relay.PID()); peak > 150 {
 				t.Errorf("the relay took %d MiB", peak)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/walpost/walpost/integration"
@@ -176,7 +177,14 @@ func (a *arrivals) take() latencies {
 
 // consume reads a topic until the case ends.
 func consume(h *host, env *integration.Env, topic string) *arrivals {
-	client := env.Client(h, kgo.ConsumeTopics(topic), kgo.FetchMinBytes(1), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	// A broker that has just made the topic denies some of its partitions for a moment, and a client that began with the others has
+	// them wait for the end of its first fetch.
+	admin := kadm.NewClient(env.Client(h))
+	integration.Eventually(h, time.Minute, "the topic to be there", func() bool {
+		starts, err := admin.ListStartOffsets(h.ctx, topic)
+		return err == nil && starts.Error() == nil
+	})
+	client := env.Client(h, kgo.ConsumeTopics(topic), kgo.FetchMinBytes(1), kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	a := &arrivals{}
 	go func() {
 		for {
