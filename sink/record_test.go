@@ -276,7 +276,11 @@ func TestTemplate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := tpl.append(nil, &decoder.Event{AggregateType: []byte(illegal.kind), Extra: [][]byte{nil}}); err == nil {
+		got, err := tpl.append(nil, &decoder.Event{AggregateType: []byte(illegal.kind), Extra: [][]byte{nil}})
+		if err == nil {
+			err = checkTopic(string(got))
+		}
+		if err == nil {
 			t.Errorf("%q with %q became topic %q", illegal.template, illegal.kind, got)
 		}
 	}

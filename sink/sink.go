@@ -192,6 +192,9 @@ func (s *Sink) topic(e *decoder.Event) (*topic, error) {
 	if t, ok := s.byBytes[string(s.name)]; ok {
 		return t, nil
 	}
+	if err := checkTopic(string(s.name)); err != nil {
+		return nil, err
+	}
 	if string(s.name) == s.cfg.StateTopic {
 		return nil, fmt.Errorf("topic %q is walpost's own state topic", s.name)
 	}

@@ -88,7 +88,7 @@ func (t *Template) column(name string) func(*decoder.Event) []byte {
 // Extra returns the table's columns that the decoder has to read for this template, besides those of the contract.
 func (t *Template) Extra() []string { return t.extra }
 
-// append writes the topic of an event. A NULL column yields an illegal, because empty, part.
+// append writes the name of an event's topic, which [checkTopic] has not seen.
 func (t *Template) append(b []byte, e *decoder.Event) ([]byte, error) {
 	for _, p := range t.parts {
 		if p.value == nil {
@@ -101,10 +101,15 @@ func (t *Template) append(b []byte, e *decoder.Event) ([]byte, error) {
 		}
 		b = append(b, v...)
 	}
-	if name := string(b); len(b) > maxTopicLength || name == "." || name == ".." || !legalTopic(name) {
-		return b, fmt.Errorf("topic %.260q is not legal: at most %d characters of a-z A-Z 0-9 . _ -", name, maxTopicLength)
-	}
 	return b, nil
+}
+
+// checkTopic returns an error for a name that no topic may have.
+func checkTopic(name string) error {
+	if len(name) > maxTopicLength || name == "." || name == ".." || !legalTopic(name) {
+		return fmt.Errorf("topic %.260q is not legal: at most %d characters of a-z A-Z 0-9 . _ -", name, maxTopicLength)
+	}
+	return nil
 }
 
 func legalTopic(s string) bool {

@@ -1,0 +1,62 @@
+package sink
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/decoder"
+)
+
+// promptClient confirms every record at once.
+type promptClient struct{}
+
+func (promptClient) Produce(_ context.Context, r *kgo.Record, promise func(*kgo.Record, error)) {
+	promise(r, nil)
+}
+func (promptClient) Flush(context.Context) error                                 { return nil }
+func (promptClient) BeginTransaction() error                                     { return nil }
+func (promptClient) EndTransaction(context.Context, kgo.TransactionEndTry) error { return nil }
+func (promptClient) ProducerID(context.Context) (int64, int16, error) { return 1, 0, nil }
+
+func (promptClient) Request(context.Context, kmsg.Request) (kmsg.Response, error) { panic("not asked") }
+func (promptClient) Close()                                                       {}
+
+// TestProduceAllocatesNothing: no event costs an allocation between its decoding and its confirmation, but for the client's own.
+func TestProduceAllocatesNothing(t *testing.T) {
+	for name, exactly := range map[string]*Exactly{"at least once": nil, "exactly once": {ID: "x", Bytes: 1 << 20, Interval: 1 << 40}} {
+		t.Run(name, func(t *testing.T) {
+			f := setup(t, func(c *Config) {
+				c.NewClient = func(...kgo.Opt) (Client, error) { return promptClient{}, nil }
+				c.Exactly = exactly
+			})
+			if err := f.sink.Begin(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			f.sink.Start(checkpoint.Position{End: 1}, func(checkpoint.Position) ([]byte, error) { return nil, nil })
+			f.sink.topics.find([]byte("order")).resolved.Store(true)
+			e := &decoder.Event{
+				AggregateType: []byte("order"), ID: []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"), Key: []byte("customer-17"),
+				Type: []byte("OrderPlaced"), HasType: true, Payload: []byte(strings.Repeat("x", 400)),
+				Headers: []byte(`{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`),
+			}
+			pos := checkpoint.Position{End: 1}
+			n := testing.AllocsPerRun(50_000, func() {
+				pos.End++
+				if err := f.sink.Produce(e, Transaction{Commit: uint64(pos.End)}, noMark{}, pos); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if n > 0 { // whole allocations an event: what many events share does not count
+				t.Errorf("%v allocations an event, want less than one", n)
+			}
+			if err := f.sink.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
