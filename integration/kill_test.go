@@ -6,7 +6,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
 )
 
 // TestKillTheRelay kills the relay twenty times under load. Nothing is lost or reordered, and what is repeated is

@@ -21,7 +21,7 @@ func (promptClient) Produce(_ context.Context, r *kgo.Record, promise func(*kgo.
 func (promptClient) Flush(context.Context) error                                 { return nil }
 func (promptClient) BeginTransaction() error                                     { return nil }
 func (promptClient) EndTransaction(context.Context, kgo.TransactionEndTry) error { return nil }
-func (promptClient) ProducerID(context.Context) (int64, int16, error) { return 1, 0, nil }
+func (promptClient) ProducerID(context.Context) (int64, int16, error)            { return 1, 0, nil }
 
 func (promptClient) Request(context.Context, kmsg.Request) (kmsg.Response, error) { panic("not asked") }
 func (promptClient) Close()                                                       {}
