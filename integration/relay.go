@@ -85,7 +85,7 @@ func (e *Env) start(t testing.TB, vars []string, args ...string) *Relay {
 	r := &Relay{
 		log: child.NewTail(nil, relayLog),
 		// Kept-alive connections would outlive the test.
-		http: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
+		http: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}},
 	}
 	r.proc, err = child.Start(child.Spec{
 		Path: path, Args: args, Dir: t.TempDir(), Env: append(append(foreignVars(), e.Vars()...), vars...), Output: r.log,

@@ -28,8 +28,13 @@ func (t *transactions) run() {
 	}
 }
 
+// prompt is how much may come into a transaction, in bytes, for it to be committed as soon as it pays, and not as late as it may be:
+// at a rate beyond that commits would take their time from events.
+const prompt = 512 << 10
+
 // awaitDue waits until the open transaction should be committed: it is large, or old, or nothing has followed for as long as a
-// record may wait for company, or somebody waits for it. False means that no more will be.
+// record may wait for company, or somebody waits for it. While little comes, one is old after twice the time that a commit takes.
+// False means that no more will be.
 func (t *transactions) awaitDue() bool {
 	ticker := time.NewTicker(max(t.s.cfg.Linger, time.Millisecond))
 	defer ticker.Stop()
@@ -39,11 +44,15 @@ func (t *transactions) awaitDue() bool {
 		t.mu.Lock()
 		n := len(t.batch)
 		due := !t.open || t.saving && t.committed.Before(t.at) || t.hurry && n > 0
+		old := t.cfg.Interval
+		if t.bytes < prompt {
+			old = min(old, 2*t.took)
+		}
 		t.mu.Unlock()
 		if n > 0 && first.IsZero() {
 			first = time.Now()
 		}
-		if due || n > 0 && (n == last || time.Since(first) >= t.cfg.Interval) {
+		if due || n > 0 && (n == last || time.Since(first) >= old) {
 			return t.broken.Err() == nil
 		}
 		var tick <-chan time.Time

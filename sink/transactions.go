@@ -66,13 +66,14 @@ type transactions struct {
 	cfg   Exactly
 	state Encode
 
-	mu      sync.Mutex // taken once an event by the goroutine that reads, and a few times a transaction by commit's
-	open    bool       // the client takes records
-	batch   []*flight  // of the open transaction, or of the one that is being committed
-	bytes   int64      // of batch
-	limit   int64      // of bytes
-	waiting []*flight  // for the next one
-	spare   []*flight  // the slice of the batch before
+	mu      sync.Mutex    // taken once an event by the goroutine that reads, and a few times a transaction by commit's
+	open    bool          // the client takes records
+	batch   []*flight     // of the open transaction, or of the one that is being committed
+	bytes   int64         // of batch
+	took    time.Duration // of the last commit
+	limit   int64         // of bytes
+	waiting []*flight     // for the next one
+	spare   []*flight     // the slice of the batch before
 	at      checkpoint.Position
 	cut     checkpoint.Position // where the transaction that is not open any more ends
 	saving  bool                // a position is to be stored, even without an event before it
@@ -192,7 +193,7 @@ func (t *transactions) reopen(cut checkpoint.Position, took time.Duration) (publ
 	if t.bytes >= t.limit && took < transactionTimeout/4 {
 		t.limit = min(2*t.limit, t.cfg.Bytes)
 	}
-	published = t.batch
+	published, t.took = t.batch, took
 	t.committed, t.settling, t.saving, t.open, t.bytes, t.batch = cut, true, false, true, 0, t.spare
 	taken := 0
 	for taken < len(t.waiting) && t.offer(t.waiting[taken]) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,7 +54,7 @@ func (c drainCase) measure(h *host, opts options, out *report) {
 		c.postgres = opts.Postgres
 	}
 	env := serversFor(h, opts, c.postgres, c.kafka, c.delay)
-	vars := c.vars
+	vars := slices.Concat(c.vars, opts.Set)
 	if c.prepare != nil {
 		vars = append(vars, c.prepare(h, env)...)
 	}

@@ -33,6 +33,7 @@ func measureCalm(delivery string) func(h *host, opts options, out *report) {
 		backlog{topics: 1, partitions: 6}.createTopics(h, env, env.Prefix)
 		arrivals := consume(h, env, env.Prefix+"order0")
 		conn := env.Connect(h)
+		settle()
 		c := calm{busy: quiet()}
 		insert := func() {
 			_, err := conn.Exec(h.ctx, "INSERT INTO "+env.Table+` (id, aggregatetype, aggregateid, type, payload)
@@ -60,7 +61,7 @@ func measureCalm(delivery string) func(h *host, opts options, out *report) {
 			insert()
 			time.Sleep(100 * time.Millisecond)
 			start := time.Now()
-			relay = env.Run(h, "WALPOST_DELIVERY="+delivery)
+			relay = env.Run(h, append([]string{"WALPOST_DELIVERY=" + delivery}, opts.Set...)...)
 			next()
 			c.start = append(c.start, time.Since(start))
 		}

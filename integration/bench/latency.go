@@ -51,6 +51,7 @@ func measureLatency(h *host, opts options, out *report) {
 	turns := map[string][]live{}
 	names := []string{"producer alone", "walpost, at-least-once", "walpost, exactly-once"}
 	busy := 0.0
+	settle()
 	for round := range min(opts.Rounds, latencyTurns) {
 		for i, name := range names {
 			busy = max(busy, quiet())
@@ -61,7 +62,7 @@ func measureLatency(h *host, opts options, out *report) {
 			if i == 0 {
 				l = produceSteadily(h, env, prefix+"order0")
 			} else {
-				l = relaySteadily(h, env, fmt.Sprintf("latency%d_%d", round, i), prefix, strings.TrimPrefix(name, "walpost, "))
+				l = relaySteadily(h, env, fmt.Sprintf("latency%d_%d", round, i), prefix, append([]string{"WALPOST_DELIVERY=" + strings.TrimPrefix(name, "walpost, ")}, opts.Set...))
 			}
 			_, l.stolen = readMachineTime().since(before)
 			turns[name] = append(turns[name], l)
@@ -94,10 +95,10 @@ func produceStamped(h *host, client *kgo.Client, topic string) {
 }
 
 // relaySteadily has a relay publish what some writers insert, one row to a transaction.
-func relaySteadily(h *host, env *integration.Env, slot, prefix, delivery string) live {
+func relaySteadily(h *host, env *integration.Env, slot, prefix string, vars []string) live {
 	env.Exec(h, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", slot)
 	defer dropSlot(h, env, slot)
-	relay := env.Run(h, "WALPOST_SLOT="+slot, "WALPOST_STATE_TOPIC=state."+slot, "WALPOST_TOPIC="+prefix+"{aggregatetype}", "WALPOST_DELIVERY="+delivery)
+	relay := env.Run(h, append([]string{"WALPOST_SLOT=" + slot, "WALPOST_STATE_TOPIC=state." + slot, "WALPOST_TOPIC=" + prefix + "{aggregatetype}"}, vars...)...)
 	relay.Ready(h, time.Minute)
 	arrivals := consume(h, env, prefix+"order0")
 	conns := make([]*pgx.Conn, writers)

@@ -85,6 +85,9 @@ func (m machineTime) since(then machineTime) (busy, stolen float64) {
 	return 1 - float64(m.idle-then.idle)/float64(all), float64(m.stolen-then.stolen) / float64(all)
 }
 
+// settle waits until servers that were just started have nothing more to do.
+func settle() { time.Sleep(5 * time.Second) }
+
 // quiet watches the machine for a moment in which the benchmark does nothing.
 func quiet() (busy float64) {
 	before := readMachineTime()

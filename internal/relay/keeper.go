@@ -83,6 +83,7 @@ func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 	}
 	s.stored = pos
 	s.trusted.store(pos.End)
+	s.rouse()
 	return nil
 }
 

@@ -90,7 +90,7 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 		decoder:   decoder.New(r.decoderConfig(held)),
 		watermark: checkpoint.NewWatermark(start, r.cfg.MaxInFlight, r.room),
 		start:     start, stored: start, generation: found.generation,
-		hurry: make(chan struct{}, 1), look: make(chan struct{}, 1),
+		hurry: make(chan struct{}, 1), look: make(chan struct{}, 1), stir: make(chan struct{}, 1),
 	}
 	s.trusted.init(stream, start.End, held)
 	s.out.Start(start, func(pos checkpoint.Position) ([]byte, error) { return s.state(pos).Encode(r.source()) })

@@ -37,6 +37,8 @@ type session struct {
 
 	hurry   chan struct{} // store at once: the server wants to know our position, or the bound is reached
 	look    chan struct{} // the watcher shall look now
+	resting atomic.Bool   // the watcher looks rarely until something comes
+	stir    chan struct{} // something has come
 	trusted gate
 }
 
@@ -102,6 +104,7 @@ func (s *session) pump(ctx context.Context) error {
 			if err := s.out.Produce(change.Event, txn, mark, s.watermark.Reached()); err != nil {
 				return err
 			}
+			s.rouse()
 		case decoder.Commit:
 			s.watermark.Commit(cdc.LSN(change.EndLSN))
 			s.out.Reached(s.watermark.Reached())

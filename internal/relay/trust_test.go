@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -117,5 +118,35 @@ func TestLookInAStorm(t *testing.T) {
 	s.pings.stormy.Store(true)
 	if err := look(); !errors.Is(err, cdc.ErrStopping) {
 		t.Errorf("in a storm a look that fails ends with %v, want %v", err, cdc.ErrStopping)
+	}
+}
+
+// TestWatcherRests: the watcher of an idle session sleeps until something comes, whenever that is, and looks soon then.
+func TestWatcherRests(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.connect()
+	s := f.resume()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.watch(ctx) }()
+	for i := range 3 {
+		time.Sleep(1500 * time.Millisecond) // it rests
+		if !s.resting.Load() {
+			t.Error("it does not rest though nothing has come")
+		}
+		f.exec(fmt.Sprintf("INSERT INTO outbox VALUES (%d, 't', 'k', 'x')", i))
+		end := f.look().WALEnd
+		s.trusted.store(end)
+		s.rouse()
+		for began := time.Now(); s.trusted.verified() < end; time.Sleep(20 * time.Millisecond) {
+			if time.Since(began) > 5*time.Second {
+				t.Fatal("what came while it rested waits")
+			}
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

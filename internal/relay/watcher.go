@@ -26,11 +26,20 @@ func (s *session) watch(ctx context.Context) error {
 	failing, stalled := false, false
 	for {
 		stalled = s.sayStall(stalled)
-		timer := time.NewTimer(lookOften)
+		wait := time.Until(last.Add(lookRarely))
+		s.resting.Store(true) // before it asks: what comes in between is noticed here or there
+		if s.busy() || stalled {
+			s.resting.Store(false)
+			wait = lookOften
+		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
+		case <-s.stir:
+			timer.Stop()
+			continue
 		case <-s.look:
 			timer.Stop()
 		case <-timer.C:
@@ -56,6 +65,13 @@ func (s *session) watch(ctx context.Context) error {
 			failing = true
 			s.log.Warn().Err(err).Msg("cannot look at the slot and the publication: positions wait to be confirmed until it works")
 		}
+	}
+}
+
+// rouse ends a rest of the watcher. Whoever calls it has made the session busy before.
+func (s *session) rouse() {
+	if s.resting.Load() && s.resting.CompareAndSwap(true, false) {
+		signal(s.stir)
 	}
 }
 
