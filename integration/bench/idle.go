@@ -12,7 +12,7 @@ type calm struct {
 	start       []time.Duration // from the start of the process to the arrival of the first event at a consumer
 	lone        latencies       // of single events, each to a relay that has been idle
 	cpu         float64         // share of one core
-	wakeups     float64         // a second
+	wakeups     float64         // a second: moments apart in which it ran
 	residentMiB float64
 	commit      latencies // of the INSERTs of the single events
 	busy        float64
@@ -74,10 +74,9 @@ func measureCalm(delivery string) func(h *host, opts options, out *report) {
 			c.lone = append(c.lone, next())
 		}
 		time.Sleep(idleSettle)
-		cpu, woken := busyTime(relay.PID()), wakeups(relay.PID())
-		time.Sleep(idleTime)
+		cpu := busyTime(relay.PID())
+		c.wakeups = float64(wakeups(relay.PID(), idleTime)) / idleTime.Seconds()
 		c.cpu = (busyTime(relay.PID()) - cpu).Seconds() / idleTime.Seconds()
-		c.wakeups = float64(wakeups(relay.PID())-woken) / idleTime.Seconds()
 		c.residentMiB = memoryMiB(relay.PID(), "VmRSS")
 		relay.Stop(h)
 		out.calm(h.name, fmt.Sprintf("walpost, %s", delivery), c)

@@ -27,14 +27,18 @@ func busyTime(pid int) time.Duration {
 	return time.Duration(sum)
 }
 
-// wakeups is how often the threads of a process went to sleep, which is how often something woke them.
-func wakeups(pid int) int {
-	sum := 0
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
-	for _, task := range tasks {
-		sum += statusValue(task, "voluntary_ctxt_switches:")
+// wakeups watches for how many moments, of 50 ms each, a process runs at all: what it does at once counts as one, however many
+// threads take part.
+func wakeups(pid int, watch time.Duration) int {
+	const moment = 50 * time.Millisecond
+	count, last := 0, busyTime(pid)
+	for range watch / moment {
+		time.Sleep(moment)
+		if now := busyTime(pid); now != last {
+			count, last = count+1, now
+		}
 	}
-	return sum
+	return count
 }
 
 // memoryMiB is the memory that a process has resident: VmRSS now, VmHWM at most.
