@@ -141,7 +141,7 @@ func (t *transactions) end(cut checkpoint.Position) error {
 func (t *transactions) refusedPosition(err error) error {
 	return &CommitError{
 		Err:    fmt.Errorf("write to state topic %q: %w", t.s.cfg.StateTopic, err),
-		Fenced: fencing(err), Refused: !fencing(err) && !outage(err) && !transactional(err) && !closing(err),
+		Fenced: fencing(err), Refused: !fencing(err) && !Outage(err) && !transactional(err) && !closing(err),
 	}
 }
 

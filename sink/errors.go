@@ -70,7 +70,7 @@ func earlier(err, other error) bool {
 // classify names a permanent error and says what helps.
 func classify(topic string, err error, exactly bool) (reason, hint string) {
 	switch {
-	case outage(err), exactly && transactional(err):
+	case Outage(err), exactly && transactional(err):
 		return reasonOutage, ""
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return reasonTooLarge, fmt.Sprintf("raise max.message.bytes of topic %q above the size of this event, then start walpost again: "+
@@ -94,11 +94,18 @@ func classify(topic string, err error, exactly bool) (reason, hint string) {
 	}
 }
 
-// outage reports whether err, with which the client gave up a record, is no word of the brokers on the record itself: the
-// client ends some records for errors that it cannot place, and for a password that is being changed.
-func outage(err error) bool {
+// Outage reports whether err is no word of the brokers on what was asked of them: they are away, or a password is being changed, or
+// the client gave something up for an error that it cannot place.
+func Outage(err error) bool {
 	var refused *kerr.Error
-	return !errors.As(err, &refused) || refused.Retriable || refused == kerr.SaslAuthenticationFailed || refused == kerr.UnknownServerError
+	if !errors.As(err, &refused) || refused.Retriable {
+		return true
+	}
+	switch refused {
+	case kerr.SaslAuthenticationFailed, kerr.IllegalSaslState, kerr.UnsupportedSaslMechanism, kerr.UnknownServerError:
+		return true
+	}
+	return false
 }
 
 // transactional reports whether err is a word on the transaction and not on the record: it is aborted, and what was in it is

@@ -53,12 +53,10 @@ func transient(err error) bool {
 			return false
 		}
 		var refused *kerr.Error
-		return !errors.As(err, &refused) || refused.Retriable ||
-			refused == kerr.UnknownTopicOrPartition || refused == kerr.SaslAuthenticationFailed || refused == kerr.UnknownServerError ||
-			refused == kerr.IllegalSaslState || refused == kerr.UnsupportedSaslMechanism || // as a password that is refused
+		return sink.Outage(err) || errors.As(err, &refused) && (refused == kerr.UnknownTopicOrPartition ||
 			refused == kerr.InvalidReplicationFactor || // fewer brokers are up than a new topic needs
 			refused == kerr.ConcurrentTransactions || // the transaction of whoever was fenced is being aborted
-			refused == kerr.ProducerFenced || refused == kerr.InvalidProducerEpoch // two relays at one moment: the slot decides
+			refused == kerr.ProducerFenced || refused == kerr.InvalidProducerEpoch) // two relays at one moment: the slot decides
 	}
 	if errors.Is(err, errRefused) {
 		return true

@@ -36,6 +36,7 @@ func TestTransient(t *testing.T) {
 		"Kafka leaderless":        {kafka(kerr.LeaderNotAvailable), true},
 		"state topic vanished":    {kafka(kerr.UnknownTopicOrPartition), true},
 		"Kafka password rotated":  {kafka(kerr.SaslAuthenticationFailed), true},
+		"Kafka mechanism taken":   {kafka(kerr.UnsupportedSaslMechanism), true},
 		"state topic forbidden":   {kafka(kerr.TopicAuthorizationFailed), false},
 		"state topic too wide":    {kafka(&checkpoint.TopicError{Topic: "s", Partitions: 3}), false},
 		"state topic unreadable":  {kafka(&checkpoint.RecordError{Topic: "s", Err: errors.New("x")}), false},
