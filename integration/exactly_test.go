@@ -10,6 +10,8 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
+var deliveries = []string{"at-least-once", exactly}
+
 const (
 	exactly     = "exactly-once"
 	exactlyOnce = "WALPOST_DELIVERY=" + exactly
