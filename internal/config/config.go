@@ -33,7 +33,7 @@ type Config struct {
 	KafkaSASLPasswordFile string `name:"kafka-sasl-password-file" group:"Kafka security" placeholder:"FILE" help:"File that holds the password for SASL, read at each login. The password itself may be given in the environment alone, as WALPOST_KAFKA_SASL_PASSWORD."`
 	KafkaSASLPassword     string `kong:"-"` // From WALPOST_KAFKA_SASL_PASSWORD alone. Never logged.
 
-	MaxInFlightBytes ByteSize      `group:"Running" default:"64MiB" help:"How much may be on its way to the brokers at once: bytes, or with KiB, MiB, GiB."`
+	MaxInFlightBytes ByteSize      `group:"Running" default:"16MiB" help:"How much may be on its way to the brokers at once: bytes, or with KiB, MiB, GiB."`
 	DrainTimeout     time.Duration `group:"Running" default:"30s" help:"How long a stop may wait for what is in flight."`
 	HTTPAddr         string        `name:"http-addr" group:"Running" default:"127.0.0.1:8085" help:"Address of metrics, health and status; empty turns them off."`
 	LogLevel         string        `group:"Running" default:"info" help:"trace, debug, info, warn or error."`
