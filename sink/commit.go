@@ -32,27 +32,23 @@ func (t *transactions) run() {
 // at a rate beyond that commits would take their time from events.
 const prompt = 512 << 10
 
-// awaitDue waits until the open transaction should be committed: it is large, or old, or nothing has followed for as long as a
-// record may wait for company, or somebody waits for it. While little comes, one is old after twice the time that a commit takes.
-// False means that no more will be.
+// awaitDue waits until the open transaction should be committed: it is large, or the last commit is long ago, or nothing has followed for
+// as long as a record may wait for company, or somebody waits for it. While little comes, long ago is twice the time that a commit
+// takes, so an event that comes alone is committed at once. False means that no more will be.
 func (t *transactions) awaitDue() bool {
 	ticker := time.NewTicker(max(t.s.cfg.Linger, time.Millisecond))
 	defer ticker.Stop()
-	var first time.Time
-	last := 0
+	began, last := time.Now(), 0
 	for {
 		t.mu.Lock()
 		n := len(t.batch)
 		due := !t.open || t.saving && t.committed.Before(t.at) || t.hurry && n > 0
-		old := t.cfg.Interval
+		long := t.cfg.Interval
 		if t.bytes < prompt {
-			old = min(old, 2*t.took)
+			long = min(long, 2*t.took)
 		}
 		t.mu.Unlock()
-		if n > 0 && first.IsZero() {
-			first = time.Now()
-		}
-		if due || n > 0 && (n == last || time.Since(first) >= old) {
+		if due || n > 0 && (n == last || time.Since(began) >= long) {
 			return t.broken.Err() == nil
 		}
 		var tick <-chan time.Time

@@ -48,8 +48,21 @@ func (d atLeastOnce) send(f *flight, _ checkpoint.Position) {
 	if f.alone && (d.s.client.Flush(d.s.ctx) != nil || d.s.Err() != nil) {
 		return // one before it failed, or the sink is being closed
 	}
+	lone := d.s.cfg.Linger > 0 && d.s.events.Load() == 1 // asked before: the client may be done with it at any moment
 	d.s.client.Produce(d.s.ctx, &f.record, f.promise)
+	if lone {
+		// Nothing else is in flight whose answer could bring company for it in the meantime. The context has ended, so this only ends
+		// the client's wait.
+		_ = d.s.client.Flush(ended)
+	}
 }
+
+// ended is a context that has ended.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 func (d atLeastOnce) confirmed(f *flight) { d.s.settle(f) }
 

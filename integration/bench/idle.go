@@ -11,6 +11,7 @@ import (
 type calm struct {
 	start       []time.Duration // from the start of the process to the arrival of the first event at a consumer
 	lone        latencies       // of single events, each to a relay that has been idle
+	floor       latencies       // of single records of a producer alone
 	cpu         float64         // share of one core
 	wakeups     float64         // a second: moments apart in which it ran
 	residentMiB float64
@@ -21,6 +22,7 @@ type calm struct {
 const (
 	startTurns = 5
 	loneEvents = 40
+	loneEvery  = 300 * time.Millisecond
 	idleSettle = 12 * time.Second // after it, what the start allocated has gone
 	idleTime   = 30 * time.Second
 )
@@ -53,6 +55,12 @@ func measureCalm(delivery string) func(h *host, opts options, out *report) {
 			h.Fatal("an event did not arrive within three seconds")
 			return 0
 		}
+		producer := env.Client(h, producerOptions(0)...)
+		for range loneEvents {
+			time.Sleep(loneEvery)
+			produceStamped(h, producer, env.Prefix+"order0")
+			c.floor = append(c.floor, next())
+		}
 		var relay *integration.Relay
 		for range startTurns {
 			if relay != nil {
@@ -67,7 +75,7 @@ func measureCalm(delivery string) func(h *host, opts options, out *report) {
 		}
 		relay.Ready(h, time.Minute)
 		for range loneEvents {
-			time.Sleep(300 * time.Millisecond)
+			time.Sleep(loneEvery)
 			start := time.Now()
 			insert()
 			c.commit = append(c.commit, time.Since(start))

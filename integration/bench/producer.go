@@ -13,7 +13,7 @@ import (
 
 // produceAlone sends as many records as the backlog has rows, and as large, without any Postgres.
 func produceAlone(h *host, env *integration.Env, b backlog, prefix string) drained {
-	client := env.Client(h, producerOptions(2*time.Millisecond)...)
+	client := env.Client(h, producerOptions(time.Millisecond)...)
 	payload := bytes.Repeat([]byte{'x'}, max(b.bytes-40, 1))
 	keys := make([][]byte, b.keys)
 	for i := range keys {

@@ -122,12 +122,12 @@ func (r *report) latency(name, contender string, turns []live, busy float64) {
 // calm reports the start, single events, and idleness.
 func (r *report) calm(name, contender string, c calm) {
 	start := median(c.start, ms)
-	values := []float64{start, ms(c.lone.quantile(.5)), ms(c.lone.quantile(.99)), ms(c.commit.quantile(.5))}
-	r.line(fmt.Sprintf("%-34s %-26s %9s %12s %12s %11s %9s %10s %9s %s", "CALM", "", "start ms", "lone p50 ms", "lone p99 ms", "COMMIT p50", "idle CPU", "wake-ups/s", "idle MiB", "busy"),
-		fmt.Sprintf("%-34s %-26s %9.0f %12.2f %12.2f %11.2f %8.2f%% %10.1f %9.0f %2.0f%%", name, contender, values[0], values[1], values[2], values[3],
+	values := []float64{start, ms(c.lone.quantile(.5)), ms(c.lone.quantile(.99)), ms(c.commit.quantile(.5)), ms(c.floor.quantile(.5))}
+	r.line(fmt.Sprintf("%-34s %-26s %9s %12s %12s %11s %9s %9s %10s %9s %s", "CALM", "", "start ms", "lone p50 ms", "lone p99 ms", "COMMIT p50", "floor p50", "idle CPU", "wake-ups/s", "idle MiB", "busy"),
+		fmt.Sprintf("%-34s %-26s %9.0f %12.2f %12.2f %11.2f %9.2f %8.2f%% %10.1f %9.0f %2.0f%%", name, contender, values[0], values[1], values[2], values[3], values[4],
 			100*c.cpu, c.wakeups, c.residentMiB, 100*c.busy))
 	r.write(map[string]any{
-		"case": name, "contender": contender, "start_ms": values[0], "lone_p50_ms": values[1], "lone_p99_ms": values[2], "commit_p50_ms": values[3],
+		"case": name, "contender": contender, "start_ms": values[0], "lone_p50_ms": values[1], "lone_p99_ms": values[2], "commit_p50_ms": values[3], "producer_alone_p50_ms": values[4],
 		"idle_cores": c.cpu, "idle_wakeups_per_second": c.wakeups, "idle_mib": c.residentMiB, "machine_busy_before": c.busy,
 	})
 }

@@ -21,7 +21,7 @@ type Config struct {
 	TransactionInterval  time.Duration `group:"Kafka" default:"100ms" help:"How long a Kafka transaction may stay open while events keep coming, with exactly-once delivery."`
 	TransactionBytes     ByteSize      `group:"Kafka" default:"16MiB" help:"How much a Kafka transaction may hold, with exactly-once delivery."`
 	KafkaMaxRequestBytes ByteSize      `group:"Kafka" default:"100MiB" help:"The largest request, at most socket.request.max.bytes of the brokers. An event has to fit into one."`
-	KafkaLinger          time.Duration `group:"Kafka" default:"2ms" help:"How long a record may wait for company in its batch."`
+	KafkaLinger          time.Duration `group:"Kafka" default:"1ms" help:"How long a record may wait for company in its batch."`
 
 	KafkaTLS              bool   `name:"kafka-tls" group:"Kafka security" default:"false" help:"Connect to the brokers with TLS."`
 	KafkaCAFile           string `name:"kafka-ca-file" group:"Kafka security" placeholder:"FILE" help:"PEM file of the authorities to trust; otherwise those of the system."`
