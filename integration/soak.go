@@ -38,6 +38,16 @@ func (s *soak) count(t testing.TB, fault string) {
 	t.Logf("%s: %s", time.Now().Format("15:04:05.0"), fault)
 }
 
+// total is how many faults were injected.
+func (s *soak) total() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, count := range s.counts {
+		n += count
+	}
+	return n
+}
+
 // String lists how often each fault was injected.
 func (s *soak) String() string {
 	s.mu.Lock()
