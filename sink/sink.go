@@ -222,8 +222,11 @@ func (s *Sink) prepareAndProduce(f *flight, pos checkpoint.Position) {
 }
 
 func (s *Sink) prepare(t *topic) error {
-	if t.grown() {
+	switch {
+	case t.grown():
 		return s.spread(t)
+	case t.resolved.Load():
+		return nil
 	}
 	return s.resolve(s.ctx, t)
 }
