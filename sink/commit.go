@@ -33,8 +33,8 @@ func (t *transactions) run() {
 const prompt = 512 << 10
 
 // awaitDue waits until the open transaction should be committed: it is large, or the last commit is long ago, or nothing has followed for
-// as long as a record may wait for company, or somebody waits for it. While little comes, long ago is twice the time that a commit
-// takes, so an event that comes alone is committed at once. False means that no more will be.
+// as long as a record may wait for company, or somebody waits for it. While little comes, long ago is twice the time that it
+// took, so an event that comes alone is committed at once. False means that no more will be.
 func (t *transactions) awaitDue() bool {
 	ticker := time.NewTicker(max(t.s.cfg.Linger, time.Millisecond))
 	defer ticker.Stop()
@@ -44,7 +44,7 @@ func (t *transactions) awaitDue() bool {
 		n := len(t.batch)
 		due := !t.open || t.saving && t.committed.Before(t.at) || t.hurry && n > 0
 		long := t.cfg.Interval
-		if t.bytes < prompt {
+		if t.took > 0 && t.bytes < prompt {
 			long = min(long, 2*t.took)
 		}
 		t.mu.Unlock()
