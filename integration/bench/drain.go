@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -86,8 +87,13 @@ func (c drainCase) measure(h *host, opts options, out *report) {
 
 // serversFor starts the servers of one case.
 func serversFor(h *host, opts options, major int, kafka map[string]string, delay time.Duration) *integration.Env {
+	settings := maps.Clone(opts.Kafka)
+	if settings == nil {
+		settings = map[string]string{}
+	}
+	maps.Copy(settings, kafka)
 	needs := integration.Needs{
-		Postgres: major, OwnPostgres: true, Kafka: integration.Own, KafkaConfig: kafka, KafkaHeap: "1g", KafkaDelay: delay,
+		Postgres: major, OwnPostgres: true, Kafka: integration.Own, KafkaConfig: settings, KafkaHeap: "1g", KafkaDelay: delay,
 		Settings: map[string]string{"fsync": "off", "wal_sender_timeout": "0", "max_wal_size": "20GB", "shared_buffers": "256MB", "autovacuum": "off", "max_replication_slots": "50"},
 	}
 	if opts.KFake {

@@ -18,15 +18,16 @@ import (
 
 // options are the flags of the program.
 type options struct {
-	Only     string   `default:"" help:"Measure only what matches this regular expression; see --list."`
-	List     bool     `help:"List what there is to measure."`
-	Growth   bool     `help:"Also measure how the cost grows with every dimension of the work: half an hour more."`
-	Rounds   int      `default:"5" help:"Turns of everything that is compared; the table has the medians."`
-	Scale    int      `default:"1" help:"Divide the rows of every backlog by this, for a try."`
-	Postgres int      `default:"18" help:"Major version of Postgres where the case does not say."`
-	KFake    bool     `name:"kfake" help:"Use the fake broker instead of Apache Kafka: the cost of the relay alone."`
-	Set      []string `sep:"none" placeholder:"NAME=VALUE" help:"A variable for every relay, such as WALPOST_KAFKA_LINGER=0s; may be repeated."`
-	JSON     string   `name:"json" placeholder:"FILE" help:"Write the measurements there as well, one JSON object for each."`
+	Only     string            `default:"" help:"Measure only what matches this regular expression; see --list."`
+	List     bool              `help:"List what there is to measure."`
+	Growth   bool              `help:"Also measure how the cost grows with every dimension of the work: half an hour more."`
+	Rounds   int               `default:"5" help:"Turns of everything that is compared; the table has the medians."`
+	Scale    int               `default:"1" help:"Divide the rows of every backlog by this, for a try."`
+	Postgres int               `default:"18" help:"Major version of Postgres where the case does not say."`
+	KFake    bool              `name:"kfake" help:"Use the fake broker instead of Apache Kafka: the cost of the relay alone."`
+	Set      []string          `sep:"none" placeholder:"NAME=VALUE" help:"A variable for every relay, such as WALPOST_KAFKA_LINGER=0s; may be repeated."`
+	Kafka    map[string]string `placeholder:"NAME=VALUE" help:"A setting of the brokers, such as log.flush.interval.messages=1; may be repeated."`
+	JSON     string            `name:"json" placeholder:"FILE" help:"Write the measurements there as well, one JSON object for each."`
 }
 
 func main() {
