@@ -189,13 +189,13 @@ func TestConfirmNeverPassesWhatWasReceived(t *testing.T) {
 // TestStatusGoesOutWhileNothingIsRead blocks for longer than the walsender's patience.
 func TestStatusGoesOutWhileNothingIsRead(t *testing.T) {
 	t.Parallel()
-	f := setup(t, 18, map[string]string{"wal_sender_timeout": "1s"})
+	f := setup(t, 18, map[string]string{"wal_sender_timeout": "3s"})
 	s := f.start()
 	pid := f.value("SELECT active_pid FROM pg_replication_slots")
 	f.exec("INSERT INTO outbox SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i") // more than the sockets hold
 	next(t.Context(), t, s, 'I')
 	room := make(chan struct{})
-	timer := time.AfterFunc(4*time.Second, func() { close(room) })
+	timer := time.AfterFunc(7*time.Second, func() { close(room) })
 	defer timer.Stop()
 	if err := s.Wait(t.Context(), room); err != nil {
 		t.Fatal(err)
