@@ -61,10 +61,10 @@ func (e *EventError) Before(other *EventError) bool {
 	return e.Commit < other.Commit || e.Commit == other.Commit && e.Index < other.Index
 }
 
-// earlier reports whether err names a refused event that comes before the one that other names.
+// earlier reports whether err names an event that comes before the one that other names.
 func earlier(err, other error) bool {
 	var event, before *EventError
-	return errors.As(err, &event) && errors.As(other, &before) && !event.Outage && event.Before(before)
+	return errors.As(err, &event) && errors.As(other, &before) && event.Before(before)
 }
 
 // classify names a permanent error and says what helps.

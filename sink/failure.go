@@ -47,9 +47,9 @@ func (s *Sink) blame(f *flight, err error, sent bool) {
 	})
 }
 
-// latch keeps the error that ends the sink, returns it, and wakes whoever waits. Of refused events it keeps the one that comes
+// latch keeps the error that ends the sink, returns it, and wakes whoever waits. Of several events it keeps the one that comes
 // first in the stream: an event that breaks the contract is found while others before it are still on their way, and if one
-// of those is refused, it is the one to name, since who passes over the later one passes over it as well.
+// of those is refused, or ended by an outage, it is the one to name, since who passes over the later one passes over it as well.
 func (s *Sink) latch(reason string, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -77,12 +77,6 @@ func ofARow(err error) bool {
 	return errors.As(err, &bad) || errors.As(err, &event)
 }
 
-// refused reports whether the brokers have refused an event for good.
-func refused(err error) bool {
-	var event *sink.EventError
-	return errors.As(err, &event) && !event.Outage
-}
-
 // halt decides what becomes of an event that cannot be published and of every other permanent error: the relay stops.
 // This is the one place for another policy. The hint says how to go on.
 func (r *Relay) halt(err error) error {

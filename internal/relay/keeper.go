@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -100,6 +101,9 @@ func (s *session) state(pos checkpoint.Position) checkpoint.State {
 func (s *session) settle(ctx context.Context, cause error) {
 	pos, _, _ := s.watermark.Position()
 	s.r.last = s.state(pos)
+	if refused := s.r.refused; refused != nil && pos.Published(cdc.LSN(refused.Commit), refused.Index) {
+		s.r.refused = nil // the brokers have taken it after all
+	}
 	if ctx.Err() != nil { // the drain took too long: what was confirmed in it shall not be sent again
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSave)
 		defer cancel()
@@ -107,7 +111,9 @@ func (s *session) settle(ctx context.Context, cause error) {
 	}
 	s.r.unsaved = nil
 	if pos != s.stored {
-		s.r.unsaved = s.save(ctx, pos)
+		if err := s.save(ctx, pos); err != nil {
+			s.r.unsaved = fmt.Errorf("the last position is not stored: %w", err)
+		}
 	}
 	if s.r.unsaved != nil && s.r.cfg.ExactlyOnce { // every event that is published has its position with it: this one had none
 		s.log.Debug().Err(s.r.unsaved).Msg("the last position is not stored; no event lies between it and the one that is")

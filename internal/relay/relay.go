@@ -64,7 +64,7 @@ type Relay struct {
 	system  string // the cluster of the first session; every later one must be the same
 	out     *sink.Sink
 	store   Store
-	unsaved error            // why last is not stored; nil = it is
+	unsaved error            // why a start now would repeat events: last is not stored, or a sink was given up; nil = it would not
 	last    checkpoint.State // where the last session ended; zero before
 	refused *sink.EventError // what the brokers refused, perhaps for the sake of another; nil = nothing
 	first   int64            // bytes that the first Kafka transaction of a session may hold, with exactly once
@@ -112,7 +112,7 @@ func (r *Relay) Run(ctx context.Context) error {
 func (r *Relay) stopped() error {
 	r.setState(Stopped, "stopped")
 	if r.unsaved != nil {
-		return &Halt{Err: fmt.Errorf("%w: everything received is published, but its position is not stored, and some of it will be sent again: %w", ErrDrain, r.unsaved)}
+		return &Halt{Err: fmt.Errorf("%w: nothing is lost, but some events will be sent again: %w", ErrDrain, r.unsaved)}
 	}
 	r.log.Info().Stringer("lsn", r.last.End).Msg("stopped: everything received is published and stored")
 	return nil
@@ -255,6 +255,9 @@ func (r *Relay) claim(strong bool) {
 func (r *Relay) retire() {
 	if r.out == nil {
 		return
+	}
+	if err := r.out.Err(); err != nil && !transient(err) && !r.cfg.ExactlyOnce && !r.out.Closed() {
+		r.unsaved = fmt.Errorf("%d events that were on their way with a refused one were given up, and others behind them may be published", r.out.Stats().Events)
 	}
 	if r.cfg.ExactlyOnce || r.out.Err() != nil {
 		r.out.Close()

@@ -189,8 +189,8 @@ func (s *session) finish(ctx context.Context, cause error) error {
 		return nil
 	case flushed != nil && transient(cause):
 		return flushed // the sink failed meanwhile
-	case ofARow(cause) && refused(flushed):
-		return flushed // what was on its way comes before the row that ended the session
+	case ofARow(cause) && flushed != nil:
+		return flushed // what was on its way comes before the row that ended the session: refused, or to be sent again
 	default:
 		return cause
 	}

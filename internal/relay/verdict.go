@@ -29,17 +29,23 @@ const smallestBatch = 64 << 10
 
 // verdict looks twice at how a session ended, where the end does not say it all.
 func (r *Relay) verdict(ctx context.Context, s *session, err error) error {
-	if err == nil || ctx.Err() != nil {
+	if err == nil {
 		return err
+	}
+	var event *sink.EventError
+	doubtful := errors.As(err, &event) && event.Doubtful()
+	switch {
+	case doubtful && ctx.Err() != nil: // a stop: there is no next session, and whoever passes over the event may pass over others
+		return &Halt{Err: err, Hint: "start walpost: it sends again what was on its way, and stops at the event that is at fault once all before it is published"}
+	case ctx.Err() != nil:
+		return err
+	case doubtful:
+		r.refused = event
+		return errRefused
 	}
 	var commit *sink.CommitError
 	if errors.As(err, &commit) && commit.Slow {
 		r.smaller()
-	}
-	var event *sink.EventError
-	if errors.As(err, &event) && event.Doubtful() {
-		r.refused = event
-		return errRefused
 	}
 	if fenced(err) && !s.rightful && r.superseded(ctx, s) {
 		return &cdc.StopError{

@@ -1,0 +1,190 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// TestBadRowBehindAnOutage: an event before a row that can never be published is first without a leader, and then given up by the
+// client for an error that it cannot place (an outage, for walpost). The hint to pass over the row would pass over that event.
+func TestBadRowBehindAnOutage(t *testing.T) {
+	t.Parallel()
+	for name, bad := range map[string]string{"no key": "(2, 't', '', 'x')", "no topic": "(2, 'no topic!', 'k', 'x')", "denied": "(2, 'u', 'k', 'bad2')"} {
+		for delivery, setup := range map[string]func(*testing.T) *fixture{"at least once": setup, "exactly once": exactly} {
+			t.Run(name+", "+delivery, func(t *testing.T) {
+				t.Parallel()
+				f := setup(t)
+				f.relay.cfg.Linger = 20 * time.Millisecond
+				began, given := time.Now(), false
+				f.broker.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
+					f.broker.KeepControl()
+					r := req.(*kmsg.MetadataRequest)
+					if len(r.Topics) != 1 || r.Topics[0].Topic == nil || *r.Topics[0].Topic != "u" {
+						return nil, nil, false
+					}
+					resp := r.ResponseKind().(*kmsg.MetadataResponse)
+					denied := kmsg.NewMetadataResponseTopic()
+					denied.Topic, denied.ErrorCode = kmsg.StringPtr("u"), kerr.TopicAuthorizationFailed.Code
+					resp.Topics = append(resp.Topics, denied)
+					return resp, nil, true
+				})
+				f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+					f.broker.KeepControl()
+					r := req.(*kmsg.ProduceRequest)
+					if given || !holds(r, "good1") {
+						return nil, nil, false
+					}
+					code := kerr.NotEnoughReplicas.Code
+					if time.Since(began) > 3*time.Second {
+						given, code = true, kerr.UnknownServerError.Code
+					}
+					return refuse(r, func(string) int16 { return code }), nil, true
+				})
+				f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
+				f.exec("INSERT INTO outbox VALUES " + bad)
+				ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+				defer cancel()
+				err := New(f.relay.cfg).Run(ctx)
+				var halt *Halt
+				if !errors.As(err, &halt) {
+					t.Fatalf("Run = %v", err)
+				}
+				if got := f.seen("t"); len(got) != 1 {
+					t.Errorf("it stops with %v\nand the hint %q\nand consumers see %q", err, halt.Hint, got)
+				}
+			})
+		}
+	}
+}
+
+// TestStopWhileRefused: SIGTERM comes while brokers refuse a batch. The event that is named may be innocent, and others before it unpublished: the
+// hint does not pass over it.
+func TestStopWhileRefused(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.relay.cfg.Linger = 300 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		if !holds(r, "bad4") {
+			return nil, nil, false
+		}
+		cancel()
+		time.Sleep(100 * time.Millisecond)
+		return refuse(r, func(string) int16 { return kerr.PolicyViolation.Code }), nil, true
+	})
+	f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'good2'), (3, 't', 'k', 'good3'), (4, 't', 'k', 'bad4'), (5, 't', 'k', 'good5')")
+	err := New(f.relay.cfg).Run(ctx)
+	var halt *Halt
+	if !errors.As(err, &halt) || strings.Contains(halt.Hint, "pg_replication_slot_advance") {
+		t.Errorf("Run = %v; want a hint that passes over nothing, got %q; consumers see %q", err, halt.Hint, f.seen("t"))
+	}
+}
+
+// TestStopAfterARefusal: SIGTERM comes after a refused event has ended a session, and before the next one. A stop that calls itself clean
+// repeats nothing.
+func TestStopAfterARefusal(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.relay.cfg.CreateTopics, f.relay.cfg.Linger = true, 20*time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	var said []string
+	log := zerolog.New(zerolog.NewTestWriter(t)).Hook(zerolog.HookFunc(func(_ *zerolog.Event, _ zerolog.Level, msg string) {
+		said = append(said, msg)
+		if strings.HasPrefix(msg, "no stream: trying again") {
+			cancel()
+		}
+	}))
+	f.relay.cfg.Log = log
+	seenGood3, mended := false, false
+	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		if holds(r, "good3") {
+			seenGood3 = true
+		}
+		if mended || !holds(r, "bad2") {
+			return nil, nil, false
+		}
+		if !seenGood3 { // first without a leader
+			return refuse(r, func(string) int16 { return kerr.NotEnoughReplicas.Code }), nil, true
+		}
+		return refuse(r, func(string) int16 { return kerr.PolicyViolation.Code }), nil, true
+	})
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
+	f.exec("INSERT INTO outbox VALUES (2, 'u', 'k', 'bad2')")
+	f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3')")
+	err := New(f.relay.cfg).Run(ctx)
+	got := f.seen("t")
+	t.Logf("Run = %v, seen %q; it says %q", err, got, said[len(said)-1])
+	if err != nil {
+		if !errors.Is(err, ErrDrain) {
+			t.Errorf("it stops with %v", err)
+		}
+		return // and says that events will be sent again
+	}
+	mended = true
+	f.relay.cfg.Log = zerolog.Nop()
+	again, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	defer stop()
+	err = New(f.relay.cfg).Run(again)
+	if after := f.seen("t"); strings.Count(strings.Join(after, " "), "good3") > 1 {
+		t.Errorf("after exit 0 a start repeats: %q (%v)", after, err)
+	}
+}
+
+// TestMendedRefusalIsForgotten: an event is refused for a moment, and then taken. Sessions after it do not send one by one.
+func TestMendedRefusalIsForgotten(t *testing.T) {
+	t.Parallel()
+	f := exactly(t)
+	f.relay.cfg.Linger = 20 * time.Millisecond
+	refusals, ends := 0, 0
+	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		if refusals > 0 || !holds(r, "bad1") {
+			return nil, nil, false
+		}
+		refusals++
+		return refuse(r, func(string) int16 { return kerr.PolicyViolation.Code }), nil, true
+	})
+	f.broker.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		ends++
+		return nil, nil, false
+	})
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'bad1')")
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	r := New(f.relay.cfg)
+	go func() { done <- r.Run(ctx) }()
+	await := func(n int) {
+		for len(f.seen("t")) < n && ctx.Err() == nil {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	await(1)
+	f.exec("INSERT INTO outbox SELECT n, 't', 'k', 'x' FROM generate_series(10, 59) n")
+	await(51)
+	f.exec("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots")
+	time.Sleep(2 * time.Second)
+	before := ends
+	f.exec("INSERT INTO outbox SELECT n, 't', 'k', 'x' FROM generate_series(100, 149) n")
+	await(101)
+	if n := ends - before; n > 20 {
+		t.Errorf("50 events of one transaction, after a reconnect and long after the refusal: %d Kafka transactions", n)
+	}
+	cancel()
+	<-done
+}
