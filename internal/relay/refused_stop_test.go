@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,22 +99,21 @@ func TestStopAfterARefusal(t *testing.T) {
 	f.relay.cfg.CreateTopics, f.relay.cfg.Linger = true, 20*time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
-	var said []string
 	log := zerolog.New(zerolog.NewTestWriter(t)).Hook(zerolog.HookFunc(func(_ *zerolog.Event, _ zerolog.Level, msg string) {
-		said = append(said, msg)
 		if strings.HasPrefix(msg, "no stream: trying again") {
 			cancel()
 		}
 	}))
 	f.relay.cfg.Log = log
-	seenGood3, mended := false, false
+	seenGood3 := false
+	var mended atomic.Bool
 	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		f.broker.KeepControl()
 		r := req.(*kmsg.ProduceRequest)
 		if holds(r, "good3") {
 			seenGood3 = true
 		}
-		if mended || !holds(r, "bad2") {
+		if mended.Load() || !holds(r, "bad2") {
 			return nil, nil, false
 		}
 		if !seenGood3 { // first without a leader
@@ -126,14 +126,14 @@ func TestStopAfterARefusal(t *testing.T) {
 	f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3')")
 	err := New(f.relay.cfg).Run(ctx)
 	got := f.seen("t")
-	t.Logf("Run = %v, seen %q; it says %q", err, got, said[len(said)-1])
+	t.Logf("Run = %v, seen %q", err, got)
 	if err != nil {
 		if !errors.Is(err, ErrDrain) {
 			t.Errorf("it stops with %v", err)
 		}
 		return // and says that events will be sent again
 	}
-	mended = true
+	mended.Store(true)
 	f.relay.cfg.Log = zerolog.Nop()
 	again, stop := context.WithTimeout(t.Context(), 5*time.Second)
 	defer stop()
@@ -148,7 +148,8 @@ func TestMendedRefusalIsForgotten(t *testing.T) {
 	t.Parallel()
 	f := exactly(t)
 	f.relay.cfg.Linger = 20 * time.Millisecond
-	refusals, ends := 0, 0
+	refusals := 0
+	var ends atomic.Int32
 	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		f.broker.KeepControl()
 		r := req.(*kmsg.ProduceRequest)
@@ -160,7 +161,7 @@ func TestMendedRefusalIsForgotten(t *testing.T) {
 	})
 	f.broker.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
 		f.broker.KeepControl()
-		ends++
+		ends.Add(1)
 		return nil, nil, false
 	})
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'bad1')")
@@ -170,8 +171,11 @@ func TestMendedRefusalIsForgotten(t *testing.T) {
 	r := New(f.relay.cfg)
 	go func() { done <- r.Run(ctx) }()
 	await := func(n int) {
-		for len(f.seen("t")) < n && ctx.Err() == nil {
-			time.Sleep(20 * time.Millisecond)
+		f.t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); len(f.seen("t")) < n; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("consumers see %d events, want %d", len(f.seen("t")), n)
+			}
 		}
 	}
 	await(1)
@@ -179,12 +183,14 @@ func TestMendedRefusalIsForgotten(t *testing.T) {
 	await(51)
 	f.exec("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots")
 	time.Sleep(2 * time.Second)
-	before := ends
+	before := ends.Load()
 	f.exec("INSERT INTO outbox SELECT n, 't', 'k', 'x' FROM generate_series(100, 149) n")
 	await(101)
-	if n := ends - before; n > 20 {
+	if n := ends.Load() - before; n > 20 {
 		t.Errorf("50 events of one transaction, after a reconnect and long after the refusal: %d Kafka transactions", n)
 	}
 	cancel()
-	<-done
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
