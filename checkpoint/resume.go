@@ -19,6 +19,9 @@ type Start struct {
 	// Lost is set after a failover to a server that did not have the end of what was published: events between
 	// Position.End and Lost reached Kafka, and the database does not know them any more.
 	Lost LSN
+	// Timeline is the least that positions of this session are stored with. One that the stored position was on before Position was cut,
+	// or any before it, would have a later start find what was cut again, since that is further.
+	Timeline uint32
 }
 
 // GapError says that the slot is ahead of the stored position: somebody moved or re-created it. What lies between
@@ -69,7 +72,7 @@ func Resume(state State, stored bool, server Server) (Start, error) {
 		Slot: server.Slot, Stored: state.End, WALEnd: server.WALEnd,
 		StoredTimeline: state.Timeline, Timeline: server.Timeline,
 	}
-	start := Start{Position: state.Position}
+	start := Start{Position: state.Position, Timeline: state.Timeline}
 	if state.Timeline != server.Timeline {
 		if state.Timeline > server.Timeline {
 			return Start{}, restored
@@ -78,7 +81,11 @@ func Resume(state State, stored bool, server Server) (Start, error) {
 		if !ok {
 			return Start{}, restored
 		}
-		start = startAfterFailover(state.Position, end)
+		if start = startAfterFailover(state.Position, end); start.Lost != 0 {
+			start.Timeline = server.Timeline
+		} else {
+			start.Timeline = state.Timeline
+		}
 	} else if state.End > server.WALEnd {
 		return Start{}, restored
 	}

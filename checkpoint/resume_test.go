@@ -27,12 +27,12 @@ func TestResume(t *testing.T) {
 			name:  "stored position at the slot's",
 			state: state(1, Position{End: 500}), stored: true,
 			server: Server{ConfirmedFlush: 500, WALEnd: 900, Timeline: 1},
-			want:   Start{Position: Position{End: 500}},
+			want:   Start{Position: Position{End: 500}, Timeline: 1},
 		}, {
 			name:  "slot rolled back by a crash: the stored position wins",
 			state: state(1, Position{End: 700, Commit: 800, Rows: 3}), stored: true,
 			server: Server{ConfirmedFlush: 500, WALEnd: 900, Timeline: 1},
-			want:   Start{Position: Position{End: 700, Commit: 800, Rows: 3}},
+			want:   Start{Position: Position{End: 700, Commit: 800, Rows: 3}, Timeline: 1},
 		}, {
 			name:  "slot ahead: moved or re-created",
 			state: state(1, Position{End: 499}), stored: true,
@@ -57,22 +57,27 @@ func TestResume(t *testing.T) {
 			name:  "failover behind the stored position: start at the switch, say what is lost",
 			state: state(1, Position{End: 700, Commit: 750, Rows: 2}), stored: true,
 			server: Server{ConfirmedFlush: 500, WALEnd: 900, Timeline: 2, Ended: ended(600)},
-			want:   Start{Position: Position{End: 600}, Lost: 750},
+			want:   Start{Position: Position{End: 600}, Lost: 750, Timeline: 2},
 		}, {
 			name:  "failover after the stored position: nothing is lost",
 			state: state(1, Position{End: 550, Commit: 590, Rows: 2}), stored: true,
 			server: Server{ConfirmedFlush: 500, WALEnd: 900, Timeline: 2, Ended: ended(600)},
-			want:   Start{Position: Position{End: 550, Commit: 590, Rows: 2}},
+			want:   Start{Position: Position{End: 550, Commit: 590, Rows: 2}, Timeline: 1},
 		}, {
 			name:  "failover inside a transaction that was published in part",
 			state: state(1, Position{End: 550, Commit: 650, Rows: 2}), stored: true,
 			server: Server{ConfirmedFlush: 500, WALEnd: 900, Timeline: 2, Ended: ended(600)},
-			want:   Start{Position: Position{End: 550}, Lost: 650},
+			want:   Start{Position: Position{End: 550}, Lost: 650, Timeline: 2},
 		}, {
 			name:  "failover at the very commit record of a transaction that was published in part",
 			state: state(1, Position{End: 550, Commit: 600, Rows: 2}), stored: true,
 			server: Server{ConfirmedFlush: 500, WALEnd: 900, Timeline: 2, Ended: ended(600)},
-			want:   Start{Position: Position{End: 550}, Lost: 600},
+			want:   Start{Position: Position{End: 550}, Lost: 600, Timeline: 2},
+		}, {
+			name:  "a position that was stored after such a failover, and lies before it",
+			state: state(2, Position{End: 590}), stored: true,
+			server: Server{ConfirmedFlush: 590, WALEnd: 900, Timeline: 2, Ended: ended(600)},
+			want:   Start{Position: Position{End: 590}, Timeline: 2},
 		}, {
 			name:  "failover, and the slot was re-created on the new primary",
 			state: state(1, Position{End: 700}), stored: true,

@@ -14,7 +14,7 @@ const stateVersion = 1
 // State is a stored position: the value of a record of the state topic. The record's key is the source.
 type State struct {
 	Position
-	Timeline uint32    // the timeline on which the position lies, by its Furthest LSN
+	Timeline uint32    // the timeline on which the position lies, by its Furthest LSN, or a later one: see [Start]
 	At       time.Time // when it was stored
 	// Generation grows when an operator makes another position the right one, perhaps an earlier one: see Store.Reset.
 	Generation uint32

@@ -61,10 +61,18 @@ func (e *EventError) Before(other *EventError) bool {
 	return e.Commit < other.Commit || e.Commit == other.Commit && e.Index < other.Index
 }
 
-// earlier reports whether err names an event that comes before the one that other names.
+// earlier reports whether err is of an event that comes before the one that other names, or of the transaction before an event that was
+// never on its way.
 func earlier(err, other error) bool {
 	var event, before *EventError
-	return errors.As(err, &event) && errors.As(other, &before) && event.Before(before)
+	if !errors.As(other, &before) {
+		return false
+	}
+	var commit *CommitError
+	if errors.As(err, &commit) {
+		return !before.Sent
+	}
+	return errors.As(err, &event) && event.Before(before)
 }
 
 // classify names a permanent error and says what helps.

@@ -91,7 +91,7 @@ func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 // state is the record of a position. It carries the publication as it was last seen to be whole, not as it is now.
 func (s *session) state(pos checkpoint.Position) checkpoint.State {
 	return checkpoint.State{
-		Position: pos, Timeline: s.history.At(pos.Furthest()), At: time.Now(),
+		Position: pos, Timeline: max(s.history.At(pos.Furthest()), s.timeline), At: time.Now(),
 		Generation: s.generation, Publication: s.trusted.view().Identity(),
 	}
 }

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -65,6 +65,47 @@ func TestBadRowBehindAnOutage(t *testing.T) {
 	}
 }
 
+// TestBadRowBehindAFailedCommit: the Kafka transaction before a row that can never be published is not committed. What is in it comes before
+// the row, and is published before the relay stops.
+func TestBadRowBehindAFailedCommit(t *testing.T) {
+	t.Parallel()
+	f := exactly(t)
+	f.relay.cfg.Linger = 20 * time.Millisecond
+	var latched atomic.Bool
+	failed := false
+	f.broker.ControlKey(int16(kmsg.EndTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		if failed || !req.(*kmsg.EndTxnRequest).Commit {
+			return nil, nil, false
+		}
+		failed = true
+		for began := time.Now(); !latched.Load() && time.Since(began) < 10*time.Second; time.Sleep(time.Millisecond) {
+		}
+		resp := req.ResponseKind().(*kmsg.EndTxnResponse)
+		resp.ErrorCode = kerr.UnknownServerError.Code
+		return resp, nil, true
+	})
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
+	f.exec("INSERT INTO outbox VALUES (2, 'no topic!', 'k', 'x')")
+	r := New(f.relay.cfg)
+	go func() {
+		for t.Context().Err() == nil && r.Status().Sink.Errors["illegal_topic"] == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		latched.Store(true)
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	err := r.Run(ctx)
+	var halt *Halt
+	if !errors.As(err, &halt) {
+		t.Fatalf("Run = %v", err)
+	}
+	if got := f.seen("t"); len(got) != 1 {
+		t.Errorf("it stops with %v\nand the hint %q\nand consumers see %q", err, halt.Hint, got)
+	}
+}
+
 // TestStopWhileRefused: SIGTERM comes while brokers refuse a batch. The event that is named may be innocent, and others before it unpublished: the
 // hint does not pass over it.
 func TestStopWhileRefused(t *testing.T) {
@@ -91,53 +132,67 @@ func TestStopWhileRefused(t *testing.T) {
 	}
 }
 
-// TestStopAfterARefusal: SIGTERM comes after a refused event has ended a session, and before the next one. A stop that calls itself clean
-// repeats nothing.
+// TestStopAfterARefusal: SIGTERM comes after a refused event has ended a session, or one that was given up for an outage, and before the next
+// one. A stop that calls itself clean repeats nothing.
 func TestStopAfterARefusal(t *testing.T) {
 	t.Parallel()
+	for name, code := range map[string]int16{"refused": kerr.PolicyViolation.Code, "outage": kerr.UnknownServerError.Code} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stopAfterARefusal(t, code)
+		})
+	}
+}
+
+func stopAfterARefusal(t *testing.T, code int16) {
 	f := setup(t)
 	f.relay.cfg.CreateTopics, f.relay.cfg.Linger = true, 20*time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
-	log := zerolog.New(zerolog.NewTestWriter(t)).Hook(zerolog.HookFunc(func(_ *zerolog.Event, _ zerolog.Level, msg string) {
-		if strings.HasPrefix(msg, "no stream: trying again") {
-			cancel()
-		}
-	}))
-	f.relay.cfg.Log = log
 	seenGood3 := false
-	var mended atomic.Bool
+	var mended, held atomic.Bool
 	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		f.broker.KeepControl()
 		r := req.(*kmsg.ProduceRequest)
-		if holds(r, "good3") {
+		if holds(r, "good3") && !holds(r, "bad2") {
 			seenGood3 = true
 		}
 		if mended.Load() || !holds(r, "bad2") {
 			return nil, nil, false
 		}
+		held.Store(true)
 		if !seenGood3 { // first without a leader
 			return refuse(r, func(string) int16 { return kerr.NotEnoughReplicas.Code }), nil, true
 		}
-		return refuse(r, func(string) int16 { return kerr.PolicyViolation.Code }), nil, true
+		return refuse(r, func(string) int16 { return code }), nil, true
 	})
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
 	f.exec("INSERT INTO outbox VALUES (2, 'u', 'k', 'bad2')")
-	f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3')")
-	err := New(f.relay.cfg).Run(ctx)
-	got := f.seen("t")
-	t.Logf("Run = %v, seen %q", err, got)
-	if err != nil {
+	var later sync.WaitGroup
+	defer later.Wait()
+	later.Go(func() { // while bad2 waits for its next attempt
+		for !held.Load() && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3')")
+	})
+	r := New(f.relay.cfg)
+	defer r.close()
+	for r.out == nil || r.out.Err() == nil {
+		if err := r.session(ctx); !transient(err) {
+			t.Fatalf("a session ended with %v", err)
+		}
+	}
+	if err := r.stopped(); err != nil {
 		if !errors.Is(err, ErrDrain) {
 			t.Errorf("it stops with %v", err)
 		}
 		return // and says that events will be sent again
 	}
 	mended.Store(true)
-	f.relay.cfg.Log = zerolog.Nop()
 	again, stop := context.WithTimeout(t.Context(), 5*time.Second)
 	defer stop()
-	err = New(f.relay.cfg).Run(again)
+	err := New(f.relay.cfg).Run(again)
 	if after := f.seen("t"); strings.Count(strings.Join(after, " "), "good3") > 1 {
 		t.Errorf("after exit 0 a start repeats: %q (%v)", after, err)
 	}

@@ -256,8 +256,8 @@ func (r *Relay) retire() {
 	if r.out == nil {
 		return
 	}
-	if err := r.out.Err(); err != nil && !transient(err) && !r.cfg.ExactlyOnce && !r.out.Closed() {
-		r.unsaved = fmt.Errorf("%d events that were on their way with a refused one were given up, and others behind them may be published", r.out.Stats().Events)
+	if n := r.out.Stats().Events; r.out.Err() != nil && n > 0 && !r.cfg.ExactlyOnce && !r.out.Closed() {
+		r.unsaved = fmt.Errorf("%d events that were on their way were given up when the producer failed, and others behind them may be published", n)
 	}
 	if r.cfg.ExactlyOnce || r.out.Err() != nil {
 		r.out.Close()

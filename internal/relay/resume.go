@@ -89,7 +89,7 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 		r: r, log: r.log, history: conn.History, stream: stream, out: r.out,
 		decoder:   decoder.New(r.decoderConfig(held)),
 		watermark: checkpoint.NewWatermark(start, r.cfg.MaxInFlight, r.room),
-		start:     start, stored: start, generation: found.generation,
+		start:     start, stored: start, timeline: found.start.Timeline, generation: found.generation,
 		hurry: make(chan struct{}, 1), look: make(chan struct{}, 1), stir: make(chan struct{}, 1),
 	}
 	s.trusted.init(stream, start.End, held)
@@ -164,7 +164,7 @@ func (r *Relay) settleStart(ctx context.Context, found found, history cdc.Histor
 	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
 	defer cancel()
 	pos := found.start.Position
-	state := checkpoint.State{Position: pos, Timeline: history.At(pos.Furthest()), At: time.Now(), Generation: found.generation, Publication: identity}
+	state := checkpoint.State{Position: pos, Timeline: max(history.At(pos.Furthest()), found.start.Timeline), At: time.Now(), Generation: found.generation, Publication: identity}
 	if err := r.store.Save(ctx, state); err != nil {
 		return &kafkaError{err}
 	}

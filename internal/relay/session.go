@@ -29,6 +29,7 @@ type session struct {
 	watermark  *checkpoint.Watermark
 	start      checkpoint.Position
 	stored     checkpoint.Position // the last that was stored; of the keeper, and of settle after it
+	timeline   uint32              // the least of the states that it stores
 	generation uint32              // of the states that it stores
 	closed     bool
 	rightful   bool // fenced by the brokers alone: nobody else had the slot

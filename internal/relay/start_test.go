@@ -108,17 +108,8 @@ func TestStopInsideATransactionAfterFailover(t *testing.T) {
 	standby := f.standby(true)
 	f.connect().Close()
 	f.store(f.look().Slot.Confirmed()) // all of timeline 1
-	if err := f.server.Stop(t.Context(), pgserver.Fast); err != nil {
-		t.Fatal(err)
-	}
-	f.server = standby
-	var err error
-	if f.cfg.Postgres, err = pgconn.ParseConfig(standby.URL("postgres")); err != nil {
-		t.Fatal(err)
-	}
-	f.relay.cfg.CDC.Postgres = f.cfg.Postgres
+	f.failOver(standby)
 	const rows = 300_000
-	f.exec("SELECT pg_promote()")
 	f.exec("INSERT INTO outbox SELECT i, 't', 'k', repeat('x', 1000) FROM generate_series(1, " + strconv.Itoa(rows) + ") i")
 	s := f.resume()
 	run, stop := context.WithCancel(t.Context())
@@ -139,6 +130,52 @@ func TestStopInsideATransactionAfterFailover(t *testing.T) {
 	}
 	if again := f.resume(); again.start != stored.Position {
 		t.Errorf("the next session starts at %v, stored was %v", again.start, stored.Position)
+	}
+}
+
+// failOver promotes a standby in place of the server.
+func (f *fixture) failOver(standby *pgserver.Server) {
+	f.t.Helper()
+	if err := f.server.Stop(f.t.Context(), pgserver.Fast); err != nil {
+		f.t.Fatal(err)
+	}
+	f.server = standby
+	var err error
+	if f.cfg.Postgres, err = pgconn.ParseConfig(standby.URL("postgres")); err != nil {
+		f.t.Fatal(err)
+	}
+	f.relay.cfg.CDC.Postgres = f.cfg.Postgres
+	f.exec("SELECT pg_promote()")
+}
+
+// TestFailoverUndoesATransaction: a failover undoes a transaction that was published in part. What is stored afterwards may lie before the
+// point where the new timeline began, and still counts as later than what was undone: a start goes on from it.
+func TestFailoverUndoesATransaction(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	standby := f.standby(true)
+	f.connect().Close()
+	confirmed := f.look().Slot.Confirmed()
+	undone := checkpoint.State{Position: checkpoint.Position{End: confirmed, Commit: confirmed + 1<<20, Rows: 2}, Timeline: 1, At: time.Now()}
+	if err := f.relay.store.Save(t.Context(), undone); err != nil {
+		t.Fatal(err)
+	}
+	f.failOver(standby)
+	want := checkpoint.Position{End: confirmed}
+	s := f.resume()
+	if stored, _, err := f.relay.store.Load(t.Context()); err != nil || stored.Position != want {
+		t.Errorf("after the failover %v on timeline %d is stored (%v), want %v", stored.Position, stored.Timeline, err, want)
+	}
+	idle := checkpoint.Position{End: confirmed + 1} // as a keepalive brings one, before the point of the switch
+	if err := s.save(t.Context(), idle); err != nil {
+		t.Fatal(err)
+	}
+	s.stream.Close()
+	f.relay.close()
+	f.relay = New(f.relay.cfg)
+	t.Cleanup(func() { f.relay.close() })
+	if again := f.resume(); again.start != idle || again.timeline != 2 {
+		t.Errorf("the next start goes on from %v on timeline %d, want %v on 2", again.start, again.timeline, idle)
 	}
 }
 

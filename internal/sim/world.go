@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/walpost/walpost/internal/relay"
 	"github.com/walpost/walpost/sink"
 )
 
@@ -200,7 +201,12 @@ func (w *world) settle() {
 		if !i.running() {
 			continue
 		}
-		if err := i.terminate(); err != nil {
+		streams := i.relay.Status().State == relay.Streaming
+		err := i.terminate()
+		if errors.Is(err, relay.ErrDrain) && !streams { // what it gave up with its last session, another has published since
+			continue
+		}
+		if err != nil {
 			w.rules.violate("an orderly stop of relay %d: %v", i.n, err)
 		}
 	}
