@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -23,10 +24,12 @@ func exactly(t *testing.T) *fixture {
 	return f
 }
 
-// foreign leaves an open transaction on the state topic, as another relay does that is killed between its state record and EndTxn.
+// foreign leaves an open transaction on the state topic, as another relay does that is killed between its state record and EndTxn. It ends
+// in time for a session that has to start over meanwhile: the fake broker loses count of sequences in a partition of two producers now
+// and then.
 func (f *fixture) foreign() {
 	f.t.Helper()
-	other, err := kgo.NewClient(kgo.SeedBrokers(f.broker.ListenAddrs()...), kgo.TransactionalID("walpost/8/walpost"), kgo.TransactionTimeout(time.Minute))
+	other, err := kgo.NewClient(kgo.SeedBrokers(f.broker.ListenAddrs()...), kgo.TransactionalID("walpost/8/walpost"), kgo.TransactionTimeout(8*time.Second))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -86,16 +89,17 @@ func TestForeignTransactionIsNoGap(t *testing.T) {
 	for _, delivery := range []string{"exactly-once", "at-least-once"} {
 		t.Run(delivery, func(t *testing.T) {
 			f := exactly(t)
-			f.relay.cfg.ExactlyOnce = delivery == "exactly-once"
+			f.relay.cfg.ExactlyOnce, f.relay.cfg.Log = delivery == "exactly-once", zerolog.New(zerolog.NewTestWriter(t))
+			relay := f.again()
 			ctx, stop := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
-			go func() { ended <- f.relay.Run(ctx) }()
+			go func() { ended <- relay.Run(ctx) }()
 			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
-			f.await("e1", func() bool { return f.relay.Status().Sink.Published["t"] == 1 })
+			f.await("e1", func() bool { return relay.Status().Sink.Published["t"] == 1 })
 			time.Sleep(200 * time.Millisecond)
 			f.foreign()
 			f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'e2')")
-			f.await("e2", func() bool { return f.relay.Status().Sink.Published["t"] == 2 })
+			f.await("e2", func() bool { return relay.Status().Sink.Published["t"] == 2 })
 			stop()
 			if err := <-ended; err != nil {
 				t.Fatal(err)
