@@ -190,6 +190,20 @@ func TestInspect(t *testing.T) {
 			if err := tx.Rollback(context.Background()); err != nil {
 				t.Fatal(err)
 			}
+			idle := parseLSN(f.value("pg_current_wal_insert_lsn()"))
+			if v, err = Inspect(t.Context(), f.cfg); err != nil || v.WALEnd > max(idle, parseLSN(f.value("pg_current_wal_flush_lsn()"))) {
+				t.Errorf("a look at %s says that the WAL ends at %s (%v)", idle, v.WALEnd, err)
+			}
+			f.exec("ALTER PUBLICATION walpost SET (publish = 'update')")
+			f.exec("ALTER PUBLICATION walpost SET (publish = 'insert')")
+			altered, err := Inspect(t.Context(), f.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := altered.CheckUnaltered(f.cfg, v.Identity()); err == nil {
+				t.Error("inserts left the publication and came back, and nothing was noticed")
+			}
+			v = altered
 			f.exec("ALTER PUBLICATION walpost DROP TABLE outbox")
 			f.exec("ALTER PUBLICATION walpost ADD TABLE outbox")
 			again, err := Inspect(t.Context(), f.cfg)

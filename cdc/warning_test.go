@@ -1,12 +1,17 @@
 package cdc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/rs/zerolog"
 
 	"github.com/walpost/walpost/internal/pgserver"
@@ -74,4 +79,51 @@ func nextData(ctx context.Context, s *Stream) error {
 			return err
 		}
 	}
+}
+
+// TestWarningAtTheStart: the server warns between START_REPLICATION and the beginning of the stream.
+func TestWarningAtTheStart(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 15, nil)
+	warning, err := (&pgproto3.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "01000", Message: "rows are skipped"}).Encode(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.cfg.Postgres = f.cfg.Postgres.Copy()
+	dial := f.cfg.Postgres.DialFunc
+	f.cfg.Postgres.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		return &warningConn{Conn: conn, warning: warning}, err
+	}
+	conn, err := Connect(t.Context(), f.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = conn.Start(t.Context(), 0, false)
+	var stop *StopError
+	if !errors.As(err, &stop) || !strings.Contains(err.Error(), "rows are skipped") {
+		t.Errorf("Start = %v, want a StopError with the warning", err)
+	}
+}
+
+// warningConn puts a warning before what the server answers to START_REPLICATION.
+type warningConn struct {
+	net.Conn
+	warning []byte
+	asked   atomic.Bool
+}
+
+func (c *warningConn) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("START_REPLICATION")) {
+		c.asked.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *warningConn) Read(b []byte) (int, error) {
+	if c.asked.CompareAndSwap(true, false) {
+		return copy(b, c.warning), nil
+	}
+	return c.Conn.Read(b)
 }

@@ -258,3 +258,14 @@ func BenchmarkWatermark(b *testing.B) {
 		m.Done()
 	}
 }
+
+// TestRowsAreCountedByTheirIndex: a row that has no event of its own counts as well.
+func TestRowsAreCountedByTheirIndex(t *testing.T) {
+	t.Parallel()
+	w := unbounded(Position{End: 100})
+	w.Begin(110, time.Now())
+	w.Add(0, 1).Done()
+	w.Add(5, 1).Done()
+	w.Suspend()
+	expect(t, w, Position{End: 100, Commit: 110, Rows: 6})
+}

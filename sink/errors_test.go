@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"errors"
 	"maps"
 	"testing"
 
@@ -19,5 +20,45 @@ func TestEveryReasonIsCountedFromTheStart(t *testing.T) {
 		if _, there := known[reason]; !there || (hint == "") != (reason == reasonOutage) {
 			t.Errorf("code %d: reason %q is not listed, or hint %q", code, reason, hint)
 		}
+	}
+}
+
+// TestDoubtful: a refusal may be for the sake of a neighbour, and is tried again without. What the brokers have lost is none, nor is an
+// event that they were never sent.
+func TestDoubtful(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  EventError
+		want bool
+	}{
+		"refused with others":      {EventError{Sent: true, Reason: reasonRefused}, true},
+		"refused alone":            {EventError{Sent: true, Reason: reasonRefused, Alone: true}, false},
+		"never sent":               {EventError{Reason: reasonBadHeaders}, false},
+		"an outage":                {EventError{Sent: true, Reason: reasonOutage, Outage: true}, false},
+		"records were lost":        {EventError{Sent: true, Reason: reasonDataLoss}, false},
+		"records were lost, alone": {EventError{Sent: true, Reason: reasonDataLoss, Alone: true}, false},
+	} {
+		if got := c.err.Doubtful(); got != c.want {
+			t.Errorf("%s: doubtful is %t", name, got)
+		}
+	}
+}
+
+// TestLostRecordsStopTheSink: the brokers have lost records that they had confirmed. The client must not go on as if nothing had happened.
+func TestLostRecordsStopTheSink(t *testing.T) {
+	t.Parallel()
+	f := setup(t, nil)
+	if err := f.produce("orders", "k", "e1", 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	f.refuse("e2", kerr.OutOfOrderSequenceNumber.Code)
+	if err := f.produce("orders", "k", "e2", 10); err != nil {
+		t.Fatal(err)
+	}
+	var lost *EventError
+	if err := f.flush(); !errors.As(err, &lost) || lost.Reason != reasonDataLoss {
+		t.Errorf("Flush = %v, want an EventError of lost records", err)
 	}
 }

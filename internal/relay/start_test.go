@@ -6,11 +6,13 @@ import (
 	"errors"
 	"net"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/checkpoint"
@@ -176,6 +178,39 @@ func TestFailoverUndoesATransaction(t *testing.T) {
 	t.Cleanup(func() { f.relay.close() })
 	if again := f.resume(); again.start != idle || again.timeline != 2 {
 		t.Errorf("the next start goes on from %v on timeline %d, want %v on 2", again.start, again.timeline, idle)
+	}
+}
+
+// TestPosKeepsItsTimeline: an event of the old timeline that is published after a failover has the place in the stream that it would have had
+// before, so consumers that saw it then know it again.
+func TestPosKeepsItsTimeline(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'before')")
+	f.failOver(f.standby(true))
+	f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'after')")
+	f.connect()
+	s := f.resume()
+	run, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	go func() {
+		for run.Err() == nil && s.out.Stats().Published["t"] < 2 {
+			time.Sleep(time.Millisecond)
+		}
+		stop()
+	}()
+	_ = s.run(run) // ended by stop
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.broker.ListenAddrs()...), kgo.ConsumeTopics("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	var timelines []string
+	for _, r := range client.PollFetches(t.Context()).Records() {
+		timelines = append(timelines, string(r.Headers[len(r.Headers)-1].Value[:8]))
+	}
+	if got := strings.Join(timelines, " "); got != "00000001 00000002" {
+		t.Errorf("pos of the events begins with %s, want one on timeline 1 and one on 2", got)
 	}
 }
 

@@ -26,6 +26,24 @@ func TestPositionThatWasNotStored(t *testing.T) {
 	}
 }
 
+// TestSessionEndsInsideATransaction: what was published of it is the position to go on from.
+func TestSessionEndsInsideATransaction(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.connect()
+	s := f.resume()
+	commit := s.start.End + 100
+	s.watermark.Begin(commit, time.Now())
+	s.watermark.Add(0, 100).Done()
+	if err := s.finish(t.Context(), &kafkaError{errors.New("an outage for a moment")}); !transient(err) {
+		t.Fatal(err)
+	}
+	want := checkpoint.Position{End: s.start.End, Commit: commit, Rows: 1}
+	if stored, _, err := f.relay.store.Load(t.Context()); err != nil || stored.Position != want {
+		t.Errorf("%v is stored (%v), want %v", stored.Position, err, want)
+	}
+}
+
 // TestGenerationStays: positions count as those of the last `walpost init --accept-gap`. A session that stored its own without that
 // would be passed over by the next start.
 func TestGenerationStays(t *testing.T) {
@@ -39,6 +57,10 @@ func TestGenerationStays(t *testing.T) {
 	s := f.resume()
 	if got := s.state(s.start).Generation; got != 3 {
 		t.Errorf("a session behind generation 3 stores generation %d", got)
+	}
+	// The position has the publication with it now, which the one before lacked.
+	if stored, _, err := f.relay.store.Load(t.Context()); err != nil || stored.Generation != 3 || stored.Publication == nil {
+		t.Errorf("at its start it stored %+v, %v; want generation 3, and the publication", stored, err)
 	}
 }
 
