@@ -34,13 +34,11 @@ func threeBrokers(t *testing.T, quick string, trouble func(t *testing.T, env *En
 			work.WaitCommitted(t, 1000)
 			trouble(t, env, relay, work)
 			work.WaitCommitted(t, work.Committed()+1000)
-			work.Stop(t)
-			once(t, env, work)
+			relay.Ready(t, 60*time.Second)
 			if peak := residentPeakMiB(t, relay.PID()); peak > 150 {
 				t.Errorf("the relay took %d MiB", peak)
 			}
-			relay.Ready(t, 60*time.Second)
-			relay.Stop(t)
+			whole(t, env, work, relay)
 		})
 	}
 }

@@ -35,7 +35,8 @@ func matrix(t *testing.T, f func(t *testing.T, major int, delivery string)) {
 	}
 }
 
-// whole ends a workload and then its relay: everything is there, once and in order, and nothing comes after.
+// whole ends a workload and then its relay: everything is there, once and in order, for consumers that read committed records alone, and
+// nothing comes after.
 func whole(t testing.TB, env *Env, work *Workload, relay *Relay) {
 	t.Helper()
 	work.Stop(t)

@@ -56,7 +56,7 @@ func TestLimitLoweredUnderTheRelay(t *testing.T) {
 		env.Exec(t, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload)
 			VALUES (gen_random_uuid(), 'order', 'k', $1, jsonb_build_object('x', repeat('x', $2::int)))`, fmt.Sprint("n", i), size)
 	}
-	halts(t, relay, topic, "MESSAGE_TOO_LARGE")
+	halts(t, relay, topic, "MESSAGE_TOO_LARGE", env.Value(t, "SELECT id FROM outbox WHERE type = 'n50'"))
 	records := awaitRecords(t, env, topic, 51)
 	if len(records) != 51 {
 		t.Fatalf("%d records, want the 51 before the refused one", len(records))

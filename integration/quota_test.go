@@ -44,7 +44,7 @@ func TestProducerQuota(t *testing.T) {
 			relay.Ready(t, 60*time.Second)
 			work.Wait(t)
 			written := time.Now()
-			once(t, env, work)
+			env.Check(t, work).Assert(t, 0)
 			took := time.Since(written)
 			t.Logf("the brokers took %s longer than the writers", took.Round(time.Second))
 			if took < 3*time.Second {
@@ -53,7 +53,7 @@ func TestProducerQuota(t *testing.T) {
 			if peak := residentPeakMiB(t, relay.PID()); peak > 100 {
 				t.Errorf("the relay took %d MiB", peak)
 			}
-			relay.Stop(t)
+			whole(t, env, work, relay)
 		})
 	}
 }

@@ -37,9 +37,7 @@ func TestWeakTransactions(t *testing.T) {
 				relay = env.Run(t, exactlyOnce)
 			}
 			relay.Ready(t, time.Minute)
-			work.Stop(t)
-			once(t, env, work)
-			relay.Stop(t)
+			whole(t, env, work, relay)
 		})
 	}
 }
