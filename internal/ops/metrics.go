@@ -55,7 +55,7 @@ func describe() descriptions {
 		safeWAL:        desc("slot_safe_wal_bytes", "WAL that may still be written before Postgres may drop what the slot needs; NaN: no limit, or not known."),
 		oldest:         desc("oldest_unpublished_seconds", "Age of the oldest event that is received and not confirmed by the brokers."),
 		reconnects:     desc("reconnects_total", "Connections made again after the first.", "peer"),
-		produceErrors:  desc("produce_errors_total", "Events that cannot be published, by reason; the first one that is no outage stops the relay.", "reason"),
+		produceErrors:  desc("produce_errors_total", "Events that cannot be published, and those refused with them, by reason; one that is refused alone stops the relay, an outage does not.", "reason"),
 		up:             desc("up", "Whether the relay has a working connection.", "peer"),
 	}
 }
