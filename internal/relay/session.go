@@ -169,6 +169,7 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	s.watermark.Suspend()
 	// Who passes over a row passes over what comes before it, so that has to be published whatever time it takes.
 	outlast := !stop && (transient(cause) || ofARow(cause))
+	began := time.Now()
 	drain, cancel := s.r.drainContext(ctx, outlast)
 	defer cancel()
 
@@ -185,7 +186,7 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	switch {
 	case ctx.Err() != nil && (drain.Err() != nil || flushed != nil && transient(flushed)):
 		return &Halt{Err: fmt.Errorf("%w: %d events were still in flight after %s and will be sent again",
-			ErrDrain, s.out.Stats().Events, s.r.cfg.DrainTimeout)}
+			ErrDrain, s.out.Stats().Events, time.Since(began).Round(time.Millisecond))}
 	case stop && flushed == nil && transient(cause):
 		return nil
 	case flushed != nil && transient(cause):

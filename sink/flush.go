@@ -1,0 +1,65 @@
+package sink
+
+import (
+	"context"
+	"time"
+)
+
+// afterFailure is how long records that were sent before a permanent error may take to be confirmed.
+const afterFailure = time.Second
+
+// Flush sends what lingers and returns when nothing is in flight any more, or ctx ends. If the gate has shut, what was
+// sent already gets a moment to be confirmed.
+func (s *Sink) Flush(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	var err error
+	go func() { defer close(done); err = s.flush(ctx) }()
+	select {
+	case <-done:
+		return s.orErr(err)
+	case <-s.gate.shut:
+	}
+	select {
+	case <-done:
+	case <-time.After(afterFailure):
+		cancel()
+		<-done
+	}
+	return s.orErr(err)
+}
+
+// orErr is the error that ended the sink, or another one.
+func (s *Sink) orErr(err error) error {
+	if ended := s.Err(); ended != nil {
+		return ended
+	}
+	return err
+}
+
+func (s *Sink) flush(ctx context.Context) error {
+	resolved := make(chan struct{})
+	go func() { s.wg.Wait(); close(resolved) }()
+	select {
+	case <-resolved: // the client has every record now
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return s.how.flush(ctx)
+}
+
+// Closed reports whether Close was called.
+func (s *Sink) Closed() bool { return s.ctx.Err() != nil }
+
+// Close gives up what is in flight and drops the connections.
+func (s *Sink) Close() {
+	if s.Closed() {
+		return
+	}
+	s.cancel()
+	s.gate.giveUp()
+	s.wg.Wait()
+	s.how.close()
+	s.client.Close()
+}
