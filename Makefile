@@ -33,8 +33,9 @@ test: ## Prove it: every test, against real Postgres 14 to 18 and real Kafka. Th
 	echo "walpost integration: $$integration"; cat "$$summary"; \
 	[ "$$unit$$integration" = passedpassed ]
 
-test-unit: ## The tests of the packages, with the race detector where there is a C compiler.
+test-unit: ## The tests of the packages, with the race detector where there is a C compiler, and 4000 runs of the simulation.
 	go test $(RACE) -timeout 20m $$(go list ./... | grep -v /integration$$)
+	go test -timeout 20m ./internal/sim -run '^TestSimulation$$' -count=1 -seeds 4000
 
 TIMEOUT ?= 40m
 # Of those that may share the machine: most of their time is waiting.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -8,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/walpost/walpost/checkpoint"
@@ -135,20 +135,18 @@ func (c *client) request() bool {
 // try has a batch appended, or refused. False means that it has to be sent again.
 func (c *client) try(p *partition, b *buffer, batch []promised, epoch int16) bool {
 	entries := make([]*entry, len(batch))
-	refused := false
+	var refused error
 	for i, r := range batch {
 		entries[i] = c.entry(r.r)
-		refused = refused || c.isPoison(entries[i].id)
+		refused = cmp.Or(refused, c.poison(entries[i].id))
 	}
 	c.k.mu.Lock()
 	if !c.k.available(p) || c.by.isDead() {
 		c.k.mu.Unlock()
 		return false
 	}
-	var err error
-	if refused {
-		err = kerr.PolicyViolation
-	} else {
+	err := refused
+	if err == nil {
 		err = c.k.append(p, entries, c.id, epoch)
 	}
 	c.k.mu.Unlock()
@@ -181,7 +179,7 @@ func (c *client) keep(promises []promised, err error) {
 	}
 }
 
-func (c *client) isPoison(id string) bool {
+func (c *client) poison(id string) error {
 	c.k.mu.Lock()
 	defer c.k.mu.Unlock()
 	return c.k.poison[id]

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // action is something that happens in a run.
@@ -58,6 +60,8 @@ var actions = []action{
 	{"the answer to the end of a Kafka transaction is lost", 3, true, func(w *world, _ *rand.Rand) { w.endFault(lost) }},
 	{"the end of a Kafka transaction is lost", 3, true, func(w *world, _ *rand.Rand) { w.endFault(swallowed) }},
 	{"the brokers refuse an event", 2, true, (*world).refuse},
+	{"the client gives an event up", 2, true, (*world).giveUp},
+	{"a row that breaks the contract", 1, true, (*world).spoil},
 	{"a takeover while a Kafka transaction ends", 3, true, (*world).takeover},
 	{"the table leaves the publication for a while", 1, true, (*world).unpublish},
 	{"the slot is dropped and made again", 1, true, (*world).recreate},
@@ -126,7 +130,11 @@ func (w *world) killOne() {
 // revive sees to it that a relay runs. One that has halted without a reason breaks a rule.
 func (w *world) revive() {
 	for _, i := range w.instances {
-		if halt, ok := i.halted(); ok && !i.isDead() && !w.expected(halt) {
+		halt, ok := i.halted()
+		if !ok || i.isDead() {
+			continue
+		}
+		if w.judge(i, halt); !w.expected(halt) {
 			w.rules.violate("relay %d halted without a reason: %v", i.n, halt)
 		}
 	}
@@ -216,7 +224,7 @@ func (w *world) takeover(random *rand.Rand) {
 func (w *world) refuse(random *rand.Rand) {
 	id := fmt.Sprint("e", w.events+1+random.IntN(3))
 	w.kafka.mu.Lock()
-	w.kafka.poison[id], w.refused = true, true
+	w.kafka.poison[id], w.refused, w.bad[id] = kerr.PolicyViolation, true, true
 	w.kafka.mu.Unlock()
 	w.insert(random, 5)
 	time.Sleep(time.Duration(random.IntN(4000)) * time.Millisecond)
@@ -224,6 +232,61 @@ func (w *world) refuse(random *rand.Rand) {
 	delete(w.kafka.poison, id)
 	w.kafka.mu.Unlock()
 	w.revive()
+}
+
+// giveUp has the brokers answer an event with an error that says nothing of it, for a while: the client gives up, and another goes on.
+func (w *world) giveUp(random *rand.Rand) {
+	id := fmt.Sprint("e", w.events+1+random.IntN(3))
+	answer := func(err error) {
+		w.kafka.mu.Lock()
+		defer w.kafka.mu.Unlock()
+		w.kafka.poison[id] = err
+	}
+	answer(kerr.UnknownServerError)
+	w.insert(random, 5)
+	time.Sleep(time.Duration(random.IntN(4000)) * time.Millisecond)
+	answer(nil)
+}
+
+// spoil commits a row that no relay can ever publish, while what comes before it may be in trouble. It is the end of the run: every
+// relay has to halt at that row, with all before it published, and nothing behind it.
+func (w *world) spoil(random *rand.Rand) {
+	w.kafka.mu.Lock()
+	switch random.IntN(6) {
+	case 0:
+		w.kafka.partitions[random.IntN(partitionCount)].stuck = true
+	case 1:
+		w.kafka.poison[fmt.Sprint("e", w.events+1+random.IntN(3))] = kerr.UnknownServerError
+	case 2:
+		w.kafka.endFault = []fault{lost, swallowed}[random.IntN(2)]
+	case 3:
+		w.kafka.slow = true
+	case 4:
+		w.kafka.down = true
+	}
+	w.kafka.mu.Unlock()
+	w.insert(random, 1+random.IntN(5))
+	time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
+	rows := w.rows(random, 3)
+	if random.IntN(2) == 0 {
+		rows[1].topic = "no topic!"
+	} else {
+		rows[1].key = ""
+	}
+	w.kafka.mu.Lock()
+	w.bad[rows[1].id], w.hopeless, w.last = true, true, w.events-2
+	w.kafka.mu.Unlock()
+	w.commit(rows)
+	w.insert(random, 3)
+	time.Sleep(time.Duration(random.IntN(12_000)) * time.Millisecond) // longer than a drain may take
+}
+
+// behind reports whether an event is the one that can never be published, or comes after it: events are committed in the order of their
+// numbers.
+func (w *world) behind(id string) bool {
+	var n int
+	_, err := fmt.Sscanf(id, "e%d", &n)
+	return err == nil && w.hopeless && n > w.last
 }
 
 // known reports whether a position is stored, and with it how the publication and the slot are.

@@ -31,6 +31,8 @@ type instance struct {
 	err   error // why it ended, once it has
 	log   syncBuffer
 
+	stopped bool // was told to stop
+
 	mu    sync.Mutex
 	dead  bool // killed: nothing it does has an effect any more
 	conns []net.Conn
@@ -147,6 +149,7 @@ func (i *instance) kill() {
 
 // terminate ends a relay as SIGTERM does.
 func (i *instance) terminate() error {
+	i.stopped = i.running()
 	i.stop()
 	<-i.ended
 	return i.err

@@ -30,8 +30,8 @@ type kafka struct {
 	producers  map[string]*producer // by transactional id
 	down       bool
 	slow       bool
-	poison     map[string]bool // events that the brokers refuse
-	endFault   fault           // of the next end of a transaction
+	poison     map[string]error // what the brokers answer to some events
+	endFault   fault            // of the next end of a transaction
 
 	onAppend func(e *entry, visible bool)
 	onCommit func(entries []*entry)
@@ -85,7 +85,7 @@ const (
 )
 
 func newKafka(random *rand.Rand) *kafka {
-	k := &kafka{random: random, states: &partition{index: -1}, producers: map[string]*producer{}, poison: map[string]bool{}}
+	k := &kafka{random: random, states: &partition{index: -1}, producers: map[string]*producer{}, poison: map[string]error{}}
 	for i := range partitionCount {
 		k.partitions = append(k.partitions, &partition{index: i})
 	}

@@ -34,6 +34,13 @@ var mutations = []struct{ name, file, old, new string }{
 	{"confirm past the last look at the publication", "internal/relay/keeper.go", "g.saved = max(g.saved, lsn)\n\tg.stream.Confirm(min(g.saved, g.sound))", "g.saved = max(g.saved, lsn)\n\tg.stream.Confirm(g.saved)"},
 	{"memory of an event that is not published yet is used again", "sink/transactions.go", "func (t *transactions) confirmed(*flight) {}", "func (t *transactions) confirmed(f *flight) { f.free() }"},
 	{"no status while there is no room", "internal/relay/session.go", "return s.stream.Wait(ctx, s.r.room)", "<-s.r.room; return nil"},
+	{"halt at the first of several that were refused together", "sink/errors.go", "return e.Sent && !e.Outage && !e.Alone && e.Reason != reasonDataLoss", "return false"},
+	{"halt at a row whose predecessors wait", "internal/relay/session.go", "outlast := !stop && (transient(cause) || ofARow(cause))", "outlast := !stop && transient(cause)"},
+	{"halt at a row whose predecessors have failed", "internal/relay/session.go", "case ofARow(cause) && flushed != nil:", "case false:"},
+	{"halt at a row though the commit before it has failed", "sink/errors.go", "return !before.Sent", "return false"},
+	{"send an event that has to be alone with others", "sink/delivery.go", "if f.alone && (d.s.client.Flush(d.s.ctx) != nil || d.s.Err() != nil) {", "if false {"},
+	{"an event gets another place in the stream with each timeline", "internal/relay/session.go", "Timeline: s.history.At(commit)", "Timeline: s.history.Current()"},
+	{"what a failover has undone counts as further", "internal/relay/keeper.go", "max(s.history.At(pos.Furthest()), s.timeline)", "s.history.At(pos.Furthest())"},
 	{"stay the holder of a slot that another has fenced", "sink/failure.go", "if s.cfg.Exactly != nil && fencing(err) {", "if false {"},
 }
 
@@ -65,7 +72,7 @@ func TestMutations(t *testing.T) {
 			if err := os.WriteFile(overlay, replace, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			command := exec.Command("go", "test", "-overlay", overlay, "-count=1", "-timeout", "3m", "-run", "TestSimulation", "./internal/sim", "-seeds", "3000", "-noshrink")
+			command := exec.Command("go", "test", "-overlay", overlay, "-count=1", "-timeout", "10m", "-run", "TestSimulation", "./internal/sim", "-seeds", "3000", "-noshrink")
 			command.Dir = root
 			output, err := command.CombinedOutput()
 			text := string(output)

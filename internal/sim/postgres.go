@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -37,6 +38,7 @@ type postgres struct {
 	ending  bool // shuts down
 	active  *walsender
 	lastPID uint32
+	starts  int // of streams
 }
 
 func newPostgres(n *network, random *rand.Rand) *postgres {
@@ -192,6 +194,7 @@ func (p *postgres) replicate(conn net.Conn, b *pgproto3.Backend, pid uint32, que
 	holder := p.active
 	if holder == nil {
 		p.active = s
+		p.starts++
 	}
 	p.state.Unlock()
 	if holder != nil {
@@ -227,7 +230,7 @@ func (t txn) messages(relation bool) [][]byte {
 			continue
 		}
 		m := []byte{'I', 0, 0, 0x40, 0, 'N', 0, 4}
-		for _, column := range []string{r.id, "orders", r.key, strings.Repeat("x", r.size)} {
+		for _, column := range []string{r.id, cmp.Or(r.topic, "orders"), r.key, strings.Repeat("x", r.size)} {
 			m = append(m, 't')
 			m = binary.BigEndian.AppendUint32(m, uint32(len(column)))
 			m = append(m, column...)
@@ -257,6 +260,13 @@ func (p *postgres) setEnding(ending bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.announce()
+}
+
+// started is how many streams there were.
+func (p *postgres) started() int {
+	p.state.Lock()
+	defer p.state.Unlock()
+	return p.starts
 }
 
 // streaming reports whether a walsender runs.

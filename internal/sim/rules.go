@@ -15,6 +15,9 @@ type rules struct {
 	barred    map[string]bool // must not be published again
 	lastOf    map[string]int  // by key: the number of its last event, without repeats
 	number    map[string]row
+	repeats   int
+	pos       map[string]string     // of the first record of each event
+	lastPos   map[*partition]string // of the last record that is no repeat
 }
 
 func (r *rules) violate(format string, args ...any) {
@@ -31,7 +34,15 @@ func (r *rules) seen(e *entry) {
 		return
 	}
 	r.published[e.id]++
+	if first, repeated := r.pos[e.id]; repeated && first != e.pos {
+		r.violate("event %s has pos %s, and had %s", e.id, e.pos, first)
+	}
+	r.pos[e.id] = e.pos
+	if r.w.behind(e.id) {
+		r.violate("event %s passed one that can never be published", e.id)
+	}
 	if n := r.published[e.id]; n > 1 {
+		r.repeats++
 		if r.w.exactly {
 			r.violate("event %s is there %d times", e.id, n)
 		}
@@ -47,6 +58,11 @@ func (r *rules) seen(e *entry) {
 		r.violate("event %s of key %s comes after number %d", e.id, row.key, r.lastOf[row.key])
 	}
 	r.lastOf[row.key] = row.n
+	p := r.w.kafka.partitionOf(row.key)
+	if e.pos <= r.lastPos[p] {
+		r.violate("event %s has pos %s, after %s in its partition", e.id, e.pos, r.lastPos[p])
+	}
+	r.lastPos[p] = e.pos
 }
 
 // stored is called, with the brokers' mutex held, for each position that becomes visible: everything before it is published.

@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	seeds = flag.Uint64("seeds", 1000, "how many runs")
+	seeds = flag.Uint64("seeds", 300, "how many runs")
 	first = flag.Uint64("seed", 0, "the first seed")
 	steps = flag.Int("steps", 40, "how many things happen in a run")
 	whole = flag.Bool("noshrink", false, "tell the whole story of a failed run")

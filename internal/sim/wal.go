@@ -12,7 +12,8 @@ import (
 // row is an event in the outbox.
 type row struct {
 	id, key string
-	n       int // of its key: the order in which rows were committed
+	topic   string // empty = the usual one
+	n       int    // of its key: the order in which rows were committed
 	size    int
 	skipped bool // was not in the publication: no stream has it
 }
@@ -177,6 +178,17 @@ func (w *wal) rowsWithin(commit cdc.LSN, n uint32) []row {
 		}
 	}
 	return nil
+}
+
+// rowsUntil are the rows that come before one in the stream; ok is false if there is no such row.
+func (w *wal) rowsUntil(id string) (before []row, ok bool) {
+	for _, r := range w.rowsBefore(1 << 62) {
+		if r.id == id {
+			return before, true
+		}
+		before = append(before, r)
+	}
+	return nil, false
 }
 
 // present is the timeline.

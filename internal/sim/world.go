@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/walpost/walpost/decoder"
 	"github.com/walpost/walpost/internal/relay"
 	"github.com/walpost/walpost/sink"
 )
@@ -29,7 +30,10 @@ type world struct {
 	events    int
 	numbers   map[string]int
 	trace     []string
-	refused   bool // the brokers have refused an event
+	refused   bool            // the brokers have refused an event
+	bad       map[string]bool // events that a relay may halt at
+	hopeless  bool            // there is one that no relay can ever publish
+	last      int             // the number of the last before it
 }
 
 // Options choose a run.
@@ -90,11 +94,14 @@ func newWorld(seed uint64) *world {
 		panic(err)
 	}
 	w := &world{
-		began: time.Now(), random: random, settings: parseSettings(), template: template, exactly: seed%2 == 1, numbers: map[string]int{},
+		began: time.Now(), random: random, settings: parseSettings(), template: template, exactly: seed%2 == 1, numbers: map[string]int{}, bad: map[string]bool{},
 		net: newNetwork(rand.New(rand.NewPCG(seed, 2))), kafka: newKafka(rand.New(rand.NewPCG(seed, 3))),
 	}
 	w.pg = newPostgres(w.net, rand.New(rand.NewPCG(seed, 4)))
-	w.rules = &rules{w: w, published: map[string]int{}, barred: map[string]bool{}, lastOf: map[string]int{}, number: map[string]row{}}
+	w.rules = &rules{
+		w: w, published: map[string]int{}, barred: map[string]bool{}, lastOf: map[string]int{}, number: map[string]row{},
+		pos: map[string]string{}, lastPos: map[*partition]string{},
+	}
 	w.pg.onStatus = w.rules.confirmed
 	w.kafka.onAppend = func(e *entry, visible bool) {
 		if visible {
@@ -145,7 +152,10 @@ func (w *world) story() []string {
 }
 
 // insert commits a transaction of some rows.
-func (w *world) insert(random *rand.Rand, count int) {
+func (w *world) insert(random *rand.Rand, count int) { w.commit(w.rows(random, count)) }
+
+// rows are the next events.
+func (w *world) rows(random *rand.Rand, count int) []row {
 	rows := make([]row, count)
 	for i := range rows {
 		w.events++
@@ -153,6 +163,10 @@ func (w *world) insert(random *rand.Rand, count int) {
 		w.numbers[key]++
 		rows[i] = row{id: fmt.Sprint("e", w.events), key: key, n: w.numbers[key], size: random.IntN(600)}
 	}
+	return rows
+}
+
+func (w *world) commit(rows []row) {
 	w.kafka.mu.Lock()
 	for _, r := range rows {
 		w.rules.number[r.id] = r
@@ -174,7 +188,7 @@ func (w *world) look() {
 }
 
 // over reports whether a relay has halted for a reason that only an operator can mend; the rules still hold, the run ends.
-func (w *world) over() bool { return !w.pg.intact() }
+func (w *world) over() bool { return w.hopeless || !w.pg.intact() }
 
 // settle ends all faults and waits until everything is published and confirmed.
 func (w *world) settle() {
@@ -211,6 +225,10 @@ func (w *world) settle() {
 		}
 	}
 	w.rules.bar()
+	// Each stream repeats at most what was in flight when the one before it ended.
+	if most := w.pg.started() * (maxInFlight/512 + 1); w.rules.repeats > most {
+		w.rules.violate("%d repeats, and %d streams may have repeated %d", w.rules.repeats, w.pg.started(), most)
+	}
 	i := w.start() // finds everything published
 	time.Sleep(30 * time.Second)
 	if !i.running() {
@@ -221,7 +239,7 @@ func (w *world) settle() {
 // heal ends every fault of the servers.
 func (w *world) heal() {
 	w.kafka.mu.Lock()
-	w.kafka.slow, w.kafka.down, w.kafka.states.stuck, w.kafka.endFault, w.kafka.poison = false, false, false, none, map[string]bool{}
+	w.kafka.slow, w.kafka.down, w.kafka.states.stuck, w.kafka.endFault, w.kafka.poison = false, false, false, none, map[string]error{}
 	for _, p := range w.kafka.partitions {
 		p.stuck = false
 	}
@@ -239,6 +257,39 @@ func (w *world) expected(halt error) bool {
 	return w.over() || w.refused && errors.As(halt, &event) && errors.Is(event, kerr.PolicyViolation)
 }
 
+// named is the event that a relay has halted at; empty = none.
+func named(halt error) string {
+	var event *sink.EventError
+	var broken *decoder.Error
+	switch {
+	case errors.As(halt, &event):
+		return event.EventID
+	case errors.As(halt, &broken):
+		return broken.EventID
+	}
+	return ""
+}
+
+// judge checks which event a relay has halted at: it is at fault, and everything before it is published, which whoever passes over it
+// relies on. One that was told to stop meanwhile could not find out.
+func (w *world) judge(i *instance, halt error) {
+	id := named(halt)
+	before, there := w.pg.rowsUntil(id)
+	if id == "" || i.stopped || !there {
+		return
+	}
+	if !w.bad[id] {
+		w.rules.violate("relay %d halted at event %s, which is innocent: %v", i.n, id, halt)
+	}
+	w.kafka.mu.Lock()
+	defer w.kafka.mu.Unlock()
+	for _, r := range before {
+		if w.rules.published[r.id] == 0 && !r.skipped {
+			w.rules.violate("relay %d halted at event %s, and event %s before it is not published", i.n, id, r.id)
+		}
+	}
+}
+
 // awaitHalt waits for the halt of a relay that may not go on. Until then, and by every start after it, nothing is confirmed or
 // stored past what was skipped: that is for the other rules to see.
 func (w *world) awaitHalt() {
@@ -246,15 +297,28 @@ func (w *world) awaitHalt() {
 		if w.running() == 0 {
 			w.start()
 		}
-		i := w.instances[len(w.instances)-1]
-		select {
-		case <-i.ended:
-		case <-time.After(2 * time.Minute):
-			w.rules.violate("relay %d goes on, though events are missing in its stream", i.n)
-			return
+		halts, deadline := 0, time.After(2*time.Minute)
+		for _, i := range w.instances {
+			if !i.running() {
+				continue
+			}
+			select {
+			case <-i.ended:
+			case <-deadline:
+				w.rules.violate("relay %d goes on, though events are missing in its stream", i.n)
+				return
+			}
+			halt, ok := i.halted()
+			if !ok {
+				w.rules.violate("relay %d ended without saying why: %v", i.n, i.err)
+				return
+			}
+			if w.judge(i, halt); named(halt) != "" {
+				halts++
+			}
 		}
-		if _, ok := i.halted(); !ok {
-			w.rules.violate("relay %d ended without saying why: %v", i.n, i.err)
+		if w.hopeless && halts == 0 {
+			w.rules.violate("no relay says at which event it has halted")
 		}
 	}
 }
