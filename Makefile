@@ -39,7 +39,7 @@ test-unit: ## The tests of the packages, with the race detector where there is a
 
 TIMEOUT ?= 40m
 # Of those that may share the machine: most of their time is waiting.
-PARALLEL ?= 3
+PARALLEL ?= 4
 # After the others and alone: some of these tests are timed.
 test-integration: ## The built binary against real servers (TESTFLAGS='-v -run Name' for one test).
 	@summary="$(SUMMARY)"; if [ -z "$$summary" ]; then summary=$$(mktemp); trap 'cat "$$summary"; rm -f "$$summary"' EXIT; fi; \

@@ -3,6 +3,7 @@ package cdc
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Check tells whether events could be missing in the stream, or about to be, by what the view shows. The error is a
@@ -37,6 +38,7 @@ func (v View) checkSlot(cfg Config) error {
 			What: fmt.Sprintf("slot %q was invalidated (wal_status %s, reason %q): Postgres has removed WAL that it needed",
 				cfg.Slot, slot.WALStatus, slot.Invalidation),
 			Hint: cfg.recreateHint(),
+			Gap:  true,
 		}
 	}
 	return nil
@@ -104,12 +106,17 @@ func missingColumn(cfg Config, table TableView, published PublicationTableView) 
 // was committed in between is in doubt. What the earlier identity does not know, as a table that was named since, does
 // not count. The view has passed Check; the error is a [*StopError].
 func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {
-	for what, now := range v.Identity() {
+	identity := v.Identity()
+	if was, is := earlier[wholePublication], identity[wholePublication]; was != "" && oid(was) != oid(is) {
+		return cfg.publicationMissing(fmt.Errorf("it was made anew since it was last looked at (in the catalog, as oid/xmin: it was %s, and is %s)", was, is))
+	}
+	for what, now := range identity {
 		if before, known := earlier[what]; known && before != now {
 			return &StopError{
 				What: fmt.Sprintf("publication %q was altered since it was last looked at, and what was inserted meanwhile may be missing in the stream (in the catalog, as oid/xmin: %s was %s, is %s)",
 					cfg.Publication, what, before, now),
 				Hint: cfg.alteredHint(),
+				Gap:  true,
 			}
 		}
 	}
@@ -130,10 +137,19 @@ func (v View) CheckServer(system string, timeline uint32) error {
 	return nil
 }
 
+// wholePublication is the name of the publication itself in its identity.
+const wholePublication = "publication"
+
+// oid is the first part of the identity of a row in the catalog.
+func oid(identity string) string {
+	oid, _, _ := strings.Cut(identity, "/")
+	return oid
+}
+
 // Identity returns what changes whenever somebody alters the publication or takes a table out of it, even if it is altered
 // back: names, and the identities of their rows in the catalog. The view has passed Check.
 func (v View) Identity() map[string]string {
-	identity := map[string]string{"publication": v.Publication.Identity}
+	identity := map[string]string{wholePublication: v.Publication.Identity}
 	for _, t := range v.Publication.Tables {
 		identity["table "+t.Schema+"."+t.Name] = t.Identity
 	}
@@ -149,5 +165,5 @@ func (c Config) alteredHint() string {
 
 // inDoubt says that inserts may have been left out of the stream; sql ends that.
 func inDoubt(cfg Config, what, sql string) error {
-	return &StopError{What: what, Hint: sql + "; " + cfg.alteredHint()}
+	return &StopError{What: what, Hint: sql + "; " + cfg.alteredHint(), Gap: true}
 }

@@ -115,6 +115,12 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: nothing was noticed", name)
 		}
 	}
+	anew := sound()
+	anew.Publication.Identity = "9999/1"
+	var stop *StopError
+	if err := anew.CheckUnaltered(cfg, sound().Identity()); !errors.As(err, &stop) || !stop.Gap || !strings.Contains(stop.Hint, "pg_replication_slot_advance") {
+		t.Errorf("a publication that was made anew, which the slot cannot read where it is: %v", err)
+	}
 	if err := sound().CheckUnaltered(cfg, sound().Identity()); err != nil {
 		t.Errorf("the same twice: %v", err)
 	}

@@ -27,6 +27,7 @@ var ErrStandby = errors.New("the server is a standby: waiting for its promotion,
 type StopError struct {
 	What string // what was found
 	Hint string // the command or SQL that helps
+	Gap  bool   // the stream may lack events, now or once it goes on
 	Err  error  // the cause, if there is one
 }
 
@@ -144,6 +145,7 @@ func (c Config) serverError(pg *pgconn.PgError) error {
 		return &StopError{
 			What: fmt.Sprintf("Postgres refuses to stream from slot %q", c.Slot),
 			Hint: c.recreateHint(),
+			Gap:  true,
 			Err:  pg,
 		}
 	case pg.Code == "42501" && pg.Routine == checksDatabase:
@@ -173,6 +175,7 @@ func (c Config) slotMissing(err error) error {
 	return &StopError{
 		What: fmt.Sprintf("replication slot %q does not exist", c.Slot),
 		Hint: "on a new database run `walpost init`. If the slot existed before: " + c.recreateHint(),
+		Gap:  true,
 		Err:  err,
 	}
 }
@@ -183,6 +186,7 @@ func (c Config) publicationMissing(err error) error {
 		Hint: fmt.Sprintf("events committed while the publication was missing are not in the stream. In this order: make it with `walpost init`; "+
 			"SELECT pg_replication_slot_advance('%s', pg_current_wal_lsn()); walpost init --accept-gap; start walpost; "+
 			"and only then insert again everything that was not published after the stored position: the advance skips what the slot had not read yet, too", c.Slot),
+		Gap: true,
 		Err: err,
 	}
 }

@@ -48,6 +48,7 @@ func (c Config) warningError(n *pgconn.Notice) error {
 	return &StopError{
 		What: fmt.Sprintf("Postgres warned on the stream of slot %q, so events may be missing in it", c.Slot),
 		Hint: "look into the log of Postgres for this warning and mend its cause; nothing was confirmed past it",
+		Gap:  true,
 		Err:  warning,
 	}
 }

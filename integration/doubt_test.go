@@ -16,7 +16,7 @@ func halts(t testing.TB, relay *Relay, says ...string) {
 	if code := relay.Wait(t, 30*time.Second); code != 3 {
 		t.Fatalf("exit code %d, want 3:\n%s", code, lastLines(relay.Log(), 20))
 	}
-	for _, text := range append(says, "what_to_do", "nothing is lost") {
+	for _, text := range append(says, "what_to_do", "nothing was confirmed to Postgres past") {
 		if !strings.Contains(relay.Log(), text) {
 			t.Errorf("the log does not say %q:\n%s", text, lastLines(relay.Log(), 5))
 		}
@@ -47,6 +47,7 @@ func onBoth(t *testing.T, f func(t *testing.T, major int)) {
 
 // TestPublicationDropped drops the publication under a running relay, and commits an event that the stream then lacks.
 func TestPublicationDropped(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major})
 		relay := running(t, env)

@@ -123,6 +123,7 @@ func TestExactlyOnceThreeBrokers(t *testing.T) {
 
 // TestExactlyOnceZombie stops a relay while it has an open transaction, lets another take over, and wakes the first.
 func TestExactlyOnceZombie(t *testing.T) {
+	t.Parallel()
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Settings: map[string]string{"wal_sender_timeout": "3s"}})
 	env.Init(t)
 	// A transaction stays open for a while, so that the pause is within one.

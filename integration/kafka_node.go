@@ -63,7 +63,8 @@ func (n *kafkaNode) format(ctx context.Context, clusterID string) error {
 // launch runs the broker. It must not be running.
 func (n *kafkaNode) launch(javaOptions ...string) error {
 	proc, err := child.Start(child.Spec{
-		Path: n.program.java, Args: append(javaOptions, n.program.args("kafka.Kafka", n.properties())...),
+		// A library of Java's leaves a file in its temporary directory when it is killed.
+		Path: n.program.java, Args: append(append(javaOptions, "-Djava.io.tmpdir="+n.dir), n.program.args("kafka.Kafka", n.properties())...),
 		Dir: n.dir, Env: os.Environ(), Output: n.log,
 	})
 	if err != nil {

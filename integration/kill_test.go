@@ -71,6 +71,7 @@ func TestTerminateTheRelay(t *testing.T) {
 // TestTerminateInsideATransaction stops the relay in the middle of one large transaction: the next one goes on with the
 // row that follows.
 func TestTerminateInsideATransaction(t *testing.T) {
+	t.Parallel()
 	env := Setup(t, Needs{Postgres: 18})
 	env.Init(t)
 	relay := env.Run(t, "WALPOST_MAX_IN_FLIGHT_BYTES=1MiB")
@@ -190,6 +191,7 @@ func TestSecondRelayTakesOver(t *testing.T) {
 // TestPausedRelayDoesNoHarm stops a relay past the walsender's patience, lets another take over, and wakes it up: it
 // must not spoil what the other has stored.
 func TestPausedRelayDoesNoHarm(t *testing.T) {
+	t.Parallel()
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Settings: map[string]string{"wal_sender_timeout": "3s"}})
 	env.Init(t)
 	first := env.Run(t)

@@ -2,6 +2,8 @@ package integration
 
 import (
 	"fmt"
+	"maps"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +108,56 @@ func TestRowsThatBreakTheContract(t *testing.T) {
 			relay.Stop(t)
 		})
 	}
+}
+
+// TestPassOverARow follows the manual: what the transaction of a bad row inserted behind it, also under a savepoint, is copied from the
+// slot, passed over, and inserted again.
+func TestPassOverARow(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, major int) {
+		env := Setup(t, Needs{Postgres: major})
+		relay := running(t, env)
+		env.Exec(t, `DO $$ DECLARE c text; BEGIN FOR c IN SELECT conname FROM pg_constraint WHERE conrelid = 'outbox'::regclass AND contype = 'c'
+			LOOP EXECUTE format('ALTER TABLE outbox DROP CONSTRAINT %I', c); END LOOP; END $$`)
+		const insertOne = "INSERT INTO outbox (id, aggregatetype, aggregateid, payload) VALUES (gen_random_uuid(), 'order', '%s', '{}')"
+		conn := env.Connect(t)
+		for _, sql := range []string{
+			"BEGIN", fmt.Sprintf(insertOne, "before"), fmt.Sprintf(insertOne, ""), fmt.Sprintf(insertOne, "behind"),
+			"SAVEPOINT s", fmt.Sprintf(insertOne, "saved"), "RELEASE s", "COMMIT", fmt.Sprintf(insertOne, "later"),
+		} {
+			if _, err := conn.Exec(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+		id := env.Value(t, "SELECT id FROM outbox WHERE aggregateid = ''")
+		halts(t, relay, id, "pg_replication_slot_advance")
+		_, rest, _ := strings.Cut(relay.Log(), "SELECT pg_replication_slot_advance('"+env.Slot+"', '")
+		lsn, _, _ := strings.Cut(rest, "'")
+
+		manual, err := os.ReadFile("../docs/OPERATIONS.md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, query, _ := strings.Cut(string(manual), "CREATE TABLE left_out AS")
+		query, _, _ = strings.Cut(query, ";")
+		env.Exec(t, "CREATE TABLE left_out AS"+strings.NewReplacer("'walpost', '0/16B3749'", "'"+env.Slot+"', '"+lsn+"'", "'...'", "'"+id+"'").Replace(query))
+		if got := env.Value(t, "SELECT string_agg(aggregateid, ' ' ORDER BY n) FROM left_out"); got != "behind saved" {
+			t.Errorf("the query of the manual finds %q, want what is behind the bad row", got)
+		}
+		env.Exec(t, fmt.Sprintf("SELECT pg_replication_slot_advance('%s', '%s')", env.Slot, lsn))
+		env.Init(t, "--accept-gap")
+		relay = env.Run(t)
+		relay.Ready(t, 30*time.Second)
+		env.Exec(t, "INSERT INTO outbox (aggregatetype, aggregateid, payload) SELECT aggregatetype, aggregateid, payload FROM left_out ORDER BY n")
+		keys := map[string]int{}
+		for _, r := range awaitRecords(t, env, env.Prefix+"order", 5) {
+			keys[string(r.Key)]++
+		}
+		if want := map[string]int{"k": 1, "before": 1, "behind": 1, "saved": 1, "later": 1}; !maps.Equal(keys, want) {
+			t.Errorf("keys %v are there, want %v", keys, want)
+		}
+		relay.Stop(t)
+	})
 }
 
 // TestMissingTopic waits for a topic, reports it, and loses nothing.

@@ -46,6 +46,7 @@ func waits(t testing.TB, env *Env, commit func(), args ...string) {
 // TestInitWaitsForWriters adds a table, and accepts a publication, while a transaction is open whose rows are not in the stream:
 // pgoutput judges a row by the publication at its insertion. What commits after init has returned is in the stream.
 func TestInitWaitsForWriters(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major})
 		running(t, env).Stop(t)

@@ -30,6 +30,7 @@ type tableFacts struct {
 	persistence  string // relpersistence
 	owner        string
 	ours         bool // The role is the owner, or a member of it.
+	superuser    bool // The owner is one.
 	columns      map[string]columnFacts
 	member       bool // Of the publication, in whatever way.
 	rowFilter    bool
@@ -106,9 +107,9 @@ func (t *tableFacts) read(ctx context.Context, q pgx.Tx, version int, publicatio
 	t.schemaThere = true
 	var oid uint32
 	err = q.QueryRow(ctx, `
-		SELECT c.oid, c.relkind::text, c.relpersistence::text, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE')
+		SELECT c.oid, c.relkind::text, c.relpersistence::text, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'), (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`, t.Schema, t.Name).
-		Scan(&oid, &t.kind, &t.persistence, &t.owner, &t.ours)
+		Scan(&oid, &t.kind, &t.persistence, &t.owner, &t.ours, &t.superuser)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}

@@ -53,8 +53,11 @@ func (e *EventError) Unwrap() error { return e.Err }
 // Doubtful reports whether the brokers may have refused the event for the sake of another that was on its way with it. A loss of
 // records that the brokers had confirmed is no such refusal: another attempt would hide it.
 func (e *EventError) Doubtful() bool {
-	return e.Sent && !e.Outage && !e.Alone && e.Reason != reasonDataLoss
+	return e.Sent && !e.Outage && !e.Alone && !e.Lost()
 }
+
+// Lost reports whether the brokers have lost records that they had confirmed.
+func (e *EventError) Lost() bool { return e.Reason == reasonDataLoss }
 
 // Before reports whether the event comes before another one in the stream.
 func (e *EventError) Before(other *EventError) bool {

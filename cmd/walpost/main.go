@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -30,7 +31,7 @@ type commands struct {
 	Run     runCommand     `cmd:"" help:"Relay events from the outbox to Kafka, until told to stop."`
 	Init    initCommand    `cmd:"" help:"Create the outbox table, the publication and the slot, as far as they are missing."`
 	Status  statusCommand  `cmd:"" help:"Show how the relay and its slot are doing."`
-	Demo    demoCommand    `cmd:"" help:"Show events flow from a Postgres to a Kafka broker, both embedded and temporary."`
+	Demo    demoCommand    `cmd:"" help:"Show events flow from a Postgres to a Kafka broker, both started for it and temporary."`
 	Version versionCommand `cmd:"" help:"Show the version."`
 }
 
@@ -87,7 +88,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		for _, fault := range usage.Faults {
 			fmt.Fprintln(stderr, "walpost:", fault)
 		}
-		fmt.Fprintln(stderr, "walpost: see `walpost --help`; nothing was started")
+		if unknown, err := config.UnknownVariables(os.Environ()); err == nil && len(unknown) > 0 {
+			fmt.Fprintln(stderr, "walpost: these environment variables are no settings:", strings.Join(unknown, ", "))
+		}
+		fmt.Fprintln(stderr, "walpost: see `walpost <command> --help`; nothing was started")
 		return exitUsage
 	case err != nil:
 		fmt.Fprintln(stderr, "walpost:", err)

@@ -33,8 +33,11 @@ func (c *runCommand) execute(ctx context.Context, _, stderr io.Writer) error {
 		log.Error().Err(err).Msg("stopped, not everything in flight was confirmed: nothing is lost")
 		return &toldError{exitFailed, err}
 	case errors.As(err, &halt):
-		log.Error().Err(err).Str("what_to_do", halt.Hint).
-			Msg("stopped to protect data: nothing was confirmed to Postgres past what is named here, so nothing is lost")
+		message := "stopped to protect data: nothing was confirmed to Postgres past what is named here"
+		if !halt.Gap {
+			message += ", so nothing is lost"
+		}
+		log.Error().Err(err).Str("what_to_do", halt.Hint).Msg(message)
 		return &toldError{exitHalt, err}
 	default:
 		log.Error().Err(err).Msg("stopped by an unexpected failure: nothing is lost")

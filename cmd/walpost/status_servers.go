@@ -39,6 +39,7 @@ type serversStatus struct {
 
 	slot, publication, topic string // names, for people
 	tables                   []string
+	published                bool // the publication exists
 }
 
 // What State says where no relay does.
@@ -152,7 +153,7 @@ func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (c
 }
 
 func (s *serversStatus) show(view cdc.View) {
-	s.Holder = view.Holder
+	s.Holder, s.published = view.Holder, view.Publication != nil
 	if s.Slot = view.Slot; s.Slot == nil {
 		return
 	}

@@ -84,7 +84,11 @@ func printWrong(p page, s *serversStatus) {
 }
 
 func printSlot(p page, s *serversStatus) {
-	p.row("publication", s.publication+" of "+strings.Join(s.tables, ", "))
+	if s.published {
+		p.row("publication", s.publication+" of "+strings.Join(s.tables, ", "))
+	} else {
+		p.row("publication", s.publication+": does not exist")
+	}
 	if s.Slot == nil {
 		p.row("slot", s.slot+": does not exist")
 		return

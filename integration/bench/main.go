@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/walpost/walpost/integration"
+	"github.com/walpost/walpost/internal/config"
 )
 
 // options are the flags of the program.
@@ -49,6 +51,9 @@ func run(opts options) error {
 	if err != nil {
 		return fmt.Errorf("read --only: %w", err)
 	}
+	if unknown, err := config.UnknownVariables(opts.Set); err != nil || len(unknown) > 0 {
+		return errors.Join(err, fmt.Errorf("--set: no setting of walpost: %s", strings.Join(unknown, ", ")))
+	}
 	out := &report{}
 	if opts.JSON != "" {
 		if out.json, err = os.Create(filepath.Clean(opts.JSON)); err != nil {
@@ -61,10 +66,12 @@ func run(opts options) error {
 		out.machine()
 	}
 	var failed []string
+	found := false
 	for _, c := range cases(opts) {
 		if !only.MatchString(c.name) {
 			continue
 		}
+		found = true
 		if opts.List {
 			fmt.Println(c.name)
 			continue
@@ -74,6 +81,9 @@ func run(opts options) error {
 			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", c.name, err)
 			failed = append(failed, c.name)
 		}
+	}
+	if !found {
+		return fmt.Errorf("nothing is called %q: --list has the names, with --growth more of them", opts.Only)
 	}
 	if len(failed) > 0 {
 		return fmt.Errorf("not measured: %s", strings.Join(failed, "; "))

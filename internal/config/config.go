@@ -19,7 +19,7 @@ type Config struct {
 	CreateTopics         bool          `group:"Kafka" default:"false" help:"Create a missing topic of events with the brokers' defaults; otherwise wait for it and report it."`
 	Delivery             string        `group:"Kafka" default:"at-least-once" help:"at-least-once, or exactly-once: events and position in Kafka transactions, for consumers that read committed records alone."`
 	TransactionInterval  time.Duration `group:"Kafka" default:"100ms" help:"How long a Kafka transaction may stay open while events keep coming, with exactly-once delivery."`
-	TransactionBytes     ByteSize      `group:"Kafka" default:"16MiB" help:"How much a Kafka transaction may hold, with exactly-once delivery."`
+	TransactionBytes     ByteSize      `group:"Kafka" default:"16MiB" help:"How much a Kafka transaction may hold, with exactly-once delivery; a quarter of --max-in-flight-bytes at most."`
 	KafkaMaxRequestBytes ByteSize      `group:"Kafka" default:"100MiB" help:"The largest request, at most socket.request.max.bytes of the brokers. An event has to fit into one."`
 	KafkaLinger          time.Duration `group:"Kafka" default:"1ms" help:"How long a record may wait for company in its batch."`
 

@@ -3,10 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -57,7 +59,27 @@ func parsePostgres(given string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, errors.New("is not a Postgres URL or list of keywords")
 	}
-	return config, nil
+	return config, unknownParameter(config.RuntimeParams)
+}
+
+// parameters are those of libpq that mean something here. The driver takes any other for a setting of the server.
+var parameters = []string{
+	"application_name", "client_encoding", "connect_timeout", "dbname", "host", "krbspn", "krbsrvname", "options", "passfile", "password", "port",
+	"service", "servicefile", "sslcert", "sslinline", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni", "target_session_attrs", "user",
+}
+
+// unknownParameter names one that is misspelled, which the server would refuse at every start.
+func unknownParameter(given map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if slices.Contains(parameters, name) {
+			continue
+		}
+		if meant := closest(name, parameters); meant != "" {
+			return fmt.Errorf("has a parameter %q, which is unknown (did you mean %s?)", name, meant)
+		}
+		return fmt.Errorf("has a parameter %q, which is unknown; a setting of the server goes into options, as -c %s=...", name, name)
+	}
+	return nil
 }
 
 // parseReason is the part of the driver's message that cannot hold a piece of the URL, and with it a password.

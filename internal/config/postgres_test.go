@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -132,5 +133,27 @@ func TestPasswordOnlyFromEnvironment(t *testing.T) {
 	_, _, err = parse(t, append([]string{"run", "--kafka-sasl-password=x"}, required...)...)
 	if err == nil {
 		t.Error("a flag for the password was accepted")
+	}
+}
+
+// TestUnknownParameter: the server would refuse what is misspelled at every start; here it is a fault of the settings.
+func TestUnknownParameter(t *testing.T) {
+	for url, want := range map[string]string{
+		"postgres://localhost/app?sslmod=disable":                               `"sslmod", which is unknown (did you mean sslmode?)`,
+		"host=localhost passwrd=secret":                                         `"passwrd", which is unknown (did you mean password?)`,
+		"postgres://localhost/app?work_mem=4MB":                                 "options, as -c work_mem=",
+		"postgres://localhost/app?options=-c%20work_mem%3D4MB":                  "",
+		"host=localhost application_name=mine client_encoding=UTF8":             "",
+		"postgres://localhost/app?target_session_attrs=primary&sslmode=disable": "",
+	} {
+		setup(t, nil, "")
+		c := Config{PostgresURL: url}
+		_, err := c.PostgresConfig()
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", url, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret")):
+			t.Errorf("%s: %v, want %s", url, err, want)
+		}
 	}
 }

@@ -21,6 +21,7 @@ var ErrDrain = errors.New("the drain took too long")
 type Halt struct {
 	Err  error
 	Hint string // the command or SQL that helps
+	Gap  bool   // the stream lacks events, or the brokers lost some: what is missing has to be looked for
 }
 
 func (h *Halt) Error() string { return h.Err.Error() }
@@ -96,22 +97,24 @@ func (r *Relay) halt(err error) error {
 	)
 	switch {
 	case errors.As(err, &stop):
-		h.Hint = stop.Hint
+		h.Hint, h.Gap = stop.Hint, stop.Gap
 	case errors.As(err, &gap):
-		h.Hint = gap.Hint()
+		h.Hint, h.Gap = gap.Hint(), true
 	case errors.As(err, &restored):
-		h.Hint = restored.Hint()
+		h.Hint, h.Gap = restored.Hint(), true
 	case errors.As(err, &bad):
 		h.Hint = "if a column was renamed or got another type: map its present name with WALPOST_COLUMNS and start walpost; rows are read under the names " +
 			"that they were inserted with, so if it is renamed back, start with the mapping until it stops again, and then without. If it is the row: " +
 			r.passOver(bad.CommitLSN)
 	case errors.As(err, &event): // before the state topic: the keeper may be the first to tell of an event
-		h.Hint = event.Hint
+		h.Hint, h.Gap = event.Hint, event.Lost()
 		if h.Hint == "" {
 			h.Hint = r.passOver(event.Commit)
 		}
 	case errors.As(err, &kafka), errors.As(err, &commit):
 		h.Hint = r.stateTopicHint(err)
+	default:
+		h.Hint = "look into the logs of Postgres and of the brokers for this error; a start goes on from the stored position once its cause is mended"
 	}
 	return h
 }
@@ -141,7 +144,7 @@ func (r *Relay) passOver(commit uint64) string {
 		return "A start of walpost reads the same bytes again."
 	}
 	return fmt.Sprintf("A row in the WAL cannot be changed. To pass over its whole transaction: start walpost until it stops here again, which it does "+
-		"once everything before it is published; copy what it inserted behind this row, then "+
+		"once everything before it is published; copy what it inserted behind this row (docs/OPERATIONS.md has the query), then "+
 		"SELECT pg_replication_slot_advance('%s', '%s'); walpost init --accept-gap; and insert the copy, corrected, again",
 		r.cfg.CDC.Slot, cdc.LSN(commit+1))
 }

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -22,7 +23,6 @@ const (
 // keep carries the position back: stored first, confirmed second. It returns nil when ctx ends, or why no position can
 // be stored any more.
 func (s *session) keep(ctx context.Context) error {
-	passed := uint64(0)
 	last, hurry := time.Now(), false
 	for {
 		select {
@@ -36,7 +36,7 @@ func (s *session) keep(ctx context.Context) error {
 		if pos == s.stored {
 			continue
 		}
-		if !hurry && !s.pause(ctx, last, n, n == passed) {
+		if !hurry && !s.pause(ctx, last, n, n == s.passed) {
 			return nil
 		}
 		last, hurry = time.Now(), false
@@ -45,7 +45,7 @@ func (s *session) keep(ctx context.Context) error {
 			return err
 		}
 		s.watermark.Stored(freed)
-		passed = n
+		s.passed = n
 	}
 }
 
@@ -99,7 +99,7 @@ func (s *session) state(pos checkpoint.Position) checkpoint.State {
 // settle stores and confirms the last position of a session, and remembers it for the next one. It confirms nothing if
 // the session ended because rows may be missing.
 func (s *session) settle(ctx context.Context, cause error) {
-	pos, _, _ := s.watermark.Position()
+	pos, n, _ := s.watermark.Position()
 	s.r.last = s.state(pos)
 	if refused := s.r.refused; refused != nil && pos.Published(cdc.LSN(refused.Commit), refused.Index) {
 		s.r.refused = nil // the brokers have taken it after all
@@ -112,17 +112,12 @@ func (s *session) settle(ctx context.Context, cause error) {
 	s.r.unsaved = nil
 	if pos != s.stored {
 		if err := s.save(ctx, pos); err != nil {
-			s.r.unsaved = fmt.Errorf("the last position is not stored: %w", err)
+			if ctx.Err() != nil {
+				err = errors.New("the brokers did not answer in time")
+			}
+			s.unsavedPosition(err, n)
+			return
 		}
-	}
-	if s.r.unsaved != nil && s.r.cfg.ExactlyOnce { // every event that is published has its position with it: this one had none
-		s.log.Debug().Err(s.r.unsaved).Msg("the last position is not stored; no event lies between it and the one that is")
-		s.r.unsaved = nil
-		return
-	}
-	if s.r.unsaved != nil {
-		s.log.Warn().Err(s.r.unsaved).Msg("the last position could not be stored; it will be, or its events are sent again")
-		return
 	}
 	if inDoubt(cause) || s.closed || s.stream.Gone() {
 		return
@@ -132,6 +127,18 @@ func (s *session) settle(ctx context.Context, cause error) {
 			s.log.Debug().Err(err).Msg("the last position is stored, but could not be confirmed")
 		}
 	}
+}
+
+// unsavedPosition says what the last position that could not be stored means to a start: nothing, if no event lies between it and the one that
+// is. With exactly once none ever does, since every event that is published has its position with it.
+func (s *session) unsavedPosition(err error, passed uint64) {
+	err = fmt.Errorf("the last position is not stored: %w", err)
+	if s.r.cfg.ExactlyOnce || passed == s.passed {
+		s.log.Debug().Err(err).Msg("no event lies between the last position and the one that is stored")
+		return
+	}
+	s.r.unsaved = err
+	s.log.Warn().Err(err).Msg("the last position could not be stored; it will be, or its events are sent again")
 }
 
 // gate lets a position through to the stream once it is stored, and the publication is known to have been whole until there.

@@ -88,6 +88,7 @@ func New(cfg Config) *Relay {
 // Postgres and Kafka are waited for. [ErrDrain] means that the drain took too long.
 func (r *Relay) Run(ctx context.Context) error {
 	defer r.close()
+	defer context.AfterFunc(ctx, func() { r.log.Info().Msg("stopping: waiting for the events in flight") })()
 	for {
 		began := time.Now()
 		err := r.session(ctx)
@@ -113,6 +114,10 @@ func (r *Relay) stopped() error {
 	r.setState(Stopped, "stopped")
 	if r.unsaved != nil {
 		return &Halt{Err: fmt.Errorf("%w: nothing is lost, but some events will be sent again: %w", ErrDrain, r.unsaved)}
+	}
+	if r.last.End == 0 {
+		r.log.Info().Msg("stopped: it has had no stream")
+		return nil
 	}
 	r.log.Info().Stringer("lsn", r.last.End).Msg("stopped: everything received is published and stored")
 	return nil

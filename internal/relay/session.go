@@ -29,6 +29,7 @@ type session struct {
 	watermark  *checkpoint.Watermark
 	start      checkpoint.Position
 	stored     checkpoint.Position // the last that was stored; of the keeper, and of settle after it
+	passed     uint64              // how many marks with events lie before stored
 	timeline   uint32              // the least of the states that it stores
 	generation uint32              // of the states that it stores
 	closed     bool
@@ -159,7 +160,6 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	switch {
 	case stop:
 		s.r.setState(Draining, "draining")
-		s.log.Info().Msg("stopping: waiting for the events in flight")
 	case transient(cause):
 		s.r.report(cause)
 	default:
@@ -178,13 +178,14 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	}
 	var flushed error
 	s.await(drain, func() { flushed = s.flush(drain) })
+	late := drain.Err() != nil
 	settling, cancelSettling := s.r.drainContext(ctx, transient(cause) && !stop)
 	defer cancelSettling()
 	s.await(settling, func() { s.settle(settling, cause) })
 	s.close()
 
 	switch {
-	case ctx.Err() != nil && (drain.Err() != nil || flushed != nil && transient(flushed)):
+	case ctx.Err() != nil && (late || flushed != nil && transient(flushed)):
 		return &Halt{Err: fmt.Errorf("%w: %d events were still in flight after %s and will be sent again",
 			ErrDrain, s.out.Stats().Events, time.Since(began).Round(time.Millisecond))}
 	case stop && flushed == nil && transient(cause):

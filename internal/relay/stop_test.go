@@ -49,6 +49,35 @@ func TestStopWithoutAStoredPosition(t *testing.T) {
 	}
 }
 
+// TestStopBehindAnIdleAdvance: the position that cannot be stored moved without an event. A start repeats nothing, so it is a clean stop.
+func TestStopBehindAnIdleAdvance(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	var failing atomic.Bool
+	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		if !failing.Load() || !holds(r, "end_lsn") {
+			return nil, nil, false
+		}
+		return refuse(r, func(string) int16 { return kerr.NotEnoughReplicas.Code }), nil, true
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- f.relay.Run(ctx) }()
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
+	f.await("an event", func() bool { return f.relay.Status().Sink.Published["t"] == 1 })
+	f.await("its position", func() bool { st := f.relay.Status(); return st.Stored == st.Received })
+	failing.Store(true)
+	f.exec("CREATE TABLE other (a int)")
+	f.await("an idle advance", func() bool { st := f.relay.Status(); return st.Stored < st.Received })
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v, though no event lies behind the stored position", err)
+	}
+}
+
 // holds reports whether a produce request has a record with a text.
 func holds(r *kmsg.ProduceRequest, text string) bool {
 	for _, topic := range r.Topics {
