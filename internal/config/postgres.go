@@ -77,7 +77,7 @@ func unknownParameter(given map[string]string) error {
 		if meant := closest(name, parameters); meant != "" {
 			return fmt.Errorf("has a parameter %q, which is unknown (did you mean %s?)", name, meant)
 		}
-		return fmt.Errorf("has a parameter %q, which is unknown; a setting of the server goes into options, as -c %s=...", name, name)
+		return fmt.Errorf("has a parameter %q, which is unknown; a setting of the server goes into options, as -c %s=value", name, name)
 	}
 	return nil
 }

@@ -81,7 +81,8 @@ func TestBadRowBehindAFailedCommit(t *testing.T) {
 			return nil, nil, false
 		}
 		failed = true
-		for began := time.Now(); !latched.Load() && time.Since(began) < 10*time.Second; time.Sleep(time.Millisecond) {
+		for began := time.Now(); !latched.Load() && time.Since(began) < 10*time.Second; {
+			time.Sleep(time.Millisecond)
 		}
 		resp := req.ResponseKind().(*kmsg.EndTxnResponse)
 		resp.ErrorCode = kerr.UnknownServerError.Code
