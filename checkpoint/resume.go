@@ -69,7 +69,7 @@ func Resume(state State, stored bool, server Server) (Start, error) {
 		return Start{Position: Position{End: server.ConfirmedFlush}, First: true}, nil
 	}
 	restored := &RestoredError{
-		Slot: server.Slot, Stored: state.End, WALEnd: server.WALEnd,
+		Slot: server.Slot, Stored: state.Furthest(), WALEnd: server.WALEnd,
 		StoredTimeline: state.Timeline, Timeline: server.Timeline,
 	}
 	start := Start{Position: state.Position, Timeline: state.Timeline}
@@ -86,7 +86,7 @@ func Resume(state State, stored bool, server Server) (Start, error) {
 		} else {
 			start.Timeline = state.Timeline
 		}
-	} else if state.End > server.WALEnd {
+	} else if state.End > server.WALEnd || state.Rows > 0 && state.Commit >= server.WALEnd {
 		return Start{}, restored
 	}
 	if start.Position.End < server.ConfirmedFlush {

@@ -44,6 +44,11 @@ func TestResume(t *testing.T) {
 			server: Server{ConfirmedFlush: 500, WALEnd: 900, Timeline: 1},
 			err:    new(*RestoredError),
 		}, {
+			name:  "inside a transaction beyond the WAL: restored to a moment before it",
+			state: state(1, Position{End: 550, Commit: 900, Rows: 2}), stored: true,
+			server: Server{ConfirmedFlush: 500, WALEnd: 900, Timeline: 1},
+			err:    new(*RestoredError),
+		}, {
 			name:  "stored on a later timeline than the server's",
 			state: state(2, Position{End: 700}), stored: true,
 			server: Server{ConfirmedFlush: 500, WALEnd: 900, Timeline: 1},

@@ -79,9 +79,11 @@ func (s *session) pause(ctx context.Context, last time.Time, passed uint64, idle
 func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 	s.saving.Store(time.Now().UnixMicro())
 	defer s.saving.Store(0)
-	if err := s.out.Save(ctx, s.state(pos)); err != nil {
+	state := s.state(pos)
+	if err := s.out.Save(ctx, state); err != nil {
 		return &kafkaError{err}
 	}
+	s.r.pay(state)
 	s.stored = pos
 	s.trusted.store(pos.End)
 	s.rouse()
@@ -100,7 +102,7 @@ func (s *session) state(pos checkpoint.Position) checkpoint.State {
 // the session ended because rows may be missing.
 func (s *session) settle(ctx context.Context, cause error) {
 	pos, n, _ := s.watermark.Position()
-	s.r.last = s.state(pos)
+	s.r.last, s.r.sent = s.state(pos), s.state(s.watermark.Reached())
 	if refused := s.r.refused; refused != nil && pos.Published(cdc.LSN(refused.Commit), refused.Index) {
 		s.r.refused = nil // the brokers have taken it after all
 	}
@@ -109,7 +111,6 @@ func (s *session) settle(ctx context.Context, cause error) {
 		defer cancel()
 		ctx = last
 	}
-	s.r.unsaved = nil
 	if pos != s.stored {
 		if err := s.save(ctx, pos); err != nil {
 			if ctx.Err() != nil {
@@ -137,7 +138,7 @@ func (s *session) unsavedPosition(err error, passed uint64) {
 		s.log.Debug().Err(err).Msg("no event lies between the last position and the one that is stored")
 		return
 	}
-	s.r.unsaved = err
+	s.r.owe(err, s.r.last)
 	s.log.Warn().Err(err).Msg("the last position could not be stored; it will be, or its events are sent again")
 }
 

@@ -64,8 +64,9 @@ type Relay struct {
 	system  string // the cluster of the first session; every later one must be the same
 	out     *sink.Sink
 	store   Store
-	unsaved error            // why a start now would repeat events: last is not stored, or a sink was given up; nil = it would not
+	debt    *debt            // a start now would repeat events; nil = it would not
 	last    checkpoint.State // where the last session ended; zero before
+	sent    checkpoint.State // how far events of it may be published
 	refused *sink.EventError // what the brokers refused, perhaps for the sake of another; nil = nothing
 	first   int64            // bytes that the first Kafka transaction of a session may hold, with exactly once
 	claimed bool             // what the transactions of the brokers are good for was said
@@ -112,8 +113,8 @@ func (r *Relay) Run(ctx context.Context) error {
 // stopped is the end of a stop. Nothing is in flight between two sessions, but the last one may have left its position behind.
 func (r *Relay) stopped() error {
 	r.setState(Stopped, "stopped")
-	if r.unsaved != nil {
-		return &Halt{Err: fmt.Errorf("%w: nothing is lost, but some events will be sent again: %w", ErrDrain, r.unsaved)}
+	if r.owes() {
+		return &Halt{Err: fmt.Errorf("%w: nothing is lost, but some events will be sent again: %w", ErrDrain, r.debt.why)}
 	}
 	if r.last.End == 0 {
 		r.log.Info().Msg("stopped: it has had no stream")
@@ -157,7 +158,6 @@ func (r *Relay) report(err error) {
 		return
 	}
 	if errors.Is(err, cdc.ErrSlotInUse) {
-		r.unsaved = nil // whoever has the slot stores what comes next
 		if r.setState(Waiting, err.Error()) {
 			r.log.Info().Str("slot", r.cfg.CDC.Slot).Msg("another relay has the slot: waiting to take over")
 		}
@@ -262,7 +262,7 @@ func (r *Relay) retire() {
 		return
 	}
 	if n := r.out.Stats().Events; r.out.Err() != nil && n > 0 && !r.cfg.ExactlyOnce && !r.out.Closed() {
-		r.unsaved = fmt.Errorf("%d events that were on their way were given up when the producer failed, and others behind them may be published", n)
+		r.owe(fmt.Errorf("%d events that were on their way were given up when the producer failed, and others behind them may be published", n), r.sent)
 	}
 	if r.cfg.ExactlyOnce || r.out.Err() != nil {
 		r.out.Close()

@@ -82,7 +82,6 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	if err := r.settleStart(ctx, found, conn.History, held); err != nil {
 		return nil, err
 	}
-	r.unsaved = nil
 	r.logStart(found.start, conn.History)
 	r.warnOfColumns(held)
 	s := &session{
@@ -158,16 +157,18 @@ func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View,
 // Postgres, and nothing is confirmed that is not stored. The slot is held.
 func (r *Relay) settleStart(ctx context.Context, found found, history cdc.History, view cdc.View) error {
 	identity := view.Identity()
+	pos := found.start.Position
+	state := checkpoint.State{Position: pos, Timeline: max(history.At(pos.Furthest()), found.start.Timeline), At: time.Now(), Generation: found.generation, Publication: identity}
 	if found.stored && maps.Equal(found.publication, identity) {
+		r.pay(state)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
 	defer cancel()
-	pos := found.start.Position
-	state := checkpoint.State{Position: pos, Timeline: max(history.At(pos.Furthest()), found.start.Timeline), At: time.Now(), Generation: found.generation, Publication: identity}
 	if err := r.store.Save(ctx, state); err != nil {
 		return &kafkaError{err}
 	}
+	r.pay(state)
 	return nil
 }
 

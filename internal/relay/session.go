@@ -178,16 +178,19 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	}
 	var flushed error
 	s.await(drain, func() { flushed = s.flush(drain) })
-	late := drain.Err() != nil
-	settling, cancelSettling := s.r.drainContext(ctx, transient(cause) && !stop)
-	defer cancelSettling()
+	late, waited := drain.Err() != nil, time.Since(began).Round(time.Millisecond)
+	settling := drain // what a stop has left of its time
+	if outlast && !late && !transient(cause) {
+		settling, cancel = s.r.drainContext(ctx, false)
+		defer cancel()
+	}
 	s.await(settling, func() { s.settle(settling, cause) })
 	s.close()
 
 	switch {
 	case ctx.Err() != nil && (late || flushed != nil && transient(flushed)):
 		return &Halt{Err: fmt.Errorf("%w: %d events were still in flight after %s and will be sent again",
-			ErrDrain, s.out.Stats().Events, time.Since(began).Round(time.Millisecond))}
+			ErrDrain, s.out.Stats().Events, waited)}
 	case stop && flushed == nil && transient(cause):
 		return nil
 	case flushed != nil && transient(cause):

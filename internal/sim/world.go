@@ -11,7 +11,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/walpost/walpost/decoder"
-	"github.com/walpost/walpost/internal/relay"
 	"github.com/walpost/walpost/sink"
 )
 
@@ -215,12 +214,7 @@ func (w *world) settle() {
 		if !i.running() {
 			continue
 		}
-		streams := i.relay.Status().State == relay.Streaming
-		err := i.terminate()
-		if errors.Is(err, relay.ErrDrain) && !streams { // what it gave up with its last session, another has published since
-			continue
-		}
-		if err != nil {
+		if err := i.terminate(); err != nil {
 			w.rules.violate("an orderly stop of relay %d: %v", i.n, err)
 		}
 	}
