@@ -29,11 +29,11 @@ func (r *Relay) pay(stored checkpoint.State) {
 }
 
 // owes reports at a stop whether a start would repeat events. Another relay may have stored as much meanwhile.
-func (r *Relay) owes() bool {
+func (r *Relay) owes(ctx context.Context) bool {
 	if r.debt == nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lastLook)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLook)
 	defer cancel()
 	if state, stored, err := r.store.Glance(ctx); err == nil && stored {
 		r.pay(state)

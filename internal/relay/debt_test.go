@@ -78,7 +78,7 @@ func TestStopInTheSessionAfterAFailure(t *testing.T) {
 			if err != nil {
 				t.Fatalf("session: %v", err)
 			}
-			if err := r.stopped(); err != nil {
+			if err := r.stopped(ctx); err != nil {
 				if !errors.Is(err, ErrDrain) {
 					t.Errorf("it stops with %v", err)
 				}

@@ -187,7 +187,7 @@ func stopAfterARefusal(t *testing.T, code int16) {
 			t.Fatalf("a session ended with %v", err)
 		}
 	}
-	if err := r.stopped(); err != nil {
+	if err := r.stopped(ctx); err != nil {
 		if !errors.Is(err, ErrDrain) {
 			t.Errorf("it stops with %v", err)
 		}

@@ -97,7 +97,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			r.pause = 0 // what ends so late is no repetition of the last failure
 		}
 		if err == nil || (ctx.Err() != nil && (errors.Is(err, context.Canceled) || transient(err))) {
-			return r.stopped()
+			return r.stopped(ctx)
 		}
 		if !transient(err) {
 			r.setState(Stopped, "stopped: "+err.Error())
@@ -105,15 +105,15 @@ func (r *Relay) Run(ctx context.Context) error {
 		}
 		r.report(err)
 		if !r.backOff(ctx, err) {
-			return r.stopped()
+			return r.stopped(ctx)
 		}
 	}
 }
 
 // stopped is the end of a stop. Nothing is in flight between two sessions, but the last one may have left its position behind.
-func (r *Relay) stopped() error {
+func (r *Relay) stopped(ctx context.Context) error {
 	r.setState(Stopped, "stopped")
-	if r.owes() {
+	if r.owes(ctx) {
 		return &Halt{Err: fmt.Errorf("%w: nothing is lost, but some events will be sent again: %w", ErrDrain, r.debt.why)}
 	}
 	if r.last.End == 0 {
