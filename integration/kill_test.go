@@ -13,6 +13,7 @@ import (
 func TestKillTheRelay(t *testing.T) {
 	for _, major := range []int{15, 18} {
 		t.Run(fmt.Sprint("postgres ", major), func(t *testing.T) {
+			t.Parallel() // beside the other
 			env := Setup(t, Needs{Postgres: major})
 			env.Init(t)
 			relay := env.Run(t)

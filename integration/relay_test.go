@@ -9,8 +9,10 @@ import (
 // TestHundredThousandEvents is the promise in its plainest form: transactions of all kinds from several writers, and
 // everything that was committed arrives once, in order per key, byte for byte.
 func TestHundredThousandEvents(t *testing.T) {
+	t.Parallel()
 	for _, major := range []int{15, 18} {
 		t.Run(fmt.Sprint("postgres ", major), func(t *testing.T) {
+			t.Parallel()
 			env := Setup(t, Needs{Postgres: major})
 			env.Init(t)
 			relay := env.Run(t)
@@ -27,8 +29,10 @@ func TestHundredThousandEvents(t *testing.T) {
 
 // TestEveryServer runs the same in short on the versions between.
 func TestEveryServer(t *testing.T) {
+	t.Parallel()
 	for _, major := range []int{14, 16, 17} {
 		t.Run(fmt.Sprint("postgres ", major), func(t *testing.T) {
+			t.Parallel()
 			env := Setup(t, Needs{Postgres: major})
 			env.Init(t)
 			relay := env.Run(t)
