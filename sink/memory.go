@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -64,8 +65,11 @@ func (a *arena) release() {
 
 // free gives the memory of a flight back. Nobody may use the flight or its record any more.
 func (f *flight) free() {
-	bytes, flights := f.arena, f.slab
+	bytes, own, flights := f.arena, f.block, f.slab
 	bytes.release()
+	if own != nil {
+		blocks[own.class].Put(own)
+	}
 	flights.release()
 }
 
@@ -83,11 +87,45 @@ func (b *builder) flight() *flight {
 	return f
 }
 
+// block is the memory of a large event.
+type block struct {
+	bytes []byte
+	class int
+}
+
+// blocks are those that are free, by class: each is a quarter of a power of two larger than the one before, so that little is left over.
+var blocks [blockClasses]sync.Pool
+
+const (
+	smallestBlock = arenaSize / 8 // the first class is larger than that
+	blockClasses  = 4 * 14        // up to 256 MiB; what is larger is the collector's
+)
+
+// blockClass returns the class of blocks that hold n bytes, and their size.
+func blockClass(n int) (class, size int) {
+	power := bits.Len(uint((n - 1) / smallestBlock)) // smallestBlock << power holds n, and half of it does not
+	half := smallestBlock << power >> 1
+	quarters := (n - half + half/4 - 1) / (half / 4) // 1 to 4 of them are needed besides
+	return 4*(power-1) + quarters - 1, half + quarters*(half/4)
+}
+
+func (f *flight) takeBlock(n int) []byte {
+	class, size := blockClass(n)
+	if class >= blockClasses {
+		return make([]byte, n)
+	}
+	f.block, _ = blocks[class].Get().(*block)
+	if f.block == nil {
+		f.block = &block{make([]byte, size), class}
+	}
+	return f.block.bytes[:n:n]
+}
+
 // take returns n bytes for an event that nobody else writes. Large ones get memory of their own, so that one of them does not
 // keep that of many.
 func (b *builder) take(f *flight, n int) []byte {
-	if n > arenaSize/8 {
-		return make([]byte, n)
+	if n > smallestBlock {
+		return f.takeBlock(n)
 	}
 	if b.arena == nil || n > arenaSize-b.arena.used {
 		b.arena.release()

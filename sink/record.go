@@ -43,7 +43,8 @@ type flight struct {
 	alone   bool                // in a Kafka transaction of its own
 	pos     checkpoint.Position // how far the stream is with it, with exactly once
 	slab    *slab
-	arena   *arena // nil = its bytes are its own
+	arena   *arena // of its bytes, among those of others; nil = they are large
+	block   *block // of its bytes alone; nil = they are small, or too large to be kept
 }
 
 // large reports whether the record may be too large for its topic.

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -125,7 +126,7 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 	for i := range 50_000 {
 		e := &decoder.Event{ID: fmt.Append(nil, "id", i), Key: fmt.Append(nil, i%7), Payload: []byte(strings.Repeat(string(rune('a'+i%26)), random.IntN(3000)))}
 		if i%500 == 0 {
-			e.Payload = make([]byte, arenaSize) // memory of its own
+			e.Payload = bytes.Repeat([]byte{byte('a' + i%26)}, arenaSize+random.IntN(arenaSize)) // memory of its own
 		}
 		f, err := b.build(e, Transaction{Commit: uint64(i)}, to, noMark{})
 		if err != nil {
@@ -151,6 +152,22 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 	}
 	if reused == 0 {
 		t.Error("nothing was used again")
+	}
+}
+
+// TestBlockClasses: each size has a block that holds it with little left over, and the class of that block is the one of its size.
+func TestBlockClasses(t *testing.T) {
+	t.Parallel()
+	last := 0
+	for n := smallestBlock + 1; n < 256<<20; n += 1 + n/1000 {
+		class, size := blockClass(n)
+		if again, whole := blockClass(size); size < n || size > n+n/4+4 || again != class || whole != size || class < last || class >= blockClasses {
+			t.Fatalf("%d bytes: class %d of %d bytes, whose own is class %d of %d", n, class, size, again, whole)
+		}
+		last = class
+	}
+	if last != blockClasses-1 {
+		t.Errorf("the last class that is used is %d of %d", last, blockClasses)
 	}
 }
 
