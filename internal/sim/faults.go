@@ -257,7 +257,7 @@ func (w *world) spoil(random *rand.Rand) {
 		w.kafka.partitions[random.IntN(partitionCount)].stuck = true
 	case 1:
 		w.kafka.poison[fmt.Sprint("e", w.events+1+random.IntN(3))] = kerr.UnknownServerError
-	case 2:
+	case 2, 5:
 		w.kafka.endFault = []fault{lost, swallowed}[random.IntN(2)]
 	case 3:
 		w.kafka.slow = true
