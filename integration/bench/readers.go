@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -56,7 +58,12 @@ func (r reader) measure(h *host, env *integration.Env, slot string, rows int) dr
 	}}
 	cfg.DialFunc = dialer.DialContext
 	cfg.BuildFrontend = func(in io.Reader, out io.Writer) *pgproto3.Frontend {
-		return pgproto3.NewFrontend(&gulps{Reader: in, pause: r.gulp}, out)
+		pause := r.gulp
+		if _, secure := in.(*tls.Conn); secure {
+			pause = 0 // a read brings one record of TLS, however full the socket is
+		}
+		// As much at once as the relay takes: a read that the buffer cuts short is not a socket that is empty.
+		return pgproto3.NewFrontend(bufio.NewReaderSize(&gulps{Reader: in, pause: pause}, 256<<10), out)
 	}
 	start := time.Now()
 	conn, err := pgconn.ConnectConfig(h.ctx, cfg)
