@@ -59,7 +59,7 @@ func (r reader) measure(h *host, env *integration.Env, slot string, rows int) dr
 	cfg.DialFunc = dialer.DialContext
 	cfg.BuildFrontend = func(in io.Reader, out io.Writer) *pgproto3.Frontend {
 		pause := r.gulp
-		if _, secure := in.(*tls.Conn); secure {
+		if _, secure := out.(*tls.Conn); secure {
 			pause = 0 // a read brings one record of TLS, however full the socket is
 		}
 		// As much at once as the relay takes: a read that the buffer cuts short is not a socket that is empty.
