@@ -35,7 +35,13 @@ func TestMissingRights(t *testing.T) {
 			t.Errorf("after the SQL of the problems: %v", err)
 		}
 
-		db.exec("DROP PUBLICATION walpost; DROP TABLE outbox; CREATE PUBLICATION walpost; REVOKE owner_of_" + db.name + " FROM " + role)
+		db.exec("DROP PUBLICATION walpost; ALTER TABLE outbox OWNER TO postgres")
+		owned, err := Apply(t.Context(), conn, outbox())
+		if text := strings.Join(owned.Lines(), " "); err == nil || !strings.Contains(text, "role postgres, may publish it") || strings.Contains(text, `GRANT "postgres"`) {
+			t.Errorf("a table of a superuser: %v\n%s", err, text)
+		}
+
+		db.exec("DROP TABLE outbox; CREATE PUBLICATION walpost; REVOKE owner_of_" + db.name + " FROM " + role)
 		refused(fmt.Sprintf(`table public.outbox: does not exist, and role %[1]s may not create it|GRANT USAGE, CREATE ON SCHEMA "public" TO "%[1]s";`, role))
 		report, err := Apply(t.Context(), conn, outbox())
 		if err == nil {

@@ -59,17 +59,17 @@ func parsePostgres(given string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, errors.New("is not a Postgres URL or list of keywords")
 	}
-	return config, unknownParameter(config.RuntimeParams)
+	return config, misspelled(config.RuntimeParams)
 }
 
-// parameters are those of libpq that mean something here. The driver takes any other for a setting of the server.
+// parameters are those that the driver knows. It takes any other for a setting of the server.
 var parameters = []string{
-	"application_name", "client_encoding", "connect_timeout", "dbname", "host", "krbspn", "krbsrvname", "options", "passfile", "password", "port",
-	"service", "servicefile", "sslcert", "sslinline", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni", "target_session_attrs", "user",
+	"application_name", "channel_binding", "client_encoding", "connect_timeout", "dbname", "host", "options", "passfile", "password", "port", "require_auth",
+	"service", "servicefile", "sslcert", "sslcertmode", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni", "target_session_attrs", "timezone", "user",
 }
 
-// unknownParameter names one that is misspelled, which the server would refuse at every start.
-func unknownParameter(given map[string]string) error {
+// misspelled names a parameter that is probably a known one in other letters: the server would refuse it at every start.
+func misspelled(given map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if slices.Contains(parameters, name) {
 			continue
@@ -77,7 +77,6 @@ func unknownParameter(given map[string]string) error {
 		if meant := closest(name, parameters); meant != "" {
 			return fmt.Errorf("has a parameter %q, which is unknown (did you mean %s?)", name, meant)
 		}
-		return fmt.Errorf("has a parameter %q, which is unknown; a setting of the server goes into options, as -c %s=value", name, name)
 	}
 	return nil
 }

@@ -136,17 +136,17 @@ func TestPasswordOnlyFromEnvironment(t *testing.T) {
 	}
 }
 
-// TestUnknownParameter: the server would refuse what is misspelled at every start; here it is a fault of the settings.
-func TestUnknownParameter(t *testing.T) {
+// TestMisspelledParameter: the server would refuse it at every start; here it is a fault of the settings. Settings of the server pass.
+func TestMisspelledParameter(t *testing.T) {
 	for url, want := range map[string]string{
-		"postgres://localhost/app?sslmod=disable":                               `"sslmod", which is unknown (did you mean sslmode?)`,
-		"host=localhost passwrd=secret":                                         `"passwrd", which is unknown (did you mean password?)`,
-		"postgres://localhost/app?work_mem=4MB":                                 "options, as -c work_mem=",
-		"postgres://localhost/app?options=-c%20work_mem%3D4MB":                  "",
-		"host=localhost application_name=mine client_encoding=UTF8":             "",
-		"postgres://localhost/app?target_session_attrs=primary&sslmode=disable": "",
+		"postgres://localhost/app?sslmod=disable":                                  `"sslmod", which is unknown (did you mean sslmode?)`,
+		"host=localhost passwrd=secret":                                            `"passwrd", which is unknown (did you mean password?)`,
+		"postgres://localhost/app?work_mem=4MB&search_path=events&lock_timeout=5s": "",
+		"postgres://localhost/app?options=-c%20work_mem%3D4MB":                     "",
+		"host=localhost application_name=mine client_encoding=UTF8":                "",
+		"postgres://localhost/app?target_session_attrs=primary&sslmode=disable":    "",
 	} {
-		setup(t, nil, "")
+		setup(t, map[string]string{"PGTZ": "Europe/Berlin", "PGOPTIONS": "-c work_mem=4MB"}, "")
 		c := Config{PostgresURL: url}
 		_, err := c.PostgresConfig()
 		switch {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,82 +16,114 @@ import (
 	"github.com/walpost/walpost/checkpoint"
 )
 
-// TestStopInTheSessionAfterAFailure: a producer fails, and what is behind the failed event is published. The next session has begun, and
-// has not sent the events again yet, when SIGTERM comes: no clean stop, since a start repeats them.
-func TestStopInTheSessionAfterAFailure(t *testing.T) {
+// overtaken inserts good1, bad2 and good3. bad2 has no leader until good3 has passed it on another partition; then each attempt gets what
+// answer says, where zero is that the brokers take it.
+func (f *fixture) overtaken(answer func() int16) {
+	f.relay.cfg.CreateTopics, f.relay.cfg.Linger = true, 20*time.Millisecond
+	passed := false
+	var held atomic.Bool
+	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		if !holds(r, "bad2") {
+			passed = passed || holds(r, "good3")
+			return nil, nil, false
+		}
+		held.Store(true)
+		code := kerr.NotEnoughReplicas.Code
+		if passed {
+			code = answer()
+		}
+		if code == 0 {
+			return nil, nil, false
+		}
+		return refuse(r, func(string) int16 { return code }), nil, true
+	})
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
+	f.exec("INSERT INTO outbox VALUES (2, 'u', 'k', 'bad2')")
+	var later sync.WaitGroup
+	f.t.Cleanup(later.Wait)
+	later.Go(func() { // while bad2 waits for its next attempt
+		for !held.Load() {
+			if f.t.Context().Err() != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+		f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3')")
+	})
+}
+
+// honest checks what a stop says: that a start will repeat events, or else a start repeats none.
+func (f *fixture) honest(stop error) {
+	f.t.Helper()
+	if errors.Is(stop, ErrDrain) {
+		return
+	}
+	if stop != nil {
+		f.t.Fatal(stop)
+	}
+	before := f.seen("t")
+	ctx, cancel := context.WithTimeout(f.t.Context(), 5*time.Second)
+	defer cancel()
+	err := f.again().Run(ctx)
+	times := map[string]int{}
+	for _, value := range f.seen("t") {
+		if times[value]++; times[value] > 1 {
+			f.t.Errorf("exit 0 with %q, and a start publishes %s again (%v)", before, value, err)
+		}
+	}
+}
+
+// TestStopAfterAFailure: an event is refused, or given up for an outage, and what is behind it is published. SIGTERM comes before the next
+// session, or in it before it has sent anything: no clean stop, since a start repeats that.
+func TestStopAfterAFailure(t *testing.T) {
 	t.Parallel()
 	for name, code := range map[string]int16{"refused": kerr.PolicyViolation.Code, "outage": kerr.UnknownServerError.Code} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := setup(t)
-			f.relay.cfg.CreateTopics, f.relay.cfg.Linger = true, 20*time.Millisecond
-			ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
-			defer cancel()
-			seenGood3 := false
-			var mended, held atomic.Bool
-			f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
-				f.broker.KeepControl()
-				r := req.(*kmsg.ProduceRequest)
-				if holds(r, "good3") && !holds(r, "bad2") {
-					seenGood3 = true
+		for when, next := range map[string]bool{"before the next session": false, "in the next session": true} {
+			t.Run(name+", "+when, func(t *testing.T) {
+				t.Parallel()
+				f := setup(t)
+				ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+				defer cancel()
+				var mended atomic.Bool
+				f.overtaken(func() int16 {
+					if mended.Load() {
+						return 0
+					}
+					return code
+				})
+				r := f.again()
+				for r.out == nil || r.out.Err() == nil {
+					if err := r.session(ctx); !transient(err) {
+						t.Fatalf("a session ended with %v", err)
+					}
 				}
-				if mended.Load() || !holds(r, "bad2") {
-					return nil, nil, false
+				mended.Store(true)
+				if next {
+					stopAtOnce(t, ctx, cancel, r)
 				}
-				held.Store(true)
-				if !seenGood3 {
-					return refuse(r, func(string) int16 { return kerr.NotEnoughReplicas.Code }), nil, true
-				}
-				return refuse(r, func(string) int16 { return code }), nil, true
+				f.honest(r.stopped(ctx))
 			})
-			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
-			f.exec("INSERT INTO outbox VALUES (2, 'u', 'k', 'bad2')")
-			var later sync.WaitGroup
-			defer later.Wait()
-			later.Go(func() {
-				for !held.Load() && t.Context().Err() == nil {
-					time.Sleep(time.Millisecond)
-				}
-				f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3')")
-			})
-			r := New(f.relay.cfg)
-			defer r.close()
-			for r.out == nil || r.out.Err() == nil {
-				if err := r.session(ctx); !transient(err) {
-					t.Fatalf("a session ended with %v", err)
-				}
-			}
-			mended.Store(true)
-			// The next session, as session() does it; SIGTERM right after resume.
-			var s *session
-			var err error
-			for s == nil {
-				if s, err = r.resume(ctx); err != nil && !transient(err) {
-					t.Fatal(err)
-				}
-			}
-			r.streaming(s)
-			cancel()
-			err = r.verdict(ctx, s, s.finish(ctx, s.run(ctx)))
-			r.retire()
-			if err != nil {
-				t.Fatalf("session: %v", err)
-			}
-			if err := r.stopped(ctx); err != nil {
-				if !errors.Is(err, ErrDrain) {
-					t.Errorf("it stops with %v", err)
-				}
-				return // it says so
-			}
-			before := f.seen("t")
-			again, stop := context.WithTimeout(t.Context(), 5*time.Second)
-			defer stop()
-			err = New(f.relay.cfg).Run(again)
-			if after := f.seen("t"); strings.Count(strings.Join(after, " "), "good3") > 1 {
-				t.Errorf("exit 0 with %q, and a start repeats: %q (%v)", before, after, err)
-			}
-		})
+		}
 	}
+}
+
+// stopAtOnce runs a session that is told to stop once it streams.
+func stopAtOnce(t *testing.T, ctx context.Context, stop func(), r *Relay) {
+	t.Helper()
+	s, err := r.resume(ctx)
+	for ; err != nil; s, err = r.resume(ctx) {
+		if !transient(err) {
+			t.Fatal(err)
+		}
+	}
+	r.streaming(s)
+	stop()
+	if err := r.verdict(ctx, s, s.finish(ctx, s.run(ctx))); err != nil {
+		t.Fatal(err)
+	}
+	r.retire()
 }
 
 // TestStopWhileARefusedEventGoesAlone: SIGTERM comes while the event that was refused is on its way again, and is taken. What had passed it is
@@ -100,114 +131,19 @@ func TestStopInTheSessionAfterAFailure(t *testing.T) {
 func TestStopWhileARefusedEventGoesAlone(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	f.relay.cfg.CreateTopics, f.relay.cfg.Linger = true, 20*time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
-	seenGood3, refused := false, false
-	var held atomic.Bool
-	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		f.broker.KeepControl()
-		r := req.(*kmsg.ProduceRequest)
-		if holds(r, "good3") && !holds(r, "bad2") {
-			seenGood3 = true
-		}
-		if !holds(r, "bad2") {
-			return nil, nil, false
-		}
-		held.Store(true)
-		switch {
-		case !seenGood3:
-			return refuse(r, func(string) int16 { return kerr.NotEnoughReplicas.Code }), nil, true
-		case !refused:
+	refused := false
+	f.overtaken(func() int16 {
+		if !refused {
 			refused = true
-			return refuse(r, func(string) int16 { return kerr.PolicyViolation.Code }), nil, true
+			return kerr.PolicyViolation.Code
 		}
 		cancel() // SIGTERM; the brokers take it this time
 		time.Sleep(100 * time.Millisecond)
-		return nil, nil, false
+		return 0
 	})
-	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
-	f.exec("INSERT INTO outbox VALUES (2, 'u', 'k', 'bad2')")
-	var later sync.WaitGroup
-	defer later.Wait()
-	later.Go(func() {
-		for !held.Load() && t.Context().Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
-		f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3')")
-	})
-	if err := New(f.relay.cfg).Run(ctx); err != nil {
-		if !errors.Is(err, ErrDrain) {
-			t.Errorf("Run = %v", err)
-		}
-		return // it says so
-	}
-	before := f.seen("t")
-	again, stop := context.WithTimeout(t.Context(), 5*time.Second)
-	defer stop()
-	err := New(f.relay.cfg).Run(again)
-	if after := f.seen("t"); strings.Count(strings.Join(after, " "), "good3") > 1 {
-		t.Errorf("exit 0 with %q, and a start repeats: %q (%v)", before, after, err)
-	}
-}
-
-// partition is a proxy whose present connections can be made to drop everything, without a word to either end.
-func partition(t *testing.T, address string) (host string, port uint16, drop func()) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	var mu sync.Mutex
-	var dead []*atomic.Bool
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", address)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			t.Cleanup(func() { _, _ = client.Close(), server.Close() })
-			d := &atomic.Bool{}
-			mu.Lock()
-			dead = append(dead, d)
-			mu.Unlock()
-			pass := func(to, from net.Conn) {
-				b := make([]byte, 64<<10)
-				for {
-					n, err := from.Read(b)
-					if d.Load() {
-						if err != nil {
-							return
-						}
-						continue
-					}
-					if err != nil {
-						_ = to.Close()
-						return
-					}
-					if _, err := to.Write(b[:n]); err != nil {
-						return
-					}
-				}
-			}
-			go pass(server, client)
-			go pass(client, server)
-		}
-	}()
-	addr := l.Addr().(*net.TCPAddr)
-	return addr.IP.String(), uint16(addr.Port), func() {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, d := range dead {
-			d.Store(true)
-		}
-	}
+	f.honest(f.again().Run(ctx))
 }
 
 // TestOwnWalsenderIsNoSuccessor: a fault of the network takes the replication connection and the write of the last position. Postgres has our
@@ -215,49 +151,41 @@ func partition(t *testing.T, address string) (host string, port uint16, drop fun
 func TestOwnWalsenderIsNoSuccessor(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
+	var mu sync.Mutex
+	var conns []*atomic.Bool
 	proxied := f.cfg.Postgres.Copy()
-	host, port, drop := partition(t, net.JoinHostPort(proxied.Host, strconv.Itoa(int(proxied.Port))))
-	proxied.Host, proxied.Port, proxied.Fallbacks = host, port, nil
-	f.relay.cfg.CDC.Postgres = proxied
-	var failing atomic.Bool
-	var once sync.Once
-	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		f.broker.KeepControl()
-		r := req.(*kmsg.ProduceRequest)
-		if !failing.Load() || !holds(r, "end_lsn") {
-			return nil, nil, false
-		}
-		once.Do(drop)
-		return refuse(r, func(string) int16 { return kerr.UnknownServerError.Code }), nil, true
+	proxied.Host, proxied.Port = proxy(t, net.JoinHostPort(proxied.Host, strconv.Itoa(int(proxied.Port))), func(_ int64, dead *atomic.Bool) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		conns = append(conns, dead)
+		return false
 	})
+	proxied.Fallbacks = nil
+	f.relay.cfg.CDC.Postgres = proxied
+	failing := f.refuses(kerr.UnknownServerError.Code, "end_lsn")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
+	r := f.again()
 	ended := make(chan error, 1)
-	go func() { ended <- f.relay.Run(ctx) }()
-	f.await("a stream", func() bool { return f.relay.Status().State == Streaming })
+	go func() { ended <- r.Run(ctx) }()
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
-	f.await("e1", func() bool { return f.relay.Status().Sink.Published["t"] == 1 })
-	f.await("its position", func() bool { st := f.relay.Status(); return st.Stored == st.Received })
+	f.await("e1", func() bool { return r.Status().Sink.Published["t"] == 1 })
+	f.await("its position", func() bool { st := r.Status(); return st.Stored == st.Received })
 	failing.Store(true)
 	f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'e2')")
-	f.await("e2", func() bool { return f.relay.Status().Sink.Published["t"] == 2 })
-	f.await("waiting", func() bool { return f.relay.Status().State == Waiting })
-	stop()
-	if err := <-ended; err != nil {
-		if !errors.Is(err, ErrDrain) {
-			t.Errorf("Run = %v", err)
-		}
-		return // it says so
+	f.await("e2", func() bool { return r.Status().Sink.Published["t"] == 2 })
+	mu.Lock()
+	for _, dead := range conns {
+		dead.Store(true)
 	}
-	before := f.seen("t")
+	mu.Unlock()
+	f.await("waiting", func() bool { return r.Status().State == Waiting })
+	stop()
+	err := <-ended
 	failing.Store(false)
 	f.exec("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active") // its wal_sender_timeout
-	again, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	err := f.again().Run(again)
-	if after := f.seen("t"); strings.Join(after, " ") != "e1 e2" {
-		t.Errorf("exit 0 with %q, and a start repeats: %q (%v)", before, after, err)
-	}
+	f.relay.cfg.CDC.Postgres = f.cfg.Postgres
+	f.honest(err)
 }
 
 // TestRestoredInsideATransaction: the stored position is inside a transaction that the server does not have any more: a storage
@@ -287,26 +215,19 @@ func TestRestoredInsideATransaction(t *testing.T) {
 func TestStopTakesTheDrainOnce(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	var failing atomic.Bool
-	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		f.broker.KeepControl()
-		r := req.(*kmsg.ProduceRequest)
-		if !failing.Load() || !holds(r, "end_lsn") && !holds(r, "e3") {
-			return nil, nil, false
-		}
-		return refuse(r, func(string) int16 { return kerr.NotEnoughReplicas.Code }), nil, true
-	})
 	f.relay.cfg.DrainTimeout = 5 * time.Second
+	failing := f.refuses(kerr.NotEnoughReplicas.Code, "end_lsn", "e3")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
+	r := f.again()
 	ended := make(chan error, 1)
-	go func() { ended <- f.relay.Run(ctx) }()
-	f.await("a stream", func() bool { return f.relay.Status().State == Streaming })
+	go func() { ended <- r.Run(ctx) }()
+	f.await("a stream", func() bool { return r.Status().State == Streaming })
 	failing.Store(true)
 	f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'e2')")
-	f.await("e2", func() bool { return f.relay.Status().Sink.Published["t"] == 1 })
+	f.await("e2", func() bool { return r.Status().Sink.Published["t"] == 1 })
 	f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'e3')")
-	f.await("e3", func() bool { return f.relay.Status().Sink.Events == 1 })
+	f.await("e3", func() bool { return r.Status().Sink.Events == 1 })
 	began := time.Now()
 	stop()
 	err := <-ended

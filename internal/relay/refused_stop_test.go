@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -133,72 +132,6 @@ func TestStopWhileRefused(t *testing.T) {
 	var event *sink.EventError
 	if !errors.As(err, &halt) || !errors.As(err, &event) || strings.Contains(halt.Hint, "pg_replication_slot_advance") {
 		t.Errorf("Run = %v; want a hint that passes over nothing, got %q; consumers see %q", err, halt.Hint, f.seen("t"))
-	}
-}
-
-// TestStopAfterARefusal: SIGTERM comes after a refused event has ended a session, or one that was given up for an outage, and before the next
-// one. A stop that calls itself clean repeats nothing.
-func TestStopAfterARefusal(t *testing.T) {
-	t.Parallel()
-	for name, code := range map[string]int16{"refused": kerr.PolicyViolation.Code, "outage": kerr.UnknownServerError.Code} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			stopAfterARefusal(t, code)
-		})
-	}
-}
-
-func stopAfterARefusal(t *testing.T, code int16) {
-	f := setup(t)
-	f.relay.cfg.CreateTopics, f.relay.cfg.Linger = true, 20*time.Millisecond
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
-	defer cancel()
-	seenGood3 := false
-	var mended, held atomic.Bool
-	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		f.broker.KeepControl()
-		r := req.(*kmsg.ProduceRequest)
-		if holds(r, "good3") && !holds(r, "bad2") {
-			seenGood3 = true
-		}
-		if mended.Load() || !holds(r, "bad2") {
-			return nil, nil, false
-		}
-		held.Store(true)
-		if !seenGood3 { // first without a leader
-			return refuse(r, func(string) int16 { return kerr.NotEnoughReplicas.Code }), nil, true
-		}
-		return refuse(r, func(string) int16 { return code }), nil, true
-	})
-	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
-	f.exec("INSERT INTO outbox VALUES (2, 'u', 'k', 'bad2')")
-	var later sync.WaitGroup
-	defer later.Wait()
-	later.Go(func() { // while bad2 waits for its next attempt
-		for !held.Load() && t.Context().Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
-		f.exec("INSERT INTO outbox VALUES (3, 't', 'k', 'good3')")
-	})
-	r := New(f.relay.cfg)
-	defer r.close()
-	for r.out == nil || r.out.Err() == nil {
-		if err := r.session(ctx); !transient(err) {
-			t.Fatalf("a session ended with %v", err)
-		}
-	}
-	if err := r.stopped(ctx); err != nil {
-		if !errors.Is(err, ErrDrain) {
-			t.Errorf("it stops with %v", err)
-		}
-		return // and says that events will be sent again
-	}
-	mended.Store(true)
-	again, stop := context.WithTimeout(t.Context(), 5*time.Second)
-	defer stop()
-	err := New(f.relay.cfg).Run(again)
-	if after := f.seen("t"); strings.Count(strings.Join(after, " "), "good3") > 1 {
-		t.Errorf("after exit 0 a start repeats: %q (%v)", after, err)
 	}
 }
 

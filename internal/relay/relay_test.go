@@ -70,8 +70,7 @@ func TestHaltSaysWhatToDo(t *testing.T) {
 		err  error
 		says []string
 	}{
-		{&checkpoint.GapError{Slot: "walpost", Stored: 0x10, Confirmed: 0x20}, []string{"0/10", "0/20", "init --accept-gap"}},
-		{&checkpoint.RestoredError{Stored: 0x30, WALEnd: 0x20}, []string{"0/30", "init --accept-gap"}},
+		{errors.New("never heard of"), []string{"never heard of", "look into the logs"}},
 		{&decoder.Error{EventID: "e7", Reason: "bad", CommitLSN: 0x100000010}, []string{"e7", "1/10", "pg_replication_slot_advance('walpost', '1/11')", "WALPOST_COLUMNS"}},
 		{&sink.EventError{EventID: "e8", Commit: 0x100000010, Err: errors.New("bad")}, []string{"e8", "1/10", "pg_replication_slot_advance('walpost', '1/11')"}},
 		{&sink.EventError{EventID: "e9", Hint: "raise the limit", Err: kerr.MessageTooLarge}, []string{"e9", "raise the limit"}},
@@ -88,6 +87,29 @@ func TestHaltSaysWhatToDo(t *testing.T) {
 			if !strings.Contains(h.Error()+" "+h.Hint, text) {
 				t.Errorf("%T does not say %q: %s; %s", c.err, text, h, h.Hint)
 			}
+		}
+		if h.Gap {
+			t.Errorf("%v is a gap", c.err)
+		}
+	}
+}
+
+// TestHaltAtAGap: where the stream or a topic lacks events, nobody says that nothing is lost.
+func TestHaltAtAGap(t *testing.T) {
+	t.Parallel()
+	r := testRelay()
+	for _, c := range []struct {
+		err  error
+		says string
+	}{
+		{&checkpoint.GapError{Slot: "walpost", Stored: 0x10, Confirmed: 0x20}, "init --accept-gap"},
+		{&checkpoint.RestoredError{Stored: 0x30, WALEnd: 0x20}, "init --accept-gap"},
+		{(cdc.View{Timeline: 1}).Check(cdc.Config{Slot: "walpost"}), "does not exist"},
+		{&sink.EventError{EventID: "e9", Reason: "data_loss", Hint: "look for it", Err: kerr.OutOfOrderSequenceNumber}, "look for it"},
+	} {
+		var h *Halt
+		if err := r.halt(c.err); !errors.As(err, &h) || !h.Gap || !strings.Contains(h.Error()+" "+h.Hint, c.says) {
+			t.Errorf("%v: %+v, want a gap", c.err, h)
 		}
 	}
 }

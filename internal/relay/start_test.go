@@ -23,14 +23,19 @@ import (
 // between drops its packets. All others work.
 func deafProxy(t *testing.T, address string, silent int64) (host string, port uint16) {
 	t.Helper()
+	return proxy(t, address, func(n int64, _ *atomic.Bool) bool { return n == silent })
+}
+
+// proxy forwards connections, and asks of each whether it falls silent once its client is logged in. One that is dead drops everything.
+func proxy(t *testing.T, address string, mayDie func(n int64, dead *atomic.Bool) bool) (host string, port uint16) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	var count atomic.Int64
 	go func() {
-		for {
+		for n := int64(1); ; n++ {
 			client, err := l.Accept()
 			if err != nil {
 				return
@@ -42,9 +47,9 @@ func deafProxy(t *testing.T, address string, silent int64) (host string, port ui
 			}
 			t.Cleanup(func() { _, _ = client.Close(), server.Close() })
 			dead := &atomic.Bool{}
-			mayDie := count.Add(1) == silent
+			deaf := mayDie(n, dead)
 			go forward(server, client, dead, false)
-			go forward(client, server, dead, mayDie)
+			go forward(client, server, dead, deaf)
 		}
 	}()
 	addr := l.Addr().(*net.TCPAddr)

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,15 +21,7 @@ func TestStopWithoutAStoredPosition(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := setup(t)
-			var failing atomic.Bool
-			f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
-				f.broker.KeepControl()
-				r := req.(*kmsg.ProduceRequest)
-				if !failing.Load() || !holds(r, "end_lsn") {
-					return nil, nil, false
-				}
-				return refuse(r, func(string) int16 { return kerr.UnknownServerError.Code }), nil, true
-			})
+			failing := f.refuses(kerr.UnknownServerError.Code, "end_lsn")
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			ended := make(chan error, 1)
@@ -53,15 +46,7 @@ func TestStopWithoutAStoredPosition(t *testing.T) {
 func TestStopBehindAnIdleAdvance(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	var failing atomic.Bool
-	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		f.broker.KeepControl()
-		r := req.(*kmsg.ProduceRequest)
-		if !failing.Load() || !holds(r, "end_lsn") {
-			return nil, nil, false
-		}
-		return refuse(r, func(string) int16 { return kerr.NotEnoughReplicas.Code }), nil, true
-	})
+	failing := f.refuses(kerr.NotEnoughReplicas.Code, "end_lsn")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan error, 1)
@@ -76,6 +61,20 @@ func TestStopBehindAnIdleAdvance(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("Run = %v, though no event lies behind the stored position", err)
 	}
+}
+
+// refuses has the brokers refuse all requests with one of some texts while the switch is on. A position has the text end_lsn.
+func (f *fixture) refuses(code int16, texts ...string) (on *atomic.Bool) {
+	on = &atomic.Bool{}
+	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.broker.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		if !on.Load() || !slices.ContainsFunc(texts, func(text string) bool { return holds(r, text) }) {
+			return nil, nil, false
+		}
+		return refuse(r, func(string) int16 { return code }), nil, true
+	})
+	return on
 }
 
 // holds reports whether a produce request has a record with a text.

@@ -224,7 +224,7 @@ func (w *world) takeover(random *rand.Rand) {
 func (w *world) refuse(random *rand.Rand) {
 	id := fmt.Sprint("e", w.events+1+random.IntN(3))
 	w.kafka.mu.Lock()
-	w.kafka.poison[id], w.refused, w.bad[id] = kerr.PolicyViolation, true, true
+	w.kafka.poison[id], w.bad[id] = kerr.PolicyViolation, true
 	w.kafka.mu.Unlock()
 	w.insert(random, 5)
 	time.Sleep(time.Duration(random.IntN(4000)) * time.Millisecond)

@@ -29,7 +29,6 @@ type world struct {
 	events    int
 	numbers   map[string]int
 	trace     []string
-	refused   bool            // the brokers have refused an event
 	bad       map[string]bool // events that a relay may halt at
 	hopeless  bool            // there is one that no relay can ever publish
 	last      int             // the number of the last before it
@@ -248,7 +247,7 @@ func (w *world) expected(halt error) bool {
 	if errors.As(halt, &commit) && commit.Fenced { // two took turns
 		return w.exactly && len(w.instances) > 1
 	}
-	return w.over() || w.refused && errors.As(halt, &event) && errors.Is(event, kerr.PolicyViolation)
+	return w.over() || errors.As(halt, &event) && errors.Is(event, kerr.PolicyViolation)
 }
 
 // named is the event that a relay has halted at; empty = none.
