@@ -125,7 +125,7 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 	reused := 0
 	for i := range 50_000 {
 		e := &decoder.Event{ID: fmt.Append(nil, "id", i), Key: fmt.Append(nil, i%7), Payload: []byte(strings.Repeat(string(rune('a'+i%26)), random.IntN(3000)))}
-		if i%500 == 0 {
+		if i%50 == 0 {
 			e.Payload = bytes.Repeat([]byte{byte('a' + i%26)}, arenaSize+random.IntN(arenaSize)) // memory of its own
 		}
 		f, err := b.build(e, Transaction{Commit: uint64(i)}, to, noMark{})

@@ -101,7 +101,7 @@ func TestStopAfterAFailure(t *testing.T) {
 				}
 				mended.Store(true)
 				if next {
-					stopAtOnce(t, ctx, cancel, r)
+					stopAtOnce(ctx, t, cancel, r)
 				}
 				f.honest(r.stopped(ctx))
 			})
@@ -110,7 +110,7 @@ func TestStopAfterAFailure(t *testing.T) {
 }
 
 // stopAtOnce runs a session that is told to stop once it streams.
-func stopAtOnce(t *testing.T, ctx context.Context, stop func(), r *Relay) {
+func stopAtOnce(ctx context.Context, t *testing.T, stop func(), r *Relay) {
 	t.Helper()
 	s, err := r.resume(ctx)
 	for ; err != nil; s, err = r.resume(ctx) {
