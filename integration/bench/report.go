@@ -74,6 +74,10 @@ func (r *report) drain(name, contender string, turns []drained, all [][]drained,
 	per := func(f func(drained) time.Duration) float64 {
 		return median(turns, func(d drained) float64 { return d.perRow(f(d)) })
 	}
+	ratio := 0.0 // no reader, no ratio
+	if best > 0 {
+		ratio = rate / best
+	}
 	own := per(func(d drained) time.Duration { return d.own })
 	walsender := per(func(d drained) time.Duration { return d.walsender })
 	broker := per(func(d drained) time.Duration { return d.broker })
@@ -87,10 +91,10 @@ func (r *report) drain(name, contender string, turns []drained, all [][]drained,
 	}
 	r.line(fmt.Sprintf("%-34s %-26s %9s %15s %6s %9s %7s %9s %7s %7s %6s %s", "DRAIN", "", "rows/s", "least..most", "ratio", "+start", "us/row", "walsender", "broker", "allocs", "MiB", "busy"),
 		fmt.Sprintf("%-34s %-26s %9.0f %15s %6.2f %9.0f %7.2f %9.2f %7.2f %7.2f %6.0f %2.0f%%", name, contender, rate,
-			fmt.Sprintf("%.0fk..%.0fk", lowest/1000, highest/1000), rate/best, whole, own, walsender, broker, allocs, peak, 100*busy))
+			fmt.Sprintf("%.0fk..%.0fk", lowest/1000, highest/1000), ratio, whole, own, walsender, broker, allocs, peak, 100*busy))
 	r.write(map[string]any{
 		"case": name, "contender": contender, "turns": len(turns), "rows": turns[0].rows, "rows_per_second": rate, "rows_per_second_least": lowest, "rows_per_second_most": highest,
-		"ratio_to_best_reader": rate / best, "rows_per_second_with_start": whole, "us_per_row": own, "walsender_us_per_row": walsender, "broker_us_per_row": broker,
+		"ratio_to_best_reader": ratio, "rows_per_second_with_start": whole, "us_per_row": own, "walsender_us_per_row": walsender, "broker_us_per_row": broker,
 		"allocations_per_row": allocs, "peak_mib": peak, "machine_busy_before": busy, "machine_stolen": stolen,
 	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/walpost/walpost/integration"
@@ -58,7 +59,8 @@ func measureHalves(h *host, opts options, out *report) {
 func halves(h *host, env *integration.Env, load backlog, relays int, prefix string) drained {
 	parts := make([]part, relays)
 	for i := range parts {
-		parts[i] = part{slot: fmt.Sprintf("half%d_%d", relays, i), table: env.Table, publication: env.Publication, rows: load.rows}
+		// A slot of its own for each turn: the position of one that had the name before would be gone on from.
+		parts[i] = part{slot: fmt.Sprintf("%s_%d", strings.TrimSuffix(prefix, "."), i), table: env.Table, publication: env.Publication, rows: load.rows}
 		if relays > 1 {
 			parts[i].table, parts[i].publication = fmt.Sprintf("public.half%d", i), fmt.Sprintf("half%d", i)
 			_, _ = fmt.Sscan(env.Value(h, fmt.Sprintf("SELECT count(*) FROM half%d", i)), &parts[i].rows)
