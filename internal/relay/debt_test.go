@@ -10,16 +10,36 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/walpost/walpost/checkpoint"
 )
 
-// overtaken inserts good1, bad2 and good3. bad2 has no leader until good3 has passed it on another partition; then each attempt gets what
-// answer says, where zero is that the brokers take it.
+// overtaken inserts good1, bad2 and good3. bad2 has no leader until good3 has passed it on another broker, so that they share no request; then
+// each attempt gets what answer says, where zero is that the brokers take it.
 func (f *fixture) overtaken(answer func() int16) {
-	f.relay.cfg.CreateTopics, f.relay.cfg.Linger = true, 20*time.Millisecond
+	f.t.Helper()
+	f.relay.cfg.Linger = 20 * time.Millisecond
+	node, _, err := f.broker.AddNode(-1, 0)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.broker.ListenAddrs()...))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := kadm.NewClient(client).CreateTopic(f.t.Context(), 1, 1, nil, "u"); err != nil {
+		f.t.Fatal(err)
+	}
+	for topic, leader := range map[string]int32{"t": 0, "state": 0, "u": node} {
+		if err := f.broker.MoveTopicPartition(topic, 0, leader); err != nil {
+			f.t.Fatal(err)
+		}
+	}
 	passed := false
 	var held atomic.Bool
 	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -162,7 +182,15 @@ func TestOwnWalsenderIsNoSuccessor(t *testing.T) {
 	})
 	proxied.Fallbacks = nil
 	f.relay.cfg.CDC.Postgres = proxied
-	failing := f.refuses(kerr.UnknownServerError.Code, "end_lsn")
+	failing := f.refuses(func() int16 { // and all connections to Postgres fall silent
+		mu.Lock()
+		defer mu.Unlock()
+		for _, dead := range conns {
+			dead.Store(true)
+		}
+		conns = nil
+		return kerr.UnknownServerError.Code
+	}, "end_lsn")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	r := f.again()
@@ -174,11 +202,6 @@ func TestOwnWalsenderIsNoSuccessor(t *testing.T) {
 	failing.Store(true)
 	f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'e2')")
 	f.await("e2", func() bool { return r.Status().Sink.Published["t"] == 2 })
-	mu.Lock()
-	for _, dead := range conns {
-		dead.Store(true)
-	}
-	mu.Unlock()
 	f.await("waiting", func() bool { return r.Status().State == Waiting })
 	stop()
 	err := <-ended
@@ -216,7 +239,7 @@ func TestStopTakesTheDrainOnce(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.relay.cfg.DrainTimeout = 5 * time.Second
-	failing := f.refuses(kerr.NotEnoughReplicas.Code, "end_lsn", "e3")
+	failing := f.refuses(always(kerr.NotEnoughReplicas.Code), "end_lsn", "e3")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	r := f.again()

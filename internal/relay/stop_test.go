@@ -21,7 +21,7 @@ func TestStopWithoutAStoredPosition(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := setup(t)
-			failing := f.refuses(kerr.UnknownServerError.Code, "end_lsn")
+			failing := f.refuses(always(kerr.UnknownServerError.Code), "end_lsn")
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			ended := make(chan error, 1)
@@ -46,7 +46,7 @@ func TestStopWithoutAStoredPosition(t *testing.T) {
 func TestStopBehindAnIdleAdvance(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	failing := f.refuses(kerr.NotEnoughReplicas.Code, "end_lsn")
+	failing := f.refuses(always(kerr.NotEnoughReplicas.Code), "end_lsn")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan error, 1)
@@ -63,8 +63,10 @@ func TestStopBehindAnIdleAdvance(t *testing.T) {
 	}
 }
 
-// refuses has the brokers refuse all requests with one of some texts while the switch is on. A position has the text end_lsn.
-func (f *fixture) refuses(code int16, texts ...string) (on *atomic.Bool) {
+func always(code int16) func() int16 { return func() int16 { return code } }
+
+// refuses has the brokers answer all requests with one of some texts with a code while the switch is on. A position has the text end_lsn.
+func (f *fixture) refuses(code func() int16, texts ...string) (on *atomic.Bool) {
 	on = &atomic.Bool{}
 	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		f.broker.KeepControl()
@@ -72,7 +74,8 @@ func (f *fixture) refuses(code int16, texts ...string) (on *atomic.Bool) {
 		if !on.Load() || !slices.ContainsFunc(texts, func(text string) bool { return holds(r, text) }) {
 			return nil, nil, false
 		}
-		return refuse(r, func(string) int16 { return code }), nil, true
+		answer := code()
+		return refuse(r, func(string) int16 { return answer }), nil, true
 	})
 	return on
 }
