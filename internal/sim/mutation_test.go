@@ -16,7 +16,7 @@ var mutations = []struct{ name, file, old, new string }{
 	{"confirm past the end of a transaction", "checkpoint/watermark.go", "w.seal(Position{End: end})", "w.seal(Position{End: end + 64})"},
 	{"confirm what was received", "internal/relay/session.go", "s.out.Reached(s.watermark.Reached())\n\t\t}", "s.stream.Confirm(s.watermark.Reached().End)\n\t\t}"},
 	{"the furthest finished event instead of the finished prefix", "checkpoint/watermark.go", "w.queue[0].pending.Load() == 0 {", "w.queue[len(w.queue)-1].pending.Load() == 0 {"},
-	{"confirm a position before it is stored", "internal/relay/keeper.go", "if err := s.out.Save(ctx, s.state(pos)); err != nil {", "s.trusted.store(pos.End)\n\tif err := s.out.Save(ctx, s.state(pos)); err != nil {"},
+	{"confirm a position before it is stored", "internal/relay/keeper.go", "if err := s.out.Save(ctx, state); err != nil {", "s.trusted.store(pos.End)\n\tif err := s.out.Save(ctx, state); err != nil {"},
 	{"forget what is in flight when the stream breaks", "internal/relay/keeper.go", "pos, n, _ := s.watermark.Position()\n\ts.r.last", "_, n, _ := s.watermark.Position()\n\tpos := s.watermark.Reached()\n\ts.r.last"},
 	{"a keepalive overtakes events", "checkpoint/watermark.go", "if n := len(w.queue); n > 0 && w.queue[n-1].idle {", "if n := len(w.queue); n > 0 && w.done.Commit == 0 {\n\t\tw.done = pos\n\t} else if n > 0 && w.queue[n-1].idle {"},
 	{"go on behind an event that was refused", "sink/sink.go", "if !closing(err) && s.ctx.Err() == nil {", "if !closing(err) && s.ctx.Err() == nil {\n\t\t\ts.how.confirmed(f)\n\t\t\treturn"},
