@@ -203,6 +203,25 @@ func TestWorkloadAndCheck(t *testing.T) {
 	}
 }
 
+// TestStopAwaitsCommits: a writer that is stopped in its COMMIT leaves a transaction that Postgres brings to its end. It must have
+// come to it before Stop returns, or a relay that is stopped next is blamed for not having published it.
+func TestStopAwaitsCommits(t *testing.T) {
+	slow := map[string]string{"commit_delay": "100000", "commit_siblings": "0"} // microseconds
+	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Kafka: Faulty, Settings: slow})
+	env.CreateOutbox(t)
+	for i := range 5 {
+		work := env.Workload(t, WorkloadOptions{NoLarge: true})
+		work.WaitCommitted(t, 10)
+		time.Sleep(time.Duration(i) * 20 * time.Millisecond) // the writers commit together: one of these moments is in a delay
+		work.Stop(t)
+		stopped := env.Value(t, "SELECT count(*) FROM "+env.Table)
+		time.Sleep(200 * time.Millisecond) // two delays
+		if later := env.Value(t, "SELECT count(*) FROM "+env.Table); later != stopped {
+			t.Errorf("%s rows after the stop, %s a moment later", stopped, later)
+		}
+	}
+}
+
 // TestWorkloadSurvivesKill: after a kill of Postgres in the middle, the table and the workload still agree.
 func TestWorkloadSurvivesKill(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Kafka: Faulty})

@@ -42,13 +42,14 @@ func TestPartitionsAdded(t *testing.T) {
 		delivery string
 		kill     bool
 		repeats  int
-	}{{"at-least-once", false, 0}, {"at-least-once", true, 600}, {exactly, true, 0}} { // a kill repeats less than a third of a second
+	}{{"at-least-once", false, 0}, {"at-least-once", true, inAMiB}, {exactly, true, 0}} {
 		t.Run(fmt.Sprintf("%s, killed %t", c.delivery, c.kill), func(t *testing.T) {
 			env := Setup(t, Needs{})
 			env.Init(t)
 			topic := env.Prefix + "order"
 			env.CreateTopic(t, topic, before, map[string]string{"message.timestamp.type": "LogAppendTime"})
-			relay := env.Run(t, "WALPOST_DELIVERY="+c.delivery)
+			vars := []string{"WALPOST_DELIVERY=" + c.delivery, "WALPOST_MAX_IN_FLIGHT_BYTES=1MiB"}
+			relay := env.Run(t, vars...)
 			relay.Ready(t, 30*time.Second)
 			work := env.Workload(t, WorkloadOptions{Rate: 2000, Types: []string{"order"}, NoLarge: true})
 			work.WaitCommitted(t, 2000)
@@ -60,7 +61,7 @@ func TestPartitionsAdded(t *testing.T) {
 			relay.WaitLog(t, 30*time.Second, "partitions were added")
 			if c.kill {
 				relay.Kill()
-				relay = env.Run(t, "WALPOST_DELIVERY="+c.delivery)
+				relay = env.Run(t, vars...)
 				relay.Ready(t, 30*time.Second)
 			}
 			work.WaitCommitted(t, work.Committed()+2000)

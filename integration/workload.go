@@ -122,12 +122,26 @@ func (w *Workload) Wait(t testing.TB) {
 	}
 }
 
-// Stop lets no more transactions begin or finish, and returns when the writers have ended.
+// Stop lets no more transactions begin, and returns when the writers have ended. Where Postgres does not go away, their
+// backends have ended too: nothing is committed after it.
 func (w *Workload) Stop(t testing.TB) {
 	t.Helper()
 	w.stopped.Store(true)
 	w.cancel()
 	w.Wait(t)
+	if !w.opts.Outages {
+		w.awaitBackends(t)
+	}
+}
+
+// awaitBackends returns once no backend of a writer is left. A COMMIT whose client has gone may still be under way: it ends
+// well, and its rows appear after a look at the table, or after the relay was told to stop.
+func (w *Workload) awaitBackends(t testing.TB) {
+	t.Helper()
+	Eventually(t, 30*time.Second, "the backends of the writers to end", func() bool {
+		return w.env.Value(t, `SELECT count(*)::text FROM pg_stat_activity
+			WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()`, writerName) == "0"
+	})
 }
 
 // Committed is the number of events whose COMMIT was acknowledged so far.
@@ -143,11 +157,7 @@ func (w *Workload) WaitCommitted(t testing.TB, events int) {
 // table was rolled back, be it on purpose or by a crash.
 func (w *Workload) Truth(t testing.TB) *Truth {
 	t.Helper()
-	// A COMMIT whose client has gone may still be under way: its rows would appear after the look at the table.
-	Eventually(t, 30*time.Second, "the backends of the writers to end", func() bool {
-		return w.env.Value(t, `SELECT count(*)::text FROM pg_stat_activity
-			WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()`, writerName) == "0"
-	})
+	w.awaitBackends(t)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	rolledBack := map[string]bool{}
