@@ -16,27 +16,48 @@ var relayBinary = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv("WALPOST_TEST_BINARY"); path != "" {
 		return filepath.Abs(path)
 	}
-	output, err := exec.Command("go", "env", "GOMOD").Output()
+	dir, err := binaryDir()
 	if err != nil {
-		return "", fmt.Errorf("find module: %w", err)
+		return "", err
 	}
-	module := strings.TrimSpace(string(output))
-	if module == "" || module == os.DevNull {
-		return "", errors.New("find module: the tests run outside of it")
-	}
+	return build(filepath.Join(dir, "walpost"))
+})
+
+// binaryDir is a directory for what the tests build. It ends with them.
+var binaryDir = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "walpost-binary-")
 	if err != nil {
 		return "", fmt.Errorf("create directory for the binary: %w", err)
 	}
 	servers.mu.Lock()
+	defer servers.mu.Unlock()
 	servers.closers = append(servers.closers, func() error { return os.RemoveAll(dir) })
-	servers.mu.Unlock()
+	return dir, os.Chmod(dir, 0o755) // the account of Postgres loads a library from it
+})
 
-	path := filepath.Join(dir, "walpost")
-	build := exec.Command("go", "build", fmt.Sprintf("-race=%t", os.Getenv("WALPOST_TEST_RACE") == "1"), "-o", path, "./cmd/walpost")
-	build.Dir = filepath.Dir(module)
-	if output, err := build.CombinedOutput(); err != nil {
+// build builds the relay at path.
+func build(path string, flags ...string) (string, error) {
+	module, err := goEnv("GOMOD")
+	if err != nil {
+		return "", err
+	}
+	if module == os.DevNull {
+		return "", errors.New("find module: the tests run outside of it")
+	}
+	args := append([]string{"build", fmt.Sprintf("-race=%t", os.Getenv("WALPOST_TEST_RACE") == "1"), "-o", path}, flags...)
+	command := exec.Command("go", append(args, "./cmd/walpost")...)
+	command.Dir = filepath.Dir(module)
+	if output, err := command.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the relay: %w: %s", err, output)
 	}
 	return path, nil
-})
+}
+
+func goEnv(name string) (string, error) {
+	output, err := exec.Command("go", "env", name).Output()
+	value := strings.TrimSpace(string(output))
+	if err != nil || value == "" {
+		return "", fmt.Errorf("ask go for %s: %w", name, errors.Join(err))
+	}
+	return value, nil
+}

@@ -19,6 +19,7 @@ type KafkaOptions struct {
 	Brokers int               // 1 or 3; 0 is 1
 	Config  map[string]string // settings of every broker; they win over the defaults
 	Heap    string            // of every broker at most, as 2g; empty is little
+	Env     []string          // added to the environment of every broker
 	// Advertise returns the address that clients shall use instead of a broker's own; nil: its own.
 	Advertise func(address string) string
 }
@@ -73,6 +74,7 @@ func newKafka(program kafkaProgram, opts KafkaOptions) (*Kafka, error) {
 	}
 	for i := range count {
 		node := newKafkaNode(program, dir, i, ports[2*i])
+		node.vars = opts.Env
 		settings := nodeSettings(i, count, ports[2*i], ports[2*i+1], strings.Join(voters, ","), node.dir)
 		if opts.Advertise != nil {
 			settings["advertised.listeners"] = "CLIENT://" + opts.Advertise(node.address())

@@ -22,6 +22,7 @@ type kafkaNode struct {
 	program kafkaProgram
 	dir     string
 	port    int
+	vars    []string // added to its environment
 	log     *child.Tail
 	proc    *child.Process // nil before the first launch
 }
@@ -65,7 +66,7 @@ func (n *kafkaNode) launch(javaOptions ...string) error {
 	proc, err := child.Start(child.Spec{
 		// A library of Java's leaves a file in its temporary directory when it is killed.
 		Path: n.program.java, Args: append(append(javaOptions, "-Djava.io.tmpdir="+n.dir), n.program.args("kafka.Kafka", n.properties())...),
-		Dir: n.dir, Env: os.Environ(), Output: n.log,
+		Dir: n.dir, Env: append(os.Environ(), n.vars...), Output: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("start broker: %w", err)

@@ -78,7 +78,11 @@ func (e *Env) Init(t testing.TB, args ...string) string {
 
 func (e *Env) start(t testing.TB, vars []string, args ...string) *Relay {
 	t.Helper()
-	path, err := relayBinary()
+	binary := relayBinary
+	if e.Clocks != nil {
+		binary, vars = steppedBinary, append(vars, e.Clocks.Relay.vars...)
+	}
+	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}

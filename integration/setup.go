@@ -36,6 +36,7 @@ type Needs struct {
 	KafkaConfig map[string]string // of own brokers
 	KafkaHeap   string            // of own brokers at most, as 2g; empty is little
 	KafkaDelay  time.Duration     // of the line to own brokers, in each direction
+	Clocks      bool              // that can be stepped, of own Postgres, own brokers and the relay
 }
 
 // Env is a database, a broker and the names that belong to one test. Everything ends with the test.
@@ -46,6 +47,7 @@ type Env struct {
 	Fake     *Fake            // the fake broker of a Faulty test
 	Brokers  []string
 	Login    []kgo.Opt // of the test's own clients, where the brokers ask for one
+	Clocks   *Clocks   // where the test needs them
 
 	Prefix      string // of the event topics: the topic of an aggregate type is Prefix + type
 	StateTopic  string
@@ -78,6 +80,9 @@ func Setup(t testing.TB, needs Needs) *Env {
 		}
 		return e.Server.LogTail()
 	})
+	if needs.Clocks {
+		e.Clocks = newClocks(t)
+	}
 	admin := e.setupPostgres(ctx, t, needs)
 	e.setupKafka(ctx, t, needs)
 	if needs.Kafka == Shared {
@@ -102,7 +107,11 @@ func (e *Env) setupPostgres(ctx context.Context, t testing.TB, needs Needs) stri
 		e.Server = shared.local
 		return shared.address
 	}
-	own, err := startPostgres(ctx, major, needs.Settings)
+	var vars []string
+	if e.Clocks != nil {
+		vars = e.Clocks.Postgres.vars
+	}
+	own, err := startPostgres(ctx, major, needs.Settings, vars...)
 	if err != nil {
 		servers.missing(t, err)
 	}
@@ -125,6 +134,9 @@ func (e *Env) setupKafka(ctx context.Context, t testing.TB, needs Needs) {
 			count = 3
 		}
 		options := KafkaOptions{Brokers: count, Config: needs.KafkaConfig, Heap: needs.KafkaHeap}
+		if e.Clocks != nil {
+			options.Env = e.Clocks.Kafka.vars
+		}
 		if needs.KafkaDelay > 0 {
 			options.Advertise = func(address string) string {
 				line := StartProxy(t, address)

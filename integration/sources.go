@@ -91,8 +91,8 @@ func (r *registry) postgresAddress(_ context.Context, major int) (*postgres, err
 }
 
 // startPostgres runs a server from local programs; the caller closes it.
-func startPostgres(ctx context.Context, major int, settings map[string]string) (*postgres, error) {
-	local, err := pgserver.Start(ctx, pgserver.Options{Major: major, Settings: settings, Progress: progress})
+func startPostgres(ctx context.Context, major int, settings map[string]string, vars ...string) (*postgres, error) {
+	local, err := pgserver.Start(ctx, pgserver.Options{Major: major, Settings: settings, Env: vars, Progress: progress})
 	if err != nil {
 		return nil, err
 	}

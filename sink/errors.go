@@ -3,6 +3,7 @@ package sink
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -95,7 +96,9 @@ func classify(topic string, err error, exactly bool) (reason, hint string) {
 		return reasonNotAuthorized, "grant IDEMPOTENT_WRITE on the cluster (needed by brokers older than 2.8)"
 	case errors.Is(err, kerr.InvalidTopicException):
 		return reasonIllegalTopic, "the topic's name comes from the event and the topic template"
-	case errors.Is(err, kerr.InvalidRecord), errors.Is(err, kerr.PolicyViolation), errors.Is(err, kerr.InvalidTimestamp), errors.Is(err, kerr.UnsupportedForMessageFormat):
+	case errors.Is(err, kerr.InvalidTimestamp):
+		return reasonRefused, ClockHint(topic)
+	case errors.Is(err, kerr.InvalidRecord), errors.Is(err, kerr.PolicyViolation), errors.Is(err, kerr.UnsupportedForMessageFormat):
 		return reasonRefused, fmt.Sprintf("look into the broker's log and the settings of topic %q for why it refuses this record", topic)
 	case errors.Is(err, kerr.OutOfOrderSequenceNumber), errors.Is(err, kerr.UnknownProducerID):
 		return reasonDataLoss, fmt.Sprintf("the brokers lost records of topic %q that they had confirmed (an unclean leader election?), or forgot this producer; "+
@@ -103,6 +106,13 @@ func classify(topic string, err error, exactly bool) (reason, hint string) {
 	default:
 		return reasonOther, "look into the broker's log; a start of walpost goes on from the stored position"
 	}
+}
+
+// ClockHint says what helps where the brokers refuse the time of a record.
+func ClockHint(topic string) string {
+	return fmt.Sprintf("a record carries the time at which it is sent. The clock of this machine, which says %s, and that of the brokers differ by more than "+
+		"topic %q allows (message.timestamp.after.max.ms, by default an hour, and message.timestamp.before.max.ms). Set them right, then start walpost: it goes on from here",
+		time.Now().UTC().Format(time.RFC3339), topic)
 }
 
 // Outage reports whether err is no word of the brokers on what was asked of them: they are away, or a password is being changed, or

@@ -108,6 +108,15 @@ func (s *Sink) inherit(before *Sink) {
 // stall is how long the brokers may confirm nothing while events are in flight.
 const stall = 15 * time.Second
 
+// boot is what moments are counted from.
+var boot = time.Now()
+
+// moment is a time as a number that does not follow a step of the wall clock: nothing is stalled because the clock was set.
+func moment(t time.Time) int64 { return int64(t.Sub(boot)) }
+
+// since is how long ago a moment was.
+func since(m int64) time.Duration { return time.Duration(moment(time.Now()) - m) }
+
 // Stats is what a Sink shows of itself.
 type Stats struct {
 	Events, Bytes int64             // in flight
@@ -125,7 +134,7 @@ func (s *Sink) Stats() Stats {
 	if m := s.missing.Load(); m != nil && st.Reason == "" && st.Events > 0 {
 		st.Reason = *m
 	}
-	if stalled := time.Since(time.UnixMicro(s.moved.Load())); st.Reason == "" && st.Events > 0 && stalled > stall {
+	if stalled := since(s.moved.Load()); st.Reason == "" && st.Events > 0 && stalled > stall {
 		st.Reason = fmt.Sprintf("%d events are in flight, and none was confirmed for %s", st.Events, stalled.Round(time.Second))
 	}
 	s.mu.Lock()

@@ -55,7 +55,7 @@ type Sink struct {
 	how       delivery
 
 	events atomic.Int64
-	moved  atomic.Int64 // when an event was confirmed last, or was the first in flight; Unix time in microseconds
+	moved  atomic.Int64 // the moment at which an event was confirmed last, or was the first in flight
 	bytes  atomic.Int64
 	held   atomic.Bool // a record waits for its topic, or might be too large: produce nothing behind it
 
@@ -164,12 +164,12 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 		return s.refuse(e, txn, reasonBadHeaders, err)
 	}
 	if s.events.Add(1) == 1 {
-		s.moved.Store(time.Now().UnixMicro())
+		s.moved.Store(moment(time.Now()))
 	}
 	s.bytes.Add(f.size)
 	f.alone = s.suspect(e, txn)
 	if t.inFlight.Add(1) == 1 {
-		t.moved.Store(time.Now().UnixMicro())
+		t.moved.Store(moment(time.Now()))
 	}
 	if !t.resolved.Load() || t.grown() || f.alone {
 		s.held.Store(true)
@@ -248,13 +248,14 @@ func (s *Sink) done(f *flight, err error) {
 
 // settle counts an event as published, and frees it.
 func (s *Sink) settle(f *flight) {
-	now := time.Now().UnixMicro()
-	s.moved.Store(now)
-	f.topic.moved.Store(now)
+	now := time.Now()
+	at := moment(now)
+	s.moved.Store(at)
+	f.topic.moved.Store(at)
 	f.topic.published.Add(1)
 	f.topic.inFlight.Add(-1)
 	if s.cfg.Observe != nil {
-		s.cfg.Observe(time.Duration(now-epochMicros-f.txn.Time) * time.Microsecond)
+		s.cfg.Observe(time.Duration(now.UnixMicro()-epochMicros-f.txn.Time) * time.Microsecond)
 	}
 	s.events.Add(-1)
 	s.bytes.Add(-f.size)

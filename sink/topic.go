@@ -81,7 +81,7 @@ func (t *topics) stalled() (names []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, topic := range t.names {
-		if topic.resolved.Load() && topic.inFlight.Load() > 0 && time.Since(time.UnixMicro(topic.moved.Load())) > stall {
+		if topic.resolved.Load() && topic.inFlight.Load() > 0 && since(topic.moved.Load()) > stall {
 			names = append(names, name)
 		}
 	}

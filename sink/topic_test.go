@@ -46,7 +46,7 @@ func TestTopicDeleted(t *testing.T) {
 			if there("orders") {
 				t.Fatal("made at once, though somebody may be about to make it")
 			}
-			f.sink.topics.known("orders").moved.Store(time.Now().Add(-2 * stall).UnixMicro())
+			f.sink.topics.known("orders").moved.Store(moment(time.Now().Add(-2 * stall)))
 			f.sink.FindTopics(t.Context())
 			if reason := f.sink.Stats().Reason; !create && !strings.Contains(reason, `waiting for topic "orders"`) {
 				t.Fatalf("events wait, because %q", reason)
@@ -113,7 +113,7 @@ func TestFindTopicsInAnOutage(t *testing.T) {
 	}
 	f.sink.cfg.CreateTopics = false
 	look := func() string {
-		f.sink.topics.known("orders").moved.Store(time.Now().Add(-2 * stall).UnixMicro())
+		f.sink.topics.known("orders").moved.Store(moment(time.Now().Add(-2 * stall)))
 		f.sink.FindTopics(t.Context()) // gives up by itself
 		return f.sink.Stats().Reason
 	}
@@ -155,7 +155,7 @@ func TestTopicDeletedUnderALargeEvent(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("nobody made the topic (%v); reason %q", f.sink.lookup(t.Context(), "orders"), f.sink.Stats().Reason)
 		}
-		f.sink.topics.known("orders").moved.Store(time.Now().Add(-2 * stall).UnixMicro())
+		f.sink.topics.known("orders").moved.Store(moment(time.Now().Add(-2 * stall)))
 		f.sink.FindTopics(t.Context())
 	}
 }

@@ -117,7 +117,7 @@ func (s *Server) Restart(ctx context.Context) error {
 // shutdown: a fast one would wait for walsenders, whose client may live on.
 func (s *Server) run(output io.Writer, program string, args ...string) (*child.Process, error) {
 	return child.Start(child.Spec{
-		Path: s.binaries.path(program), Args: args, Dir: s.dir, Env: environment(), Output: output,
+		Path: s.binaries.path(program), Args: args, Dir: s.dir, Env: append(environment(), s.opts.Env...), Output: output,
 		Death: syscall.SIGQUIT, Credential: s.account.credential(),
 	})
 }

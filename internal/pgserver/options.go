@@ -25,6 +25,8 @@ type Options struct {
 	Port int
 	// Settings are written to the configuration of the server and win over the defaults for logical replication.
 	Settings map[string]string
+	// Env is added to the environment of the server.
+	Env []string
 	// Progress is told in one sentence what is being fetched; nil is silent.
 	Progress func(string)
 	// Log receives what the server prints; nil writes it to server.log in Dir. It is not closed.

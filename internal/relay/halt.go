@@ -128,6 +128,8 @@ func (r *Relay) stateTopicHint(err error) string {
 		return "name another topic in WALPOST_STATE_TOPIC, or delete this one if nothing else uses it; a start without a stored position adopts that of the slot"
 	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
 		return fmt.Sprintf("grant WRITE and DESCRIBE on transactional id %q; then start walpost", TransactionalID(r.source()))
+	case errors.Is(err, kerr.InvalidTimestamp):
+		return sink.ClockHint(r.cfg.StateTopic)
 	case errors.As(err, &record):
 		return "if a newer walpost wrote the record, start that one; else name another topic in WALPOST_STATE_TOPIC: a start without a stored position adopts that of the slot"
 	case !errors.Is(err, kerr.TopicAuthorizationFailed) && !errors.Is(err, kerr.ClusterAuthorizationFailed):

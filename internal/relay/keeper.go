@@ -77,8 +77,9 @@ func (s *session) pause(ctx context.Context, last time.Time, passed uint64, idle
 
 // save stores a position and then lets the stream confirm it.
 func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
-	s.saving.Store(time.Now().UnixMicro())
-	defer s.saving.Store(0)
+	began := time.Now()
+	s.saving.Store(&began)
+	defer s.saving.Store(nil)
 	state := s.state(pos)
 	if err := s.out.Save(ctx, state); err != nil {
 		return &kafkaError{err}

@@ -35,7 +35,7 @@ type session struct {
 	closed     bool
 	rightful   bool // fenced by the brokers alone: nobody else had the slot
 	pings      pings
-	saving     atomic.Int64 // since when a position is being stored, Unix time in microseconds; zero = none is
+	saving     atomic.Pointer[time.Time] // since when a position is being stored; nil = none is
 
 	hurry   chan struct{} // store at once: the server wants to know our position, or the bound is reached
 	look    chan struct{} // the watcher shall look now

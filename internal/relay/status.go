@@ -56,7 +56,10 @@ func (s *session) unsaved(topic string) string {
 		return ""
 	}
 	since := s.saving.Load()
-	if took := time.Since(time.UnixMicro(since)); since != 0 && took > saveTimeout {
+	if since == nil {
+		return ""
+	}
+	if took := time.Since(*since); took > saveTimeout {
 		return fmt.Sprintf("the position has been waiting for state topic %q for %s: is it there, and can it be written?", topic, took.Round(time.Second))
 	}
 	return ""
