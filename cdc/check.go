@@ -60,7 +60,8 @@ func (v View) checkPublication(cfg Config) error {
 		if at < 0 {
 			return &StopError{
 				What: fmt.Sprintf("outbox table %s does not exist", want),
-				Hint: "make it with `walpost init`, or name your own in WALPOST_TABLE",
+				Hint: "if it was renamed or moved, undo that first: `walpost init` would make an empty one, and what was inserted under the other name is not published. " +
+					"If there is none yet, make it with `walpost init`, or name your own in WALPOST_TABLE",
 			}
 		}
 		if v.Tables[at].Kind == "p" && !pub.ViaRoot {

@@ -104,7 +104,7 @@ func (s *serversStatus) unread() {
 	case up && s.Slot != nil && !s.Slot.Active:
 		s.wrong(&cdc.StopError{
 			What: fmt.Sprintf("no relay reads slot %q", s.slot),
-			Hint: "start one with `walpost run`, once nothing else is wrong; until then Postgres keeps all WAL that the slot needs",
+			Hint: "start one with `walpost run`, once nothing else is wrong (the log of one that has ended with exit code 3 says why, and what helps); until then Postgres keeps all WAL that the slot needs",
 		})
 	}
 }

@@ -79,6 +79,15 @@ func (c *Config) checkTables(f *faults) {
 		if err := checkName(c.Columns[name]); err != "" {
 			f.add("columns", "%s=%q does not name a column: %s", name, c.Columns[name], err)
 		}
+		for _, other := range columnNames {
+			own, mapped := c.Columns[other]
+			if !mapped {
+				own = other
+			}
+			if own == c.Columns[name] && other != name && (!mapped || other < name) { // of two that are mapped, once
+				f.add("columns", "%s and %s are both column %q", name, other, own)
+			}
+		}
 	}
 }
 

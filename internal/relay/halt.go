@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -102,6 +103,9 @@ func (r *Relay) halt(err error) error {
 		h.Hint, h.Gap = gap.Hint(), true
 	case errors.As(err, &restored):
 		h.Hint, h.Gap = restored.Hint(), true
+	case errors.As(err, &bad) && slices.Contains(r.cfg.Topic.Extra(), bad.Column):
+		h.Hint = fmt.Sprintf("WALPOST_TOPIC names column %q, which the table did not have when this row was inserted: name one that it had, "+
+			"then start walpost; it goes on with this event", bad.Column)
 	case errors.As(err, &bad):
 		h.Hint = "if a column was renamed or got another type: map its present name with WALPOST_COLUMNS and start walpost; rows are read under the names " +
 			"that they were inserted with, so if it is renamed back, start with the mapping until it stops again, and then without. If it is the row: " +

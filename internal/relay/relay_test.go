@@ -58,20 +58,26 @@ func TestTransient(t *testing.T) {
 
 func testRelay() *Relay {
 	return New(Config{
-		CDC: cdc.Config{Postgres: &pgconn.Config{}, Slot: "walpost", Publication: "walpost"},
-		Log: zerolog.Nop(), DrainTimeout: 50 * time.Millisecond,
+		CDC:   cdc.Config{Postgres: &pgconn.Config{}, Slot: "walpost", Publication: "walpost"},
+		Topic: new(sink.Template), Log: zerolog.Nop(), DrainTimeout: 50 * time.Millisecond,
 	})
 }
 
 func TestHaltSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	r := testRelay()
+	var err error
+	if r.cfg.Topic, err = sink.ParseTemplate("{tenant}", nil); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		err  error
 		says []string
 	}{
 		{errors.New("never heard of"), []string{"never heard of", "look into the logs"}},
 		{&decoder.Error{EventID: "e7", Reason: "bad", CommitLSN: 0x100000010}, []string{"e7", "1/10", "pg_replication_slot_advance('walpost', '1/11')", "WALPOST_COLUMNS"}},
+		{&decoder.Error{Column: "tenant", Reason: "missing", CommitLSN: 0x10}, []string{"missing", `WALPOST_TOPIC names column "tenant"`}},
+		{&kafkaError{kerr.InvalidTimestamp}, []string{"INVALID_TIMESTAMP", "The clock of this machine"}},
 		{&sink.EventError{EventID: "e8", Commit: 0x100000010, Err: errors.New("bad")}, []string{"e8", "1/10", "pg_replication_slot_advance('walpost', '1/11')"}},
 		{&sink.EventError{EventID: "e9", Hint: "raise the limit", Err: kerr.MessageTooLarge}, []string{"e9", "raise the limit"}},
 		{&kafkaError{&checkpoint.TopicError{Topic: "state", Partitions: 3}}, []string{"3 partitions", "WALPOST_STATE_TOPIC"}},

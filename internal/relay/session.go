@@ -36,6 +36,7 @@ type session struct {
 	rightful   bool // fenced by the brokers alone: nobody else had the slot
 	pings      pings
 	saving     atomic.Pointer[time.Time] // since when a position is being stored; nil = none is
+	blind      atomic.Pointer[blindness] // why the watcher cannot look; nil = it can
 
 	hurry   chan struct{} // store at once: the server wants to know our position, or the bound is reached
 	look    chan struct{} // the watcher shall look now

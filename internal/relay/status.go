@@ -47,7 +47,7 @@ type view struct {
 	streams uint64
 }
 
-// saveTimeout is how long a position may take to be stored before that is said.
+// saveTimeout is how long a position may take to be stored, or to be confirmed for want of a look, before that is said.
 const saveTimeout = 10 * time.Second
 
 // unsaved says that the position cannot be stored; empty = it can, or nobody tries.
@@ -115,9 +115,12 @@ func (r *Relay) Status() Status {
 	if reason := v.session.unsaved(r.cfg.StateTopic); reason != "" {
 		st.Reasons = append(st.Reasons, reason)
 	}
+	if reason := v.session.unseen(); reason != "" {
+		st.Reasons = append(st.Reasons, reason)
+	}
 	if st.Sink.Reason != "" {
 		st.Reasons = append(st.Reasons, st.Sink.Reason)
-	} else if !st.Sink.Up {
+	} else if !st.Sink.Up && v.out != nil { // it was asked
 		st.Reasons = append(st.Reasons, "no word from Kafka yet")
 	}
 	if s := v.session; s != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,6 +141,42 @@ func TestLookInAStorm(t *testing.T) {
 	s.pings.stormy.Store(true)
 	if err := look(); !errors.Is(err, cdc.ErrStopping) {
 		t.Errorf("in a storm a look that fails ends with %v, want %v", err, cdc.ErrStopping)
+	}
+}
+
+// TestBlindRelayIsNotReady: a look fails again and again while the stream goes on, as when the password was changed. Nothing is confirmed
+// meanwhile, and the status says so.
+func TestBlindRelayIsNotReady(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.connect()
+	s := f.resume()
+	f.relay.streaming(s)
+	reasons := func() string { return strings.Join(f.relay.Status().Reasons, "; ") }
+	look := func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		signal(s.look)
+		if err := s.watch(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sound := f.relay.cfg.CDC.Postgres
+	f.relay.cfg.CDC.Postgres = sound.Copy()
+	f.relay.cfg.CDC.Postgres.Port = 1 // nobody listens
+	look()
+	if got := reasons(); strings.Contains(got, "looked at") {
+		t.Errorf("after one look that failed: %s", got)
+	}
+	s.blind.Store(&blindness{time.Now().Add(-2 * saveTimeout), s.blind.Load().err})
+	look()
+	if got := reasons(); !strings.Contains(got, "could not be looked at for 2") || !strings.Contains(got, "127.0.0.1:1") {
+		t.Errorf("after twenty seconds: %s", got)
+	}
+	f.relay.cfg.CDC.Postgres = sound
+	look()
+	if got := reasons(); strings.Contains(got, "looked at") {
+		t.Errorf("after a look that worked: %s", got)
 	}
 }
 

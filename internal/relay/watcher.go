@@ -23,7 +23,7 @@ const (
 // server shuts down, or rows may be missing in the stream.
 func (s *session) watch(ctx context.Context) error {
 	last := time.Now()
-	failing, stalled := false, false
+	stalled := false
 	for {
 		stalled = s.sayStall(stalled)
 		wait := time.Until(last.Add(lookRarely))
@@ -53,19 +53,37 @@ func (s *session) watch(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			if failing {
+			if s.blind.Swap(nil) != nil {
 				s.log.Info().Msg("looking at the slot works again")
 			}
-			failing = false
 		case errors.Is(err, cdc.ErrStopping), !cdc.Transient(err):
 			return err
 		case s.pings.stormy.Load():
 			return fmt.Errorf("%w: it asks for our position again and again, and takes no other connection", cdc.ErrStopping)
-		case !failing:
-			failing = true
+		case s.blind.Load() == nil:
+			s.blind.Store(&blindness{time.Now(), err})
 			s.log.Warn().Err(err).Msg("cannot look at the slot and the publication: positions wait to be confirmed until it works")
 		}
 	}
+}
+
+// blindness is why, and since when, the watcher cannot look.
+type blindness struct {
+	since time.Time
+	err   error
+}
+
+// unseen says that nothing is confirmed for want of a look; empty = it is, or will be in a moment.
+func (s *session) unseen() string {
+	if s == nil {
+		return ""
+	}
+	blind := s.blind.Load()
+	if blind == nil || time.Since(blind.since) < saveTimeout {
+		return ""
+	}
+	return fmt.Sprintf("events are published, but no position is confirmed and Postgres keeps all WAL: the slot and the publication could not be looked at for %s: %s",
+		time.Since(blind.since).Round(time.Second), blind.err)
 }
 
 // rouse ends a rest of the watcher. Whoever calls it has made the session busy before.
