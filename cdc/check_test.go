@@ -53,6 +53,20 @@ func TestTransient(t *testing.T) {
 	}
 }
 
+// TestStoppingInAnyLanguage: a server says that it shuts down in the language of its lc_messages.
+func TestStoppingInAnyLanguage(t *testing.T) {
+	t.Parallel()
+	refused := &pgconn.PgError{Severity: "FATAL", Code: "57P03", Message: "das Datenbanksystem f\xe4hrt herunter"}
+	if !Stopping(Config{Postgres: &pgconn.Config{}}.connectError(fmt.Errorf("connect: %w", refused))) {
+		t.Error("a server that takes no connection is not stopping")
+	}
+	for _, err := range []error{errors.New("connection refused"), &pgconn.PgError{Code: "53300"}} {
+		if Stopping(err) {
+			t.Errorf("%v is a server that stops", err)
+		}
+	}
+}
+
 // sound is a view of a database where all is well.
 func sound() View {
 	return View{
@@ -218,6 +232,17 @@ func TestInspect(t *testing.T) {
 			}
 			if err := again.CheckUnaltered(f.cfg, v.Identity()); err == nil {
 				t.Error("the table left the publication and came back, and nothing was noticed")
+			}
+			f.exec("DROP PUBLICATION walpost")
+			for sql, says := range map[string]string{"SELECT pg_get_publication_tables('walpost')": "publication", "SELECT pg_drop_replication_slot('nosuch')": "replication slot"} {
+				var refused *pgconn.PgError
+				if _, err := f.sql.Exec(t.Context(), sql); !errors.As(err, &refused) {
+					t.Fatalf("%s: %v", sql, err)
+				}
+				refused.Message = "in any language"
+				if err := f.cfg.serverError(refused); !strings.HasPrefix(err.Error(), says) {
+					t.Errorf("%s: %v", sql, err)
+				}
 			}
 		})
 	}

@@ -13,11 +13,21 @@ import (
 // checksDatabase is the function of Postgres that refuses a role without the right to connect. Its message may be translated.
 const checksDatabase = "CheckMyDatabase"
 
+// findsPublication is the one that misses a publication, as another misses a slot with the same code.
+const findsPublication = "get_publication_oid"
+
 // ErrSlotInUse says that another process reads the slot. A second relay waits.
 var ErrSlotInUse = errors.New("the slot is in use by another process")
 
 // ErrStopping says that the server is shutting down and waits for us to let go.
 var ErrStopping = errors.New("the server is shutting down")
+
+// Stopping reports whether a server that a stream comes from takes no other connection, which it says in its own language: it is
+// shutting down and waits for us.
+func Stopping(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && refused.Code == "57P03"
+}
 
 // ErrStandby says that the server is in recovery: what it has is not final, and the slot may not be there yet.
 var ErrStandby = errors.New("the server is a standby: waiting for its promotion, or for the primary " +
@@ -137,7 +147,7 @@ func (c Config) serverError(pg *pgconn.PgError) error {
 		return &brokenError{"Postgres ended the stream while it waited for a standby", pg}
 	case pg.Code == "55006":
 		return fmt.Errorf("slot %q: %w (%s)", c.Slot, ErrSlotInUse, pg.Message)
-	case pg.Code == "42704" && strings.Contains(pg.Message, "publication"):
+	case pg.Code == "42704" && pg.Routine == findsPublication: // the message may be in any language
 		return c.publicationMissing(pg)
 	case pg.Code == "42704":
 		return c.slotMissing(pg)

@@ -3,7 +3,6 @@ package cdc
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -93,10 +92,6 @@ func Inspect(ctx context.Context, cfg Config) (View, error) {
 	defer cancel()
 	pg, err := pgconn.ConnectConfig(ctx, cfg.sql())
 	if err != nil {
-		var refused *pgconn.PgError
-		if errors.As(err, &refused) && refused.Code == "57P03" && strings.Contains(refused.Message, "shutting down") {
-			return View{}, fmt.Errorf("%w (%s)", ErrStopping, refused.Message)
-		}
 		return View{}, cfg.connectError(err)
 	}
 	defer func() {

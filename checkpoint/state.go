@@ -21,6 +21,8 @@ type State struct {
 	// Publication is what identified the publication and its tables when it was last seen to be whole. If it is another at a
 	// start, somebody altered it, and events may be missing in the stream although nobody was there to see. Never modified.
 	Publication map[string]string
+	// Overwritten says of a state that was read that a record which says less came after it. Compaction may leave that one alone.
+	Overwritten bool
 }
 
 // Before orders states as their streams ran: a later timeline is a later state, wherever its LSN is. What an operator decided
@@ -33,6 +35,21 @@ func (s State) Before(t State) bool {
 		return s.Timeline < t.Timeline
 	}
 	return s.Position.Before(t.Position)
+}
+
+// Merge returns what two records of one source say together, where t is the later record: the furthest of them. Not the last one counts:
+// a relay that was paused may write its old position after its successor wrote a newer one. Both are true: if one is inside a transaction
+// and the other is an idle advance that ends before it, no transaction ends between the two ends, and the advance may be confirmed.
+func (s State) Merge(t State) State {
+	far, near := t, s
+	if t.Before(s) {
+		far, near = s, t
+	}
+	if near.Generation == far.Generation && near.Timeline == far.Timeline {
+		far.End = max(far.End, near.End)
+	}
+	far.Overwritten = far.Position != t.Position || far.Timeline != t.Timeline || far.Generation != t.Generation
+	return far
 }
 
 // stateJSON is the wire form of a state. LSNs are text, as Postgres prints them.

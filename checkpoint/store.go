@@ -72,22 +72,37 @@ func (s *Store) write(ctx context.Context, value []byte) error {
 	done := make(chan error, 1)
 	record := &kgo.Record{Topic: s.topic, Key: []byte(s.source), Value: value}
 	s.client.Produce(context.WithoutCancel(ctx), record, func(_ *kgo.Record, err error) { done <- err })
-	select {
-	case err := <-done:
-		if err != nil {
-			return fmt.Errorf("write to state topic %q: %w", s.topic, err)
+	look := time.NewTicker(lookForTopic)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-done:
+			if errors.Is(err, kerr.UnknownTopicID) {
+				// The topic was deleted and made again. The client holds on to the one that it knows until it is told to forget it.
+				s.client.PurgeTopicsFromProducing(s.topic)
+			}
+			if err != nil {
+				return fmt.Errorf("write to state topic %q: %w", s.topic, err)
+			}
+			return nil
+		case <-look.C: // the client would wait for a topic that was deleted until somebody makes it
+			var unfit *TopicError
+			if _, err := s.ensureTopic(ctx); errors.As(err, &unfit) {
+				return err
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("write to state topic %q: %w", s.topic, ctx.Err())
 		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("write to state topic %q: %w", s.topic, ctx.Err())
 	}
 }
+
+// lookForTopic is after how long a write looks whether its topic is there.
+const lookForTopic = 5 * time.Second
 
 // Load reads the state topic to the end offset it has at the moment of the call and returns the state of the source;
 // stored is false if there is none. It creates the topic if it is missing. What it has read once it does not read again.
 //
-// Not the last record counts but the furthest one, the last of equals: a relay that was paused may write its old position
-// after its successor wrote a newer one.
+// All records of the source count, as [State.Merge] says.
 //
 // It waits for the fate of open transactions: one that another relay left open when it was killed hides what was committed
 // behind it.
@@ -198,9 +213,10 @@ func (s *Store) read(ctx context.Context, start, end int64, states map[string]St
 			if err != nil {
 				return &RecordError{s.topic, r.Offset, err}
 			}
-			if state, stored := states[source]; !stored || !read.Before(state) {
-				states[source] = read
+			if state, stored := states[source]; stored {
+				read = state.Merge(read)
 			}
+			states[source] = read
 		}
 	}
 	return nil

@@ -77,10 +77,54 @@ func TestStoreFurthestRecordWins(t *testing.T) {
 	mustSave(t, old, at(100))
 	mustSave(t, next, at(300))
 	mustSave(t, old, at(200)) // a paused relay wakes up and writes what it had in hand
-	expectLoad(t, next, at(300), true)
+	furthest := at(300)
+	furthest.Overwritten = true
+	expectLoad(t, next, furthest, true)
 	later := State{Timeline: 2, Position: Position{End: 250}, At: time.Unix(1, 0).UTC()}
 	mustSave(t, next, later) // after a failover a smaller LSN of a later timeline is further
 	expectLoad(t, next, later, true)
+}
+
+// TestStoreTwoWriters: a relay that has lost its stream inside the transaction that commits at 300, and had seen no keepalive since 100, still
+// stores what it has published of it, while its successor stores an idle advance to 200 and confirms that. Both are right.
+func TestStoreTwoWriters(t *testing.T) {
+	t.Parallel()
+	within, advance := State{Timeline: 1, Position: Position{End: 100, Commit: 300, Rows: 1}}, at(200)
+	within.At = advance.At
+	for _, order := range [][2]State{{within, advance}, {advance, within}} {
+		_, open := setup(t)
+		a, b := open("1/a"), open("1/a")
+		if _, _, err := a.Load(t.Context()); err != nil { // makes the topic
+			t.Fatal(err)
+		}
+		mustSave(t, a, order[0])
+		mustSave(t, b, order[1])
+		want := State{Timeline: 1, Position: Position{End: 200, Commit: 300, Rows: 1}, At: advance.At, Overwritten: true}
+		expectLoad(t, open("1/a"), want, true)
+		server := Server{Slot: "walpost", ConfirmedFlush: 200, WALEnd: 1000, Timeline: 1}
+		if start, err := Resume(want, true, server); err != nil || start.Position != want.Position {
+			t.Errorf("it starts at %v, %v", start.Position, err)
+		}
+		mustSave(t, a, want) // and what is stored again is one record
+		want.Overwritten = false
+		expectLoad(t, open("1/a"), want, true)
+	}
+}
+
+// TestMergeKeepsHistoriesApart: what lies on another timeline, or before an operator's decision, raises nothing.
+func TestMergeKeepsHistoriesApart(t *testing.T) {
+	t.Parallel()
+	base := State{Timeline: 2, Generation: 1, Position: Position{End: 100, Commit: 300, Rows: 1}}
+	for _, other := range []State{
+		{Timeline: 1, Generation: 1, Position: Position{End: 900}}, {Timeline: 2, Generation: 0, Position: Position{End: 900}},
+	} {
+		if got := other.Merge(base); got.Position != base.Position || got.Overwritten {
+			t.Errorf("%+v and then %+v are %+v", other, base, got)
+		}
+		if got := base.Merge(other); got.Position != base.Position || !got.Overwritten {
+			t.Errorf("%+v and then %+v are %+v", base, other, got)
+		}
+	}
 }
 
 func TestStoreResetForgets(t *testing.T) {
@@ -101,6 +145,7 @@ func TestStoreResetForgets(t *testing.T) {
 	decided.Generation = 1
 	expectLoad(t, s, decided, true)
 	mustSave(t, open("1/a"), at(900)) // a relay that was paused, and does not know
+	decided.Overwritten = true
 	expectLoad(t, s, decided, true)
 	expectLoad(t, open("1/a"), decided, true)
 	expectLoad(t, other, at(400), true)
@@ -129,12 +174,43 @@ func TestStoreTopicMadeAgain(t *testing.T) {
 			mustSave(t, other, after...)
 			var want State
 			for _, state := range after {
+				want.Overwritten = true
 				if state.End > want.End {
 					want = state
 				}
 			}
 			time.Sleep(300 * time.Millisecond) // a client knows topics by heart for 250 ms
 			expectLoad(t, s, want, len(after) > 0)
+		})
+	}
+}
+
+// TestSaveIntoATopicMadeAgain: a topic that was deleted can be written after a moment, whoever made it again.
+func TestSaveIntoATopicMadeAgain(t *testing.T) {
+	t.Parallel()
+	for name, byAnother := range map[string]bool{"by another": true, "by itself": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, open := setup(t)
+			s, other := open("1/a"), open("1/a")
+			expectLoad(t, s, State{}, false)
+			mustSave(t, s, at(400))
+			if _, err := kadm.NewClient(other.client).DeleteTopic(t.Context(), "state"); err != nil {
+				t.Fatal(err)
+			}
+			if byAnother {
+				expectLoad(t, other, State{}, false)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			err := s.Save(ctx, at(500))
+			for err != nil && ctx.Err() == nil {
+				err = s.Save(ctx, at(500))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			expectLoad(t, open("1/a"), at(500), true)
 		})
 	}
 }

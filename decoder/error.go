@@ -6,7 +6,7 @@ import (
 )
 
 // Error is the only type of error that Decode returns. What it reports is
-// permanent: the same bytes come again after a reconnect. Fields that do not
+// permanent: the same bytes come again after a reconnect, in the same form. Fields that do not
 // apply, or were not known, are zero.
 type Error struct {
 	// Schema, Table and Column name what is at fault, as the server spells it.
@@ -15,6 +15,8 @@ type Error struct {
 	CommitLSN uint64
 	// EventID is the text of the column id, if it could be read.
 	EventID string
+	// Binary says that it is the binary form of a column that cannot be read. The text form of the same row can be.
+	Binary bool
 	// Reason says what is wrong. It never holds data of a row.
 	Reason string
 }

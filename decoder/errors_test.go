@@ -152,7 +152,7 @@ func TestErrors(t *testing.T) {
 		},
 		"extra column unreadable": {
 			row(txt("i-1"), txt("order"), txt("k"), null, null, null, bin("12345678")),
-			Error{Schema: "public", Table: "outbox", Column: "created_at", CommitLSN: testLSN, EventID: "i-1", Reason: `column "created_at" of type timestamptz (oid 1184) came in binary form`},
+			Error{Schema: "public", Table: "outbox", Column: "created_at", CommitLSN: testLSN, EventID: "i-1", Binary: true, Reason: `column "created_at" of type timestamptz (oid 1184) came in binary form`},
 		},
 		"jsonb of another version": {
 			row(txt("i-1"), txt("order"), txt("k"), null, bin("\x02{}"), null, null),

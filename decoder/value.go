@@ -183,8 +183,10 @@ func (c *column) fault(format string, args ...any) *Error {
 // unreadable is the error of a binary form that cannot be read.
 func (c *column) unreadable(length int) *Error {
 	if !BinarySafe(c.oid) {
-		return c.fault("column %q of type %s came in binary form, which can be read for built-in text, json, integer, "+
+		err := c.fault("column %q of type %s came in binary form, which can be read for built-in text, json, integer, "+
 			"boolean, uuid and bytea types only: start the replication without the option binary", c.name, typeText(c.oid))
+		err.Binary = true
+		return err
 	}
 	return c.fault("column %q of type %s came in a malformed binary form of %d bytes", c.name, typeText(c.oid), length)
 }

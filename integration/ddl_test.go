@@ -6,6 +6,38 @@ import (
 	"time"
 )
 
+// TestRowsOfAnEarlierType: rows were inserted when a column had a type whose binary form is not read, and now it has another. They can be
+// read in text form.
+func TestRowsOfAnEarlierType(t *testing.T) {
+	t.Parallel()
+	env := Setup(t, Needs{})
+	env.Exec(t, "CREATE TYPE kind AS ENUM ('Happened', 'Other')")
+	env.Exec(t, "CREATE TABLE outbox (id uuid PRIMARY KEY, aggregatetype text NOT NULL, aggregateid text NOT NULL, type kind, payload bytea, headers jsonb)")
+	env.Init(t)
+	relay := env.Run(t)
+	relay.Ready(t, 30*time.Second)
+	one := `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload) VALUES (gen_random_uuid(), 'order', 'k', 'Happened', '\x01ff')`
+	env.Exec(t, one)
+	awaitRecords(t, env, env.Prefix+"order", 1)
+	relay.Stop(t)
+	env.Exec(t, one)
+	env.Exec(t, "ALTER TABLE outbox ALTER COLUMN type TYPE text USING type::text")
+	env.Exec(t, one)
+	relay = env.Run(t)
+	relay.WaitLog(t, 30*time.Second, "begins again in text form")
+	records := awaitRecords(t, env, env.Prefix+"order", 3)
+	for _, r := range records {
+		if string(r.Value) != "\x01\xff" || headerValue(r, "type") != "Happened" {
+			t.Errorf("value %q, type %q", r.Value, headerValue(r, "type"))
+		}
+	}
+	relay.Ready(t, 10*time.Second)
+	relay.Stop(t)
+	if len(awaitRecords(t, env, env.Prefix+"order", 3)) != 3 {
+		t.Error("a row was repeated")
+	}
+}
+
 // everything has the truth read from several tables: the outbox, and what was moved out of it.
 func everything(t testing.TB, env *Env, tables ...string) {
 	t.Helper()

@@ -241,3 +241,26 @@ func checkMadeAgain(t testing.TB, records map[int32][]*kgo.Record, truth, again 
 	}
 	return gone, repeats
 }
+
+// TestStateTopicMadeAgain deletes the state topic under a relay that runs, which makes it again: it goes on, and repeats nothing.
+func TestStateTopicMadeAgain(t *testing.T) {
+	t.Parallel()
+	for _, delivery := range deliveries {
+		t.Run(delivery, func(t *testing.T) {
+			env := Setup(t, Needs{})
+			env.Init(t)
+			relay := env.Run(t, "WALPOST_DELIVERY="+delivery)
+			relay.Ready(t, 30*time.Second)
+			work := env.Workload(t, WorkloadOptions{Rate: 500, NoLarge: true})
+			work.WaitCommitted(t, 500)
+			env.DeleteTopics(t, env.StateTopic)
+			time.Sleep(2 * time.Second) // the topic is away for a moment, and some looks
+			before := confirmedLSN(t, env)
+			Eventually(t, time.Minute, "a position to be confirmed", func() bool { return confirmedLSN(t, env) > before })
+			whole(t, env, work, relay)
+			if stored := storedPosition(t, env); stored.End != confirmedLSN(t, env) {
+				t.Errorf("%s is stored, %s confirmed", stored.End, confirmedLSN(t, env))
+			}
+		})
+	}
+}

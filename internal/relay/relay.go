@@ -69,6 +69,7 @@ type Relay struct {
 	sent    checkpoint.State // how far events of it may be published
 	refused *sink.EventError // what the brokers refused, perhaps for the sake of another; nil = nothing
 	first   int64            // bytes that the first Kafka transaction of a session may hold, with exactly once
+	text    bool             // columns shall not come in binary form
 	claimed bool             // what the transactions of the brokers are good for was said
 	room    chan struct{}    // the pump may ask again whether there is room
 	pause   time.Duration
@@ -138,7 +139,7 @@ func (r *Relay) close() {
 func (r *Relay) backOff(ctx context.Context, err error) bool {
 	longest := longPause
 	switch {
-	case errors.Is(err, errMoved):
+	case errors.Is(err, errMoved), errors.Is(err, errBinary):
 		return ctx.Err() == nil // at once: the slot is free, only our knowledge was old
 	case errors.Is(err, cdc.ErrSlotInUse):
 		longest = slotPause
@@ -154,7 +155,7 @@ func (r *Relay) backOff(ctx context.Context, err error) bool {
 
 // report says once a change why there is no session.
 func (r *Relay) report(err error) {
-	if errors.Is(err, errMoved) {
+	if errors.Is(err, errMoved) || errors.Is(err, errBinary) {
 		return
 	}
 	if errors.Is(err, cdc.ErrSlotInUse) {

@@ -13,6 +13,9 @@ import (
 	"github.com/walpost/walpost/decoder"
 )
 
+// errBinary says that rows come in a binary form that is not read: they were inserted when a column had another type than the look found.
+var errBinary = errors.New("rows were inserted when a column had another type: they are read in text form")
+
 // errMoved says that the position or the slot changed between the look and the hold: look again.
 var errMoved = errors.New("the position was moved by another relay meanwhile")
 
@@ -143,14 +146,18 @@ func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View,
 		return found{}, &kafkaError{err}
 	}
 	known := stored
-	if r.last.End != 0 && (!stored || state.Before(r.last)) {
-		state, known, stored = r.last, true, false
+	if last := r.last; last.End != 0 {
+		if stored {
+			last = last.Merge(state)
+		}
+		stored = stored && last.Position == state.Position && last.Timeline == state.Timeline
+		state, known = last, true
 	}
 	start, err := checkpoint.Resume(state, known, checkpoint.Server{
 		Slot: r.cfg.CDC.Slot, ConfirmedFlush: view.Slot.Confirmed(), WALEnd: view.WALEnd,
 		Timeline: conn.History.Current(), Ended: conn.History.Ended,
 	})
-	return found{start, state.Publication, state.Generation, stored && start.Position == state.Position}, err
+	return found{start, state.Publication, state.Generation, stored && start.Position == state.Position && !state.Overwritten}, err
 }
 
 // settleStart stores the start of a session, unless the topic has it already. The first status confirms that position to
@@ -218,6 +225,9 @@ const byteaOID = 17
 // wantsBinary reports whether columns should come in their binary form: the text form doubles a bytea, and the server
 // cannot send one of half a gigabyte in it at all. Only if every wanted column has a binary form that we read.
 func (r *Relay) wantsBinary(view cdc.View) bool {
+	if r.text {
+		return false
+	}
 	wanted := map[string]bool{}
 	for _, c := range r.cfg.CDC.Columns {
 		wanted[c] = true

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -91,7 +92,7 @@ func (s *session) pump(ctx context.Context) error {
 		}
 		change, err := s.decoder.Decode(msg.Data)
 		if err != nil {
-			return err
+			return s.undecoded(err)
 		}
 		switch change.Kind {
 		case decoder.Begin:
@@ -116,6 +117,17 @@ func (s *session) pump(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// undecoded says what a row that cannot be decoded means: in text form it may be one that can.
+func (s *session) undecoded(err error) error {
+	var bad *decoder.Error
+	if errors.As(err, &bad) && bad.Binary && !s.r.text {
+		s.r.text = true
+		s.log.Info().Err(err).Msg("the stream begins again in text form")
+		return errBinary
+	}
+	return err
 }
 
 // full reports whether the next event has to wait. Where the bound is reached, the keeper shall not pause.

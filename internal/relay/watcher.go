@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -56,7 +55,9 @@ func (s *session) watch(ctx context.Context) error {
 			if s.blind.Swap(nil) != nil {
 				s.log.Info().Msg("looking at the slot works again")
 			}
-		case errors.Is(err, cdc.ErrStopping), !cdc.Transient(err):
+		case cdc.Stopping(err):
+			return fmt.Errorf("%w (%w)", cdc.ErrStopping, err)
+		case !cdc.Transient(err):
 			return err
 		case s.pings.stormy.Load():
 			return fmt.Errorf("%w: it asks for our position again and again, and takes no other connection", cdc.ErrStopping)

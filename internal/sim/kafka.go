@@ -223,7 +223,12 @@ func (k *kafka) furthest(stopAtOpen bool) (state checkpoint.State, stored, ok bo
 			}
 			return state, stored, false
 		}
-		if e.visible() && (!stored || !e.state.Before(state)) {
+		if !e.visible() {
+			continue
+		}
+		if stored {
+			state = state.Merge(*e.state)
+		} else {
 			state, stored = *e.state, true
 		}
 	}
