@@ -58,6 +58,7 @@ func (o WorkloadOptions) withDefaults() WorkloadOptions {
 type Workload struct {
 	env       *Env
 	opts      WorkloadOptions
+	writers   string // their application_name
 	cancel    context.CancelFunc
 	group     sync.WaitGroup
 	started   time.Time
@@ -76,7 +77,7 @@ func (e *Env) Workload(t testing.TB, opts WorkloadOptions) *Workload {
 	opts = opts.withDefaults()
 	t.Logf("workload with seed %d", opts.Seed)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	w := &Workload{env: e, opts: opts, cancel: cancel, started: time.Now(), ids: map[string]bool{}, kinds: map[string]int{}}
+	w := &Workload{env: e, opts: opts, writers: fmt.Sprint("workload ", opts.Seed), cancel: cancel, started: time.Now(), ids: map[string]bool{}, kinds: map[string]int{}}
 	w.prepare(t)
 	for i := range opts.Writers {
 		writer := &writer{w: w, random: rand.New(rand.NewPCG(opts.Seed, uint64(i)))}
@@ -140,7 +141,7 @@ func (w *Workload) awaitBackends(t testing.TB) {
 	t.Helper()
 	Eventually(t, 30*time.Second, "the backends of the writers to end", func() bool {
 		return w.env.Value(t, `SELECT count(*)::text FROM pg_stat_activity
-			WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()`, writerName) == "0"
+			WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()`, w.writers) == "0"
 	})
 }
 
@@ -224,16 +225,13 @@ func (w *Workload) pace(ctx context.Context) error {
 	}
 }
 
-// writerName is the application_name of writers.
-const writerName = "walpost workload"
-
 // connect waits for Postgres if it may be away.
 func (w *Workload) connect(ctx context.Context) (*pgx.Conn, error) {
 	settings, err := pgx.ParseConfig(w.env.URL())
 	if err != nil {
 		return nil, fmt.Errorf("connect writer: %w", err)
 	}
-	settings.RuntimeParams["application_name"] = writerName
+	settings.RuntimeParams["application_name"] = w.writers
 	for {
 		conn, err := pgx.ConnectConfig(ctx, settings)
 		if err == nil {
