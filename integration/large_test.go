@@ -68,7 +68,7 @@ func TestOneLargeTransaction(t *testing.T) {
 			}
 			inside := statesInside(t, env)
 			t.Logf("%d repeats, %d positions stored inside the transaction", seen.repeats, inside)
-			if delivery == exactly && seen.repeats > 0 || seen.repeats > 16*inAMiB { // what may be in flight
+			if delivery == exactly && seen.repeats > 0 || seen.repeats > 8*inAMiB { // what may be in flight
 				t.Errorf("%d repeats", seen.repeats)
 			}
 			if inside < 3 {

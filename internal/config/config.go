@@ -19,7 +19,7 @@ type Config struct {
 	CreateTopics         bool          `group:"Kafka" default:"false" help:"Create a missing topic of events with the brokers' defaults; otherwise wait for it and report it."`
 	Delivery             string        `group:"Kafka" default:"at-least-once" help:"at-least-once, or exactly-once: events and position in Kafka transactions, for consumers that read committed records alone."`
 	TransactionInterval  time.Duration `group:"Kafka" default:"100ms" help:"How long a Kafka transaction may stay open while events keep coming, with exactly-once delivery."`
-	TransactionBytes     ByteSize      `group:"Kafka" default:"16MiB" help:"How much a Kafka transaction may hold, with exactly-once delivery; a quarter of --max-in-flight-bytes at most."`
+	TransactionBytes     ByteSize      `group:"Kafka" default:"16MiB" help:"How much a Kafka transaction may hold, with exactly-once delivery; half of --max-in-flight-bytes at most."`
 	KafkaMaxRequestBytes ByteSize      `group:"Kafka" default:"100MiB" help:"The largest request, at most socket.request.max.bytes of the brokers. An event has to fit into one."`
 	KafkaLinger          time.Duration `group:"Kafka" default:"1ms" help:"How long a record may wait for company in its batch."`
 
@@ -33,7 +33,7 @@ type Config struct {
 	KafkaSASLPasswordFile string `name:"kafka-sasl-password-file" group:"Kafka security" placeholder:"FILE" help:"File that holds the password for SASL, read at each login. The password itself may be given in the environment alone, as WALPOST_KAFKA_SASL_PASSWORD."`
 	KafkaSASLPassword     string `kong:"-"` // From WALPOST_KAFKA_SASL_PASSWORD alone. Never logged.
 
-	MaxInFlightBytes ByteSize      `group:"Running" default:"16MiB" help:"How much may be on its way to the brokers at once: bytes, or with KiB, MiB, GiB."`
+	MaxInFlightBytes ByteSize      `group:"Running" default:"8MiB" help:"How much may be on its way to the brokers at once: bytes, or with KiB, MiB, GiB."`
 	DrainTimeout     time.Duration `group:"Running" default:"30s" help:"How long a stop may wait for what is in flight."`
 	HTTPAddr         string        `name:"http-addr" group:"Running" default:"127.0.0.1:8085" help:"Address of metrics, health and status; empty turns them off."`
 	LogLevel         string        `group:"Running" default:"info" help:"trace, debug, info, warn or error."`

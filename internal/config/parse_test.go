@@ -119,7 +119,7 @@ func TestPrecedence(t *testing.T) {
 		flags []string
 		want  want
 	}{
-		{"default", "", nil, nil, want{"walpost", "public.outbox", "", false, time.Millisecond, 16 << 20}},
+		{"default", "", nil, nil, want{"walpost", "public.outbox", "", false, time.Millisecond, 8 << 20}},
 		{"file", file, nil, nil, want{"from_file", "a.b c", "type=kind", true, 7 * time.Millisecond, 2 << 20}},
 		{"environment", file, env, nil, want{"from_env", "d e.f", "id=event_id type=event_type", false, 8 * time.Millisecond, 3 << 20}},
 		{"flag", file, env, flags, want{"from_flag", "g h.i", "payload=body", true, 9 * time.Millisecond, 4 << 20}},

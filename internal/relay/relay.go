@@ -238,8 +238,8 @@ func (r *Relay) sinkConfig() sink.Config {
 	return cfg
 }
 
-// batch is how many bytes a Kafka transaction may hold.
-func (r *Relay) batch() int64 { return min(r.cfg.Batch, r.cfg.MaxInFlight/4) }
+// batch is how many bytes a Kafka transaction may hold: while one is committed, the next one is filled.
+func (r *Relay) batch() int64 { return min(r.cfg.Batch, r.cfg.MaxInFlight/2) }
 
 // claim says once what consumers may rely on.
 func (r *Relay) claim(strong bool) {
