@@ -53,7 +53,7 @@ func growth() []measured {
 	for _, partitions := range []int32{1, 48} {
 		add(fmt.Sprintf("%d partitions", partitions), drainCase{delivery: deliveries}, func(b *backlog) { b.partitions = partitions })
 	}
-	add("1000 topics", drainCase{delivery: deliveries}, func(b *backlog) { b.topics, b.partitions = 1000, 1 })
+	add("1000 topics", drainCase{delivery: deliveries, producer: true}, func(b *backlog) { b.topics, b.partitions = 1000, 1 })
 	add("a million keys", drainCase{}, func(b *backlog) { b.keys, b.rows = 1_000_000, 1_000_000 })
 	add("TLS on both sides", drainCase{kafka: tlsBrokers(), prepare: encrypt}, func(*backlog) {})
 	add("a line of 5 ms to both", drainCase{prepare: farPostgres, delay: oneWay}, func(*backlog) {})

@@ -46,6 +46,7 @@ type drainCase struct {
 	prepare  func(h *host, env *integration.Env) []string // more variables for the relay
 	vars     []string
 	ceilings bool // all of them; otherwise the best reader alone
+	producer bool // and the producer alone
 	delivery []string
 }
 
@@ -142,6 +143,8 @@ func (c drainCase) contenders(h *host, env *integration.Env, vars []string) []co
 				return measureRecvlogical(h, env, program, slot, c.load.rows)
 			}})
 		}
+	}
+	if c.ceilings || c.producer {
 		all = append(all, contender{"producer alone", func(_, prefix string) drained { return produceAlone(h, env, c.load, prefix) }})
 	}
 	for _, delivery := range c.delivery {
