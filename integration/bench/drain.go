@@ -63,9 +63,7 @@ func (c drainCase) measure(h *host, opts options, out *report) {
 	env.Init(h)
 	c.load.fill(h, env)
 	contenders := c.contenders(h, env, vars)
-	if !opts.KFake {
-		c.warm(h, env)
-	}
+	warm(h, opts, env)
 	turns := make([][]drained, len(contenders))
 	busy := 0.0
 	for round := range opts.Rounds {
@@ -89,14 +87,18 @@ func (c drainCase) measure(h *host, opts options, out *report) {
 	}
 }
 
-// warm has a producer send the backlog until the brokers cost what they did the last time: Java compiles while it runs, and what is
-// measured first would pay for it.
-func (c drainCase) warm(h *host, env *integration.Env) {
-	last := 0.0
+// warm has a producer send the aims' backlog until the brokers cost what they did the last time: Java compiles while it runs, and what
+// is measured first would pay for it.
+func warm(h *host, opts options, env *integration.Env) {
+	if opts.KFake {
+		return
+	}
+	load, last := theBacklog, 0.0
+	load.rows = max(load.rows/opts.Scale, load.perTxn)
 	for turn := range 6 {
 		prefix := fmt.Sprintf("warm%d.", turn)
-		c.load.createTopics(h, env, prefix)
-		d := produceAlone(h, env, c.load, prefix)
+		load.createTopics(h, env, prefix)
+		d := produceAlone(h, env, load, prefix)
 		env.DeleteTopics(h, prefix)
 		if cost := d.perRow(d.broker); last == 0 || cost < 0.9*last {
 			last = cost

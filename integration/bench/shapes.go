@@ -34,6 +34,7 @@ func measureHalves(h *host, opts options, out *report) {
 	env.Exec(h, "ALTER PUBLICATION "+env.Publication+" ADD TABLE "+env.Table)
 	env.Exec(h, "ALTER PUBLICATION "+env.Publication+" SET (publish_via_partition_root = true)")
 	load.fill(h, env)
+	warm(h, opts, env)
 	var one, two []drained
 	busy := 0.0
 	for round := range opts.Rounds {
