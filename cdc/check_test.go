@@ -60,7 +60,13 @@ func TestStoppingInAnyLanguage(t *testing.T) {
 	if !Stopping(Config{Postgres: &pgconn.Config{}}.connectError(fmt.Errorf("connect: %w", refused))) {
 		t.Error("a server that takes no connection is not stopping")
 	}
-	for _, err := range []error{errors.New("connection refused"), &pgconn.PgError{Code: "53300"}} {
+	if !Stopping(errors.Join(errors.New("connection refused"), refused)) { // of two addresses of one host
+		t.Error("a server that takes no connection at one address and does not listen at another is not stopping")
+	}
+	for _, err := range []error{
+		errors.New("connection refused"), &pgconn.PgError{Code: "53300"}, errors.Join(refused, &pgconn.PgError{Code: "53300"}),
+		fmt.Errorf("connect: %w", errors.Join(refused, fmt.Errorf("dial: %w", context.DeadlineExceeded))), nil,
+	} {
 		if Stopping(err) {
 			t.Errorf("%v is a server that stops", err)
 		}

@@ -1,9 +1,11 @@
 package cdc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 
@@ -23,10 +25,30 @@ var ErrSlotInUse = errors.New("the slot is in use by another process")
 var ErrStopping = errors.New("the server is shutting down")
 
 // Stopping reports whether a server that a stream comes from takes no other connection, which it says in its own language: it is
-// shutting down and waits for us.
+// shutting down and waits for us. Where there are several addresses, that of another server may say so while it starts: then ours says
+// something else, or nothing in time.
 func Stopping(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && refused.Code == "57P03"
+	stopping, other := answers(err)
+	return stopping && !other
+}
+
+// answers looks at what each address has answered.
+func answers(err error) (stopping, other bool) {
+	switch e := err.(type) { //nolint:errorlint // it unwraps by itself: errors.As finds only the first of several
+	case *pgconn.PgError:
+		return e.Code == "57P03", e.Code != "57P03"
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			s, o := answers(one)
+			stopping, other = stopping || s, other || o
+		}
+		return stopping, other
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			return answers(inner)
+		}
+	}
+	return false, os.IsTimeout(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // ErrStandby says that the server is in recovery: what it has is not final, and the slot may not be there yet.

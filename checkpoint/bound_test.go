@@ -35,6 +35,28 @@ func keep(w *Watermark) (stop func()) {
 	return func() { close(done); <-ended }
 }
 
+// TestHalfOfATransactionIsRoom: the bound is reached inside one transaction, and the first half of it is confirmed and stored: the other half
+// of the bound is free, whatever the size of the events is.
+func TestHalfOfATransactionIsRoom(t *testing.T) {
+	t.Parallel()
+	const limit = 8 << 20
+	for _, size := range []int64{512, 4 << 10, 16 << 10, 63 << 10, 65 << 10} {
+		w := NewWatermark(Position{End: 100}, limit, make(chan struct{}, 1))
+		w.Begin(200, time.Now())
+		var marks []*Mark
+		for row := uint32(0); !w.Full(); row++ {
+			marks = append(marks, w.Add(row, size))
+		}
+		for _, m := range marks[:len(marks)/2] {
+			m.Done()
+		}
+		store(w)
+		if w.Full() {
+			t.Errorf("events of %d bytes: half of %d are stored, and there is no room", size, len(marks))
+		}
+	}
+}
+
 // TestBoundReachesBackToTheOldest has one event wait while all that follow are confirmed: they count until it is.
 func TestBoundReachesBackToTheOldest(t *testing.T) {
 	t.Parallel()

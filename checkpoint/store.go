@@ -27,7 +27,17 @@ type Store struct {
 
 // NewStore returns a Store that talks to the brokers named in opts (seeds, TLS, SASL). It does not connect yet.
 func NewStore(opts []kgo.Opt, topic, source string, log zerolog.Logger) (*Store, error) {
-	producer := append(append([]kgo.Opt(nil), opts...),
+	s := &Store{opts: opts, topic: topic, source: source, log: log, patience: longPatience}
+	var err error
+	if s.client, err = s.connect(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// connect returns a client that writes.
+func (s *Store) connect() (*kgo.Client, error) {
+	client, err := kgo.NewClient(append(append([]kgo.Opt(nil), s.opts...),
 		// An address that accepts and closes, as load balancers do without a backend, is an outage and no refusal.
 		kgo.AlwaysRetryEOF(),
 		// A batch that is to be sent again waits for fresh metadata: with the default of 5 s a moved leader costs that much.
@@ -37,12 +47,23 @@ func NewStore(opts []kgo.Opt, topic, source string, log zerolog.Logger) (*Store,
 		kgo.ProducerLinger(0),
 		// A state topic that vanished is an outage to wait for, not a position to forget.
 		kgo.UnknownTopicRetries(-1),
-	)
-	client, err := kgo.NewClient(producer...)
+	)...)
 	if err != nil {
-		return nil, fmt.Errorf("create client for state topic %q: %w", topic, err)
+		return nil, fmt.Errorf("create client for state topic %q: %w", s.topic, err)
 	}
-	return &Store{client: client, opts: opts, topic: topic, source: source, log: log, patience: longPatience}, nil
+	return client, nil
+}
+
+// renew replaces the client after the topic was deleted and made again: it holds on to the one that it knows. A client that is told to
+// forget a topic may number its records from the start again, which brokers take for repeats.
+func (s *Store) renew() error {
+	client, err := s.connect()
+	if err != nil {
+		return err
+	}
+	s.client.Close()
+	s.client = client
+	return nil
 }
 
 // Close drops the connections. A write that is under way may or may not reach the brokers.
@@ -78,8 +99,7 @@ func (s *Store) write(ctx context.Context, value []byte) error {
 		select {
 		case err := <-done:
 			if errors.Is(err, kerr.UnknownTopicID) {
-				// The topic was deleted and made again. The client holds on to the one that it knows until it is told to forget it.
-				s.client.PurgeTopicsFromProducing(s.topic)
+				err = errors.Join(err, s.renew())
 			}
 			if err != nil {
 				return fmt.Errorf("write to state topic %q: %w", s.topic, err)

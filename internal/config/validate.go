@@ -84,7 +84,8 @@ func (c *Config) checkTables(f *faults) {
 			if !mapped {
 				own = other
 			}
-			if own == c.Columns[name] && other != name && (!mapped || other < name) { // of two that are mapped, once
+			if own == c.Columns[name] && other != name && (!mapped || other < name) && // of two that are mapped, once
+				(name == "payload" || other == "payload" || name == "headers" || other == "headers") { // others may share, as aggregateid the id
 				f.add("columns", "%s and %s are both column %q", name, other, own)
 			}
 		}

@@ -47,6 +47,7 @@ func TestValidate(t *testing.T) {
 		{"columns", func(c *Config) { c.Columns = map[string]string{"id": "ID", "created_at": "at"} }, ""},
 		{"two for one column", func(c *Config) { c.Columns = map[string]string{"payload": "type"} }, `payload and type are both column "type"`},
 		{"two mapped to one", func(c *Config) { c.Columns = map[string]string{"payload": "x", "headers": "x"} }, `payload and headers are both column "x"`},
+		{"a shared column", func(c *Config) { c.Columns = map[string]string{"aggregateid": "id", "aggregatetype": "type"} }, ""},
 		{"swapped columns", func(c *Config) { c.Columns = map[string]string{"type": "payload", "payload": "type"} }, ""},
 		{"no brokers", func(c *Config) { c.KafkaBrokers = nil }, "--kafka-brokers (WALPOST_KAFKA_BROKERS, kafka_brokers): is required"},
 		{"broker url", func(c *Config) { c.KafkaBrokers = []string{"kafka://a:1"} }, "is a URL"},

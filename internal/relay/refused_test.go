@@ -64,7 +64,12 @@ func TestNeighboursOfARefusedEvent(t *testing.T) {
 				if !holds(r, "bad4") {
 					return nil, nil, false
 				}
-				return refuse(r, func(string) int16 { return kerr.PolicyViolation.Code }), nil, true
+				return refuse(r, func(records string) int16 {
+					if strings.Contains(records, "bad4") {
+						return kerr.PolicyViolation.Code
+					}
+					return kerr.NotEnoughReplicas.Code // the position, in the same request
+				}), nil, true
 			})
 			f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'good2'), (3, 't', 'k', 'good3'), (4, 't', 'k', 'bad4'), (5, 't', 'k', 'good5')")
 			before := []string{" good2 good3", " good2 good3"}

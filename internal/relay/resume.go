@@ -146,18 +146,19 @@ func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View,
 		return found{}, &kafkaError{err}
 	}
 	known := stored
+	stored = stored && !state.Overwritten
 	if last := r.last; last.End != 0 {
-		if stored {
+		if known {
 			last = last.Merge(state)
 		}
-		stored = stored && last.Position == state.Position && last.Timeline == state.Timeline
+		stored = stored && last.Position == state.Position && last.Timeline == state.Timeline && last.Generation == state.Generation
 		state, known = last, true
 	}
 	start, err := checkpoint.Resume(state, known, checkpoint.Server{
 		Slot: r.cfg.CDC.Slot, ConfirmedFlush: view.Slot.Confirmed(), WALEnd: view.WALEnd,
 		Timeline: conn.History.Current(), Ended: conn.History.Ended,
 	})
-	return found{start, state.Publication, state.Generation, stored && start.Position == state.Position && !state.Overwritten}, err
+	return found{start, state.Publication, state.Generation, stored && start.Position == state.Position}, err
 }
 
 // settleStart stores the start of a session, unless the topic has it already. The first status confirms that position to

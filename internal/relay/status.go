@@ -115,7 +115,7 @@ func (r *Relay) Status() Status {
 	if reason := v.session.unsaved(r.cfg.StateTopic); reason != "" {
 		st.Reasons = append(st.Reasons, reason)
 	}
-	if reason := v.session.unseen(); reason != "" {
+	if reason := v.session.unseen(); reason != "" && v.state == Streaming {
 		st.Reasons = append(st.Reasons, reason)
 	}
 	if st.Sink.Reason != "" {

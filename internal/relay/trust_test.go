@@ -27,6 +27,36 @@ func TestPositionThatWasNotStored(t *testing.T) {
 	}
 }
 
+// TestOverwrittenIsWrittenAgain: behind the furthest record of the state topic lies one that says less, which compaction may leave alone.
+// Whoever starts writes the furthest again, also one that remembers it.
+func TestOverwrittenIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	for name, remembers := range map[string]bool{"a new one": false, "one that remembers": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t)
+			f.connect()
+			view := f.look()
+			less := checkpoint.State{Position: checkpoint.Position{End: view.Slot.Confirmed()}, Timeline: 1, At: time.Now(), Publication: view.Identity()}
+			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
+			far := less
+			far.End = f.look().WALEnd
+			for _, state := range []checkpoint.State{far, less} {
+				if err := f.relay.store.Save(t.Context(), state); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if remembers {
+				f.relay.last = far
+			}
+			f.resume()
+			if stored, _, err := f.relay.store.Load(t.Context()); err != nil || stored.End != far.End || stored.Overwritten {
+				t.Errorf("%+v is stored (%v), want %s in the last record", stored, err, far.End)
+			}
+		})
+	}
+}
+
 // TestSessionEndsInsideATransaction: what was published of it is the position to go on from.
 func TestSessionEndsInsideATransaction(t *testing.T) {
 	t.Parallel()
