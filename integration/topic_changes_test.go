@@ -247,6 +247,7 @@ func TestStateTopicMadeAgain(t *testing.T) {
 	t.Parallel()
 	for _, delivery := range deliveries {
 		t.Run(delivery, func(t *testing.T) {
+			t.Parallel()
 			env := Setup(t, Needs{})
 			env.Init(t)
 			relay := env.Run(t, "WALPOST_DELIVERY="+delivery)
