@@ -67,8 +67,8 @@ func (e *Env) deleteTopics(t testing.TB) {
 	e.DeleteTopics(t, e.Prefix, e.StateTopic)
 }
 
-// DeleteTopics deletes the topics whose names begin with one of the prefixes. A failure is said and does no harm.
-func (e *Env) DeleteTopics(t testing.TB, prefixes ...string) {
+// DeleteTopics deletes the topics of these names, and those that begin with one which ends in a dot. A failure is said and does no harm.
+func (e *Env) DeleteTopics(t testing.TB, wanted ...string) {
 	t.Helper()
 	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(e.Brokers...)}, e.Login...)...)
 	if err != nil {
@@ -85,7 +85,9 @@ func (e *Env) DeleteTopics(t testing.TB, prefixes ...string) {
 		return
 	}
 	names := slices.DeleteFunc(topics.Names(), func(topic string) bool {
-		return !slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(topic, prefix) })
+		return !slices.ContainsFunc(wanted, func(name string) bool {
+			return topic == name || strings.HasSuffix(name, ".") && strings.HasPrefix(topic, name)
+		})
 	})
 	if _, err := admin.DeleteTopics(ctx, names...); err != nil {
 		t.Logf("delete topics: %v", err)

@@ -210,12 +210,17 @@ func statusWithReader(t *testing.T, cfg config.Config) {
 	running := cfg
 	running.HTTPAddr, running.Topic, running.MaxInFlightBytes, running.DrainTimeout = "", "events", 1<<20, 5*time.Second
 	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
+	ended, began := make(chan error, 1), time.Now()
 	go func() { ended <- runRelay(ctx, running, zerolog.Nop()) }()
 	for query(t, cfg.PostgresURL, "SELECT active::text FROM pg_replication_slots WHERE slot_name = 'walpost'") != "true" {
 		time.Sleep(10 * time.Millisecond)
 	}
 	text, found := status(t, running, exitOK)
+	for deadline := began.Add(20 * time.Second); found.StoredAt == nil || !found.StoredAt.After(began); text, found = status(t, running, exitOK) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the relay has not stored the publication with its position: %s", text)
+		}
+	}
 	wantAll(t, text, `^relay +no relay answers: .*turned off`, `^slot +walpost, being read \(pid \d+ of Postgres\)`)
 	if len(found.Reasons) > 0 {
 		t.Errorf("got %q", found.Reasons)
