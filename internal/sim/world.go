@@ -209,6 +209,7 @@ func (w *world) settle() {
 			return
 		}
 	}
+	time.Sleep(3 * time.Second) // a producer that failed with the last fault is given a second, and a stop in it says so
 	for _, i := range w.instances {
 		if !i.running() {
 			continue
