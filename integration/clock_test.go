@@ -77,6 +77,7 @@ func notStalled(t *testing.T, env *Env, relay *Relay, step time.Duration) {
 
 // TestClocksFarApart steps a clock further than the brokers take: the relay stops and says so, and goes on once the clocks are right.
 func TestClocksFarApart(t *testing.T) {
+	long(t)
 	t.Parallel()
 	env := Setup(t, Needs{OwnPostgres: true, Kafka: Own, Clocks: true})
 	env.Init(t)
