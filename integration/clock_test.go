@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,6 +43,10 @@ func TestClockSteps(t *testing.T) {
 				to.clock.Step(t, to.ahead)
 				work.WaitCommitted(t, work.Committed()+500)
 				relay.Ready(t, time.Minute)
+				says, err := strconv.ParseFloat(env.Value(t, "SELECT extract(epoch FROM clock_timestamp())"), 64)
+				if off := time.Until(time.Unix(int64(says), 0)) - to.ahead; to.name == "postgres" && (err != nil || off.Abs() > time.Minute) {
+					t.Errorf("the clock of Postgres is %s off what it was set to (%v)", off, err)
+				}
 				t.Logf("clock of %s %s ahead, %d reconnects to Postgres", to.name, to.ahead, reconnects(t, relay))
 			}
 			notStalled(t, env, relay, step)

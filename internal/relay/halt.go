@@ -63,7 +63,7 @@ func transient(err error) bool {
 	if errors.Is(err, errRefused) {
 		return true
 	}
-	return errors.Is(err, errMoved) || errors.Is(err, errBinary) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || cdc.Transient(err)
+	return errors.Is(err, errMoved) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || cdc.Transient(err)
 }
 
 // inDoubt reports whether a session ended because rows may be missing in the stream.

@@ -139,7 +139,7 @@ func (r *Relay) close() {
 func (r *Relay) backOff(ctx context.Context, err error) bool {
 	longest := longPause
 	switch {
-	case errors.Is(err, errMoved), errors.Is(err, errBinary):
+	case errors.Is(err, errMoved):
 		return ctx.Err() == nil // at once: the slot is free, only our knowledge was old
 	case errors.Is(err, cdc.ErrSlotInUse):
 		longest = slotPause
@@ -155,7 +155,7 @@ func (r *Relay) backOff(ctx context.Context, err error) bool {
 
 // report says once a change why there is no session.
 func (r *Relay) report(err error) {
-	if errors.Is(err, errMoved) || errors.Is(err, errBinary) {
+	if errors.Is(err, errMoved) {
 		return
 	}
 	if errors.Is(err, cdc.ErrSlotInUse) {

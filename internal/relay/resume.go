@@ -13,11 +13,9 @@ import (
 	"github.com/walpost/walpost/decoder"
 )
 
-// errBinary says that rows come in a binary form that is not read: they were inserted when a column had another type than the look found.
-var errBinary = errors.New("rows were inserted when a column had another type: they are read in text form")
-
-// errMoved says that the position or the slot changed between the look and the hold: look again.
-var errMoved = errors.New("the position was moved by another relay meanwhile")
+// errMoved says that the position or the slot changed between the look and the hold, or that rows are of an earlier table than the look
+// found: look again.
+var errMoved = errors.New("the look does not hold any more, and is repeated")
 
 // kafkaTimeout bounds one attempt to write the state topic before a session streams.
 const kafkaTimeout = 20 * time.Second

@@ -125,7 +125,7 @@ func (s *session) undecoded(err error) error {
 	if errors.As(err, &bad) && bad.Binary && !s.r.text {
 		s.r.text = true
 		s.log.Info().Err(err).Msg("the stream begins again in text form")
-		return errBinary
+		return errMoved
 	}
 	return err
 }
