@@ -19,7 +19,8 @@ type pacedReader struct {
 	conn    io.Reader
 	behind  bool // set by the goroutine that reads
 	drained bool
-	bytes   uint64 // that were read
+	bytes   uint64    // that were read
+	at      time.Time // of the last read
 }
 
 func (r *pacedReader) Read(p []byte) (int, error) {
@@ -28,6 +29,7 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 	}
 	n, err := r.conn.Read(p)
 	r.bytes += uint64(n)
+	r.at = time.Now()
 	r.drained = n < min(len(p), shortRead)
 	return n, err
 }

@@ -42,6 +42,8 @@ type Message struct {
 	WALEnd LSN
 	// ServerTime is when the server sent the message, in microseconds since 2000-01-01 by its own clock.
 	ServerTime int64
+	// Read is when it was read, by our own clock.
+	Read time.Time
 	// ReplyRequested says that the server wants a status at once. Next has already seen to it.
 	ReplyRequested bool
 }
@@ -190,11 +192,11 @@ func (s *Stream) parse(b []byte) (Message, error) {
 	switch {
 	case len(b) >= 25 && b[0] == 'w':
 		s.reached(binary.BigEndian.Uint64(b[1:]))
-		return Message{Kind: Data, ServerTime: int64(binary.BigEndian.Uint64(b[17:])), Data: b[25:]}, nil
+		return Message{Kind: Data, ServerTime: int64(binary.BigEndian.Uint64(b[17:])), Read: s.c.reader.at, Data: b[25:]}, nil
 	case len(b) == 18 && b[0] == 'k':
 		m := Message{
 			Kind: Keepalive, WALEnd: LSN(binary.BigEndian.Uint64(b[1:])),
-			ServerTime: int64(binary.BigEndian.Uint64(b[9:])), ReplyRequested: b[17] == 1,
+			ServerTime: int64(binary.BigEndian.Uint64(b[9:])), Read: s.c.reader.at, ReplyRequested: b[17] == 1,
 		}
 		s.reached(uint64(m.WALEnd))
 		s.asked = s.asked || m.ReplyRequested

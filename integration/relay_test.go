@@ -45,3 +45,35 @@ func TestEveryServer(t *testing.T) {
 		})
 	}
 }
+
+// TestTimestamp looks at when events were read, where each comes after a silence, and each time after the relay has stood still: the
+// timestamp is neither of before the INSERT nor of after the record came. And the relay keeps to one processor.
+func TestTimestamp(t *testing.T) {
+	matrix(t, func(t *testing.T, major int, delivery string) {
+		env := Setup(t, Needs{Postgres: major})
+		env.Init(t)
+		relay := env.Run(t, "WALPOST_DELIVERY="+delivery)
+		relay.Ready(t, 30*time.Second)
+		var sent []time.Time
+		for range 5 {
+			time.Sleep(300 * time.Millisecond)
+			sent = append(sent, time.Now().Truncate(time.Millisecond))
+			env.Exec(t, "INSERT INTO "+env.Table+" (id, aggregatetype, aggregateid, payload) VALUES (gen_random_uuid(), 'order', '1', '{}')")
+		}
+		records := awaitRecords(t, env, env.Prefix+"order", len(sent))
+		came := time.Now()
+		for i, at := range sent {
+			next := came
+			if i+1 < len(sent) {
+				next = sent[i+1]
+			}
+			if r := records[i]; r.Timestamp.Before(at) || !r.Timestamp.Before(next) {
+				t.Errorf("record %d was read at %s, and inserted between %s and %s", i, r.Timestamp, at, next)
+			}
+		}
+		if n := relay.Metrics(t)["go_sched_gomaxprocs_threads"]; n != 1 {
+			t.Errorf("the relay uses %v processors", n)
+		}
+		relay.Stop(t)
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -19,7 +20,8 @@ const sinceOutage = time.Second
 // Health knows whether the brokers answer, from what every request of the clients meets that carry it as a hook. It says
 // so once a change.
 type Health struct {
-	log zerolog.Logger
+	log    zerolog.Logger
+	latest atomic.Pointer[time.Time] // when the brokers answered last; nil = the client has not said
 
 	mu         sync.Mutex
 	answered   bool      // they have answered once
@@ -48,7 +50,18 @@ func (h *Health) OnBrokerE2E(meta kgo.BrokerMetadata, _ int16, e2e kgo.BrokerE2E
 	h.answers()
 }
 
+// answer is when the brokers answered last: of an event whose promise is called now, when they had it. A clock that is read for each event
+// is the dearest thing that is done for one.
+func (h *Health) answer() time.Time {
+	if at := h.latest.Load(); at != nil {
+		return *at
+	}
+	return time.Now()
+}
+
 func (h *Health) answers() {
+	now := time.Now()
+	h.latest.Store(&now)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.said {

@@ -1,6 +1,8 @@
 package sink
 
 import (
+	"time"
+
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/walpost/walpost/checkpoint"
@@ -23,9 +25,10 @@ type Mark interface{ Done() }
 
 // Transaction is what an event's transaction adds to its record.
 type Transaction struct {
-	Timeline uint32 // on which the commit LSN lies
-	Commit   uint64 // LSN of the commit record
-	Time     int64  // when it committed, in microseconds since 2000-01-01, by the server's clock
+	Timeline uint32    // on which the commit LSN lies
+	Commit   uint64    // LSN of the commit record
+	Time     int64     // when it committed, in microseconds since 2000-01-01, by the server's clock
+	Read     time.Time // when the event was read, by our own clock: its timestamp; zero = when it is given to the client
 }
 
 // flight is one event on its way: the record, and whom to tell. Its promise is made with its memory, so that no event needs a
@@ -80,7 +83,7 @@ func (b *builder) build(e *decoder.Event, txn Transaction, t *topic, mark Mark) 
 		return v
 	}
 	r := &f.record
-	r.Topic, r.Key = t.name, put(e.Key)
+	r.Topic, r.Key, r.Timestamp = t.name, put(e.Key), txn.Read
 	if e.Payload != nil { // NULL is a tombstone; an empty payload is a value
 		r.Value = put(e.Payload)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -38,7 +39,7 @@ func headerText(headers []kgo.RecordHeader) string {
 
 func TestRecordLayout(t *testing.T) {
 	t.Parallel()
-	txn := Transaction{Timeline: 0xA, Commit: 0x16B3748}
+	txn := Transaction{Timeline: 0xA, Commit: 0x16B3748, Read: time.Date(2026, 1, 2, 3, 4, 5, 6_000_000, time.UTC)}
 	pos := "0000000A-00000000016B3748-0000001F"
 	tests := []struct {
 		name    string
@@ -76,6 +77,9 @@ func TestRecordLayout(t *testing.T) {
 			r := f.record
 			if r.Topic != "orders" || string(r.Key) != "k" || (r.Value == nil) != (tt.value == nil) || string(r.Value) != string(tt.value) {
 				t.Errorf("record is topic %q key %q value %v", r.Topic, r.Key, r.Value)
+			}
+			if !r.Timestamp.Equal(txn.Read) {
+				t.Errorf("timestamp is %s, want %s, when the event was read", r.Timestamp, txn.Read)
 			}
 			if got := headerText(r.Headers); got != tt.headers {
 				t.Errorf("headers are\n%s, want\n%s", got, tt.headers)

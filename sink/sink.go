@@ -248,7 +248,7 @@ func (s *Sink) done(f *flight, err error) {
 
 // settle counts an event as published, and frees it.
 func (s *Sink) settle(f *flight) {
-	now := time.Now()
+	now := s.health.answer()
 	at := moment(now)
 	s.moved.Store(at)
 	f.topic.moved.Store(at)

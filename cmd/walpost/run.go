@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -22,6 +23,7 @@ import (
 type runCommand struct{ config.Config }
 
 func (c *runCommand) execute(ctx context.Context, _, stderr io.Writer) error {
+	useOneProcessor()
 	log := newLogger(c.Config, stderr)
 	warnOfUnknown(log, os.Environ())
 	err := runRelay(ctx, c.Config, log)
@@ -42,6 +44,14 @@ func (c *runCommand) execute(ctx context.Context, _, stderr io.Writer) error {
 	default:
 		log.Error().Err(err).Msg("stopped by an unexpected failure: nothing is lost")
 		return &toldError{exitFailed, err}
+	}
+}
+
+// useOneProcessor keeps the Go runtime from spreading a relay over processors: it needs less of one for a row than the walsender, which is
+// one process, and a second makes it no faster, but each hand-over to it costs, and takes it from Postgres. GOMAXPROCS decides otherwise.
+func useOneProcessor() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
 	}
 }
 

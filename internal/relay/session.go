@@ -104,6 +104,7 @@ func (s *session) pump(ctx context.Context) error {
 			if s.start.Published(cdc.LSN(txn.Commit), change.Event.Index) {
 				continue
 			}
+			txn.Read = msg.Read
 			mark := s.watermark.Add(change.Event.Index, sink.Size(change.Event))
 			if err := s.out.Produce(change.Event, txn, mark, s.watermark.Reached()); err != nil {
 				return err
