@@ -25,7 +25,13 @@ type drained struct {
 	stolen                 float64 // share of the machine that its host took away
 }
 
-func (d drained) rate() float64 { return float64(d.steadyRows) / d.steady.Seconds() }
+// rate is that of the whole where everything had come before the first look.
+func (d drained) rate() float64 {
+	if d.steadyRows == 0 {
+		return float64(d.rows) / d.whole.Seconds()
+	}
+	return float64(d.steadyRows) / d.steady.Seconds()
+}
 
 func (d drained) perRow(cpu time.Duration) float64 {
 	return float64(cpu.Microseconds()) / float64(d.rows)
