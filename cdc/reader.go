@@ -20,7 +20,7 @@ type pacedReader struct {
 	behind  bool // set by the goroutine that reads
 	drained bool
 	bytes   uint64    // that were read
-	at      time.Time // of the last read
+	at      time.Time // of the last read, or look at the clock
 }
 
 func (r *pacedReader) Read(p []byte) (int, error) {

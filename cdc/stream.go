@@ -42,7 +42,7 @@ type Message struct {
 	WALEnd LSN
 	// ServerTime is when the server sent the message, in microseconds since 2000-01-01 by its own clock.
 	ServerTime int64
-	// Read is when it was read, by our own clock.
+	// Read is about when it was taken in hand, by our own clock: after the read that brought it, and after any wait.
 	Read time.Time
 	// ReplyRequested says that the server wants a status at once. Next has already seen to it.
 	ReplyRequested bool
@@ -220,7 +220,10 @@ func (s *Stream) Received() LSN { return LSN(s.received.Load()) }
 
 // Wait reads nothing until room receives, so that TCP holds the walsender back. It sends status when it is due.
 func (s *Stream) Wait(ctx context.Context, room <-chan struct{}) error {
-	defer func() { s.heard = time.Now() }() // nothing was heard because nothing was read
+	defer func() {
+		s.heard = time.Now() // nothing was heard because nothing was read
+		s.c.reader.at = s.heard
+	}()
 	for {
 		if err := s.service(ctx); err != nil {
 			s.note(ctx, err)
@@ -246,6 +249,7 @@ func (s *Stream) Wait(ctx context.Context, room <-chan struct{}) error {
 // deadline is set first, so that an interrupt that comes later ends the read that follows.
 func (s *Stream) service(ctx context.Context) error {
 	now := time.Now()
+	s.c.reader.at = now
 	if read := s.c.reader.bytes; read != s.read { // a part of a message counts: a large one takes long on a slow link
 		s.heard, s.read = now, read
 	}

@@ -206,6 +206,33 @@ func TestStatusGoesOutWhileNothingIsRead(t *testing.T) {
 	next(t.Context(), t, s, 'C')
 }
 
+// TestReadIsAfterTheWait: what was in the buffer while nothing was read is taken in hand afterwards, however long that was.
+func TestReadIsAfterTheWait(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 18, nil)
+	s := f.start()
+	f.exec("INSERT INTO outbox SELECT i, 'x' FROM generate_series(1, 1000) i")
+	time.Sleep(200 * time.Millisecond) // many of them come with one read
+	read := s.c.reader.bytes
+	next(t.Context(), t, s, 'I')
+	if s.c.reader.bytes-read < 10_000 {
+		t.Fatalf("%d bytes were read at once", s.c.reader.bytes-read)
+	}
+	room := make(chan struct{}, 1)
+	time.AfterFunc(300*time.Millisecond, func() { room <- struct{}{} })
+	if err := s.Wait(t.Context(), room); err != nil {
+		t.Fatal(err)
+	}
+	read, waited := s.c.reader.bytes, time.Now()
+	m := next(t.Context(), t, s, 'I')
+	if s.c.reader.bytes != read {
+		t.Fatal("the buffer was empty")
+	}
+	if early := waited.Sub(m.Read); early > 100*time.Millisecond {
+		t.Errorf("an event was read %s before the end of the wait", early)
+	}
+}
+
 func TestIdleStreamOutlivesTheTimeout(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, map[string]string{"wal_sender_timeout": "1s"})

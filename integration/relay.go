@@ -109,6 +109,9 @@ func foreignVars() []string {
 			vars = append(vars, entry)
 		}
 	}
+	if raceBuilt() {
+		vars = append(vars, "GOMAXPROCS=4")
+	}
 	return vars
 }
 

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 )
@@ -46,8 +47,8 @@ func TestEveryServer(t *testing.T) {
 	}
 }
 
-// TestTimestamp looks at when events were read, where each comes after a silence, and each time after the relay has stood still: the
-// timestamp is neither of before the INSERT nor of after the record came. And the relay keeps to one processor.
+// TestTimestamp sends events that come after a silence each: their timestamps are neither of before the INSERT nor of after the next one.
+// And the relay keeps to one processor.
 func TestTimestamp(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major})
@@ -68,10 +69,10 @@ func TestTimestamp(t *testing.T) {
 				next = sent[i+1]
 			}
 			if r := records[i]; r.Timestamp.Before(at) || !r.Timestamp.Before(next) {
-				t.Errorf("record %d was read at %s, and inserted between %s and %s", i, r.Timestamp, at, next)
+				t.Errorf("record %d has %s for a time, and was inserted between %s and %s", i, r.Timestamp, at, next)
 			}
 		}
-		if n := relay.Metrics(t)["go_sched_gomaxprocs_threads"]; n != 1 {
+		if n := relay.Metrics(t)["go_sched_gomaxprocs_threads"]; n != 1 && !raceBuilt() && os.Getenv("GOMAXPROCS") == "" {
 			t.Errorf("the relay uses %v processors", n)
 		}
 		relay.Stop(t)

@@ -42,7 +42,7 @@ func (s *Sink) deny(f *flight, err error) {
 func (s *Sink) blame(f *flight, err error, sent bool) {
 	reason, hint := classify(f.topic.name, err, s.cfg.Exactly != nil)
 	_ = s.latch(reason, &EventError{ // whoever waits learns of it from Failed and Err
-		EventID: string(f.record.Headers[0].Value), Commit: f.txn.Commit, Index: f.index, Topic: f.topic.name,
+		EventID: string(f.record.Headers[0].Value), Commit: f.commit, Index: f.index, Topic: f.topic.name,
 		Reason: reason, Hint: hint, Sent: sent, Alone: f.alone, Outage: reason == reasonOutage, Err: err,
 	})
 }

@@ -28,7 +28,7 @@ type Transaction struct {
 	Timeline uint32    // on which the commit LSN lies
 	Commit   uint64    // LSN of the commit record
 	Time     int64     // when it committed, in microseconds since 2000-01-01, by the server's clock
-	Read     time.Time // when the event was read, by our own clock: its timestamp; zero = when it is given to the client
+	Read     time.Time // when the event was taken in hand, by our own clock: its timestamp unless it has to wait here
 }
 
 // flight is one event on its way: the record, and whom to tell. Its promise is made with its memory, so that no event needs a
@@ -40,7 +40,8 @@ type flight struct {
 	headers [inlineHeaders]kgo.RecordHeader
 	topic   *topic
 	mark    Mark
-	txn     Transaction
+	commit  uint64 // LSN of its transaction's commit record
+	time    int64  // as Transaction.Time
 	index   uint32
 	size    int64
 	alone   bool                // in a Kafka transaction of its own
@@ -73,7 +74,7 @@ func payload(e *decoder.Event) int {
 // build copies what Kafka needs of the event. The record's bytes are not written again before the flight is freed.
 func (b *builder) build(e *decoder.Event, txn Transaction, t *topic, mark Mark) (*flight, error) {
 	f := b.flight()
-	f.topic, f.mark, f.txn, f.index = t, mark, txn, e.Index
+	f.topic, f.mark, f.commit, f.time, f.index = t, mark, txn.Commit, txn.Time, e.Index
 	f.size = Size(e)
 	space := b.take(f, payload(e))
 

@@ -147,7 +147,7 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 			at := random.IntN(len(inFlight))
 			s := inFlight[at]
 			if got := text(s.f); got != s.text {
-				t.Fatalf("the record of event %d was %.80q and is %.80q", s.f.txn.Commit, s.text, got)
+				t.Fatalf("the record of event %d was %.80q and is %.80q", s.f.commit, s.text, got)
 			}
 			s.f.free()
 			inFlight[at] = inFlight[len(inFlight)-1]

@@ -213,6 +213,7 @@ func (s *Sink) prepareAndProduce(f *flight, pos checkpoint.Position) {
 		return
 	}
 	t, wait := f.topic, f.large() || f.alone
+	f.record.Timestamp = time.Time{} // it may have waited for days, and retention counts from there: the client looks at the clock
 	s.how.send(f, pos)
 	// Only now may others follow it.
 	t.resolved.Store(true)
@@ -255,7 +256,7 @@ func (s *Sink) settle(f *flight) {
 	f.topic.published.Add(1)
 	f.topic.inFlight.Add(-1)
 	if s.cfg.Observe != nil {
-		s.cfg.Observe(time.Duration(now.UnixMicro()-epochMicros-f.txn.Time) * time.Microsecond)
+		s.cfg.Observe(time.Duration(now.UnixMicro()-epochMicros-f.time) * time.Microsecond)
 	}
 	s.events.Add(-1)
 	s.bytes.Add(-f.size)

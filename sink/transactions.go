@@ -195,8 +195,12 @@ func (t *transactions) reopen(cut checkpoint.Position, took time.Duration) (publ
 	}
 	published, t.took = t.batch, took
 	t.committed, t.settling, t.saving, t.open, t.bytes, t.batch = cut, true, false, true, 0, t.spare
-	taken := 0
-	for taken < len(t.waiting) && t.offer(t.waiting[taken]) {
+	taken, now := 0, time.Now()
+	for taken < len(t.waiting) {
+		t.waiting[taken].record.Timestamp = now // it has waited
+		if !t.offer(t.waiting[taken]) {
+			break
+		}
 		taken++
 	}
 	left := copy(t.waiting, t.waiting[taken:])

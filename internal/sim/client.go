@@ -44,6 +44,7 @@ type buffer struct {
 type promised struct {
 	r       *kgo.Record
 	promise func(*kgo.Record, error)
+	age     time.Duration // of its timestamp
 }
 
 // newClient reads what it needs of the options from a real client that never connects.
@@ -65,6 +66,9 @@ func newClient(k *kafka, by *instance, opts ...kgo.Opt) (*client, error) {
 }
 
 func (c *client) Produce(_ context.Context, r *kgo.Record, promise func(*kgo.Record, error)) {
+	if r.Timestamp.IsZero() {
+		r.Timestamp = time.Now()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.k.states
@@ -76,7 +80,7 @@ func (c *client) Produce(_ context.Context, r *kgo.Record, promise func(*kgo.Rec
 		b = &buffer{}
 		c.buffers[p] = b
 	}
-	b.records = append(b.records, promised{r, promise})
+	b.records = append(b.records, promised{r, promise, time.Since(r.Timestamp)})
 	c.buffered++
 	if !b.sending {
 		b.sending = true
@@ -138,6 +142,7 @@ func (c *client) try(p *partition, b *buffer, batch []promised, epoch int16) boo
 	var refused error
 	for i, r := range batch {
 		entries[i] = c.entry(r.r)
+		entries[i].age = r.age
 		refused = cmp.Or(refused, c.poison(entries[i].id))
 	}
 	c.k.mu.Lock()

@@ -50,6 +50,7 @@ type entry struct {
 	txn     *transaction      // nil = none
 	by      *instance
 	at      time.Time
+	age     time.Duration // of its timestamp when it was produced
 }
 
 // visible reports whether consumers of committed records see it.

@@ -33,6 +33,9 @@ func (r *rules) seen(e *entry) {
 		r.violate("event %q was never committed", e.id)
 		return
 	}
+	if e.age > 0 { // virtual time: to read, decode and produce takes none
+		r.violate("event %s was produced with a timestamp of %s before", e.id, e.age)
+	}
 	r.published[e.id]++
 	if first, repeated := r.pos[e.id]; repeated && first != e.pos {
 		r.violate("event %s has pos %s, and had %s", e.id, e.pos, first)
