@@ -136,8 +136,12 @@ func (e *brokenError) Unwrap() error { return e.err }
 // sslmode=prefer the driver begins with that attempt, whatever ended the other.
 func ConnectError(host string, port uint16, err error) error {
 	var refused *pgconn.PgError
-	if errors.As(err, &refused) && strings.Contains(err.Error(), "server refused TLS connection") {
+	plain := strings.Contains(err.Error(), "server refused TLS connection")
+	switch {
+	case plain && errors.As(err, &refused):
 		return fmt.Errorf("connect to Postgres at %s: %w", net.JoinHostPort(host, strconv.Itoa(int(port))), refused)
+	case plain:
+		return fmt.Errorf("connect to Postgres: %w (it has no TLS: set ssl = on there, or name an sslmode; off the local host verify-full is what none means)", err)
 	}
 	return fmt.Errorf("connect to Postgres: %w", err)
 }

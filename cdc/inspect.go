@@ -146,8 +146,8 @@ SELECT jsonb_build_object('schema', n.nspname, 'name', c.relname, 'oid', c.oid::
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN ($tables);
 SELECT holder FROM (
-  SELECT 'pid ' || pid || ' (' || coalesce(usename, '?') || ', ' || coalesce(nullif(application_name, ''), '?') || ') in a transaction since '
-      || to_char(xact_start, 'YYYY-MM-DD HH24:MI:SS TZ') AS holder, age(backend_xid) AS age
+  SELECT 'pid ' || pid || ' (' || coalesce(usename, '?') || ', ' || coalesce(nullif(application_name, ''), '?') || ') in a transaction'
+      || coalesce(' since ' || to_char(xact_start, 'YYYY-MM-DD HH24:MI:SS TZ'), '') AS holder, age(backend_xid) AS age
     FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
   UNION ALL SELECT 'prepared transaction ' || quote_literal(gid) || ' of ' || owner || ' since '
       || to_char(prepared, 'YYYY-MM-DD HH24:MI:SS TZ'), age(transaction) FROM pg_prepared_xacts

@@ -58,11 +58,12 @@ func CreateSlot(ctx context.Context, conn *pgx.Conn, slot string, failover bool,
 	}
 }
 
-// oldestWriter names the transaction that has been open the longest among those that have written; empty = none.
+// oldestWriter names the transaction that has been open the longest among those that have written; empty = none. When it began is for
+// members of pg_read_all_stats to see.
 func oldestWriter(ctx context.Context, conn *pgx.Conn) (holder string) {
 	// Nobody is the usual case, and then there is no row.
 	_ = conn.QueryRow(ctx, `SELECT holder FROM (
-		SELECT 'pid ' || pid || coalesce(' of ' || usename, '') || ', since ' || to_char(xact_start, 'HH24:MI:SS') AS holder, age(backend_xid) AS age
+		SELECT 'pid ' || pid || coalesce(' of ' || usename, '') || coalesce(', since ' || to_char(xact_start, 'HH24:MI:SS'), '') AS holder, age(backend_xid) AS age
 			FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
 		UNION ALL SELECT 'prepared transaction ' || quote_literal(gid) || ' of ' || owner, age(transaction) FROM pg_prepared_xacts
 		) h ORDER BY age DESC LIMIT 1`).Scan(&holder)
@@ -75,7 +76,8 @@ func oldestWriter(ctx context.Context, conn *pgx.Conn) (holder string) {
 func AwaitWriters(ctx context.Context, conn *pgx.Conn, waiting func(holder string)) error {
 	var open bool
 	var until string
-	if err := conn.QueryRow(ctx, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text").Scan(&until); err != nil {
+	// A transaction of its own: a snapshot counts as in progress only what began before the last that has ended.
+	if err := conn.QueryRow(ctx, "SELECT pg_current_xact_id()::text").Scan(&until); err != nil {
 		return fmt.Errorf("look for open transactions: %w", err)
 	}
 	said := time.Now().Add(time.Second)
