@@ -142,7 +142,7 @@ func (p *plan) judgePublication() {
 		p.judgeMember(object, &p.facts.tables[i], alter)
 	}
 	if len(p.Problems()) == before {
-		p.add(Found, object, "found, publishes insert of "+p.tableList())
+		p.add(Found, object, "found"+p.published(func(t tableFacts) bool { return t.member }))
 	}
 }
 
@@ -209,14 +209,20 @@ func (p *plan) planPublication(object string) {
 	}
 	if possible {
 		p.statements = append(p.statements, p.options.createPublication())
-		p.add(Made, object, "created, publishes insert of "+p.tableList())
+		p.add(Made, object, "created"+p.published(func(tableFacts) bool { return true }))
 	}
 }
 
-func (p *plan) tableList() string {
+// published names the tables that it is true of, as those that the publication has.
+func (p *plan) published(has func(t tableFacts) bool) string {
 	var names []string
-	for _, t := range p.options.Tables {
-		names = append(names, t.label())
+	for _, t := range p.facts.tables {
+		if has(t) {
+			names = append(names, t.label())
+		}
 	}
-	return strings.Join(names, ", ")
+	if names == nil {
+		return ""
+	}
+	return ", publishes insert of " + strings.Join(names, ", ")
 }

@@ -55,6 +55,9 @@ func TestPublications(t *testing.T) {
 			db.exec("DROP PUBLICATION IF EXISTS walpost; DROP TABLE IF EXISTS outbox, other; CREATE TABLE other (); " + create + ";" + test.ddl)
 			report, err := db.apply(outbox())
 			wantPieces(t, test.name, report, test.pieces)
+			if text := strings.Join(report.Lines(), "\n"); strings.Contains(text, "added") && strings.Contains(text, "publishes insert of public.outbox") {
+				t.Errorf("%s: a table that is added is said to be there:\n%s", test.name, text)
+			}
 			if wrong := strings.Contains(test.pieces, "problem"); wrong != (err != nil) {
 				t.Errorf("%s: error %v", test.name, err)
 			}

@@ -51,6 +51,14 @@ func run(opts options) error {
 	if err != nil {
 		return fmt.Errorf("read --only: %w", err)
 	}
+	if opts.Rounds < 1 || opts.Scale < 1 {
+		return errors.New("--rounds and --scale are 1 or more")
+	}
+	for _, entry := range opts.Set {
+		if !strings.HasPrefix(entry, "WALPOST_") || !strings.Contains(entry, "=") {
+			return fmt.Errorf("--set %s: wants WALPOST_NAME=VALUE", entry)
+		}
+	}
 	if unknown, err := config.UnknownVariables(opts.Set); err != nil || len(unknown) > 0 {
 		return errors.Join(err, fmt.Errorf("--set: no setting of walpost: %s", strings.Join(unknown, ", ")))
 	}
