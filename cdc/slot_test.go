@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -20,28 +19,38 @@ func TestAwaitTheNewestWriter(t *testing.T) {
 			t.Parallel()
 			f := setup(t, major, map[string]string{"autovacuum": "off"})
 			f.exec("CREATE ROLE limited LOGIN")
-			limited, err := pgx.Connect(t.Context(), f.server.URL("postgres")+"&user=limited")
-			if err != nil {
-				t.Fatal(err)
+			connect := func(user string) *pgx.Conn {
+				conn, err := pgx.Connect(t.Context(), f.server.URL("postgres")+"&user="+user)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = conn.Close(context.Background()) })
+				return conn
 			}
-			t.Cleanup(func() { _ = limited.Close(context.Background()) })
+			limited, admin := connect("limited"), connect("postgres")
 			f.exec("BEGIN")
 			f.exec("INSERT INTO outbox VALUES (1, 'open')")
-			want := fmt.Sprintf("pid %s of postgres", f.value("SELECT pg_backend_pid()"))
-
-			said := ""
-			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
-			defer cancel()
-			err = AwaitWriters(ctx, limited, func(holder string) { said = holder })
-			if !errors.Is(err, context.DeadlineExceeded) || said != want {
-				t.Errorf("AwaitWriters = %v beside an open writer, after it named %q; want a timeout, and %q", err, said, want)
-			}
+			writer := "pid " + f.value("SELECT pg_backend_pid()")
 			cfg := f.cfg
 			cfg.Postgres = cfg.Postgres.Copy()
 			cfg.Postgres.User = "limited"
-			if view, err := Inspect(t.Context(), cfg); err != nil || !strings.HasPrefix(view.Holder, "pid ") {
-				t.Errorf("Inspect names %q, %v", view.Holder, err)
+			names := func(since bool) {
+				t.Helper()
+				said := ""
+				ctx, cancel := context.WithCancel(t.Context())
+				err := AwaitWriters(ctx, limited, func(holder string) { said = holder; cancel() })
+				if !errors.Is(err, context.Canceled) || !strings.HasPrefix(said, writer+" of postgres") || strings.Contains(said, ", since ") != since {
+					t.Errorf("AwaitWriters = %v beside an open writer, after it named %q; want it to wait for %s, since when: %t", err, said, writer, since)
+				}
+				if view, err := Inspect(t.Context(), cfg); err != nil || !strings.HasPrefix(view.Holder, writer) || strings.Contains(view.Holder, " since ") != since {
+					t.Errorf("Inspect names %q, %v; want %s, since when: %t", view.Holder, err, writer, since)
+				}
 			}
+			names(false)
+			if _, err := admin.Exec(t.Context(), "GRANT pg_read_all_stats TO limited"); err != nil {
+				t.Fatal(err)
+			}
+			names(true)
 			f.exec("COMMIT")
 			if err := AwaitWriters(t.Context(), limited, func(holder string) { t.Errorf("waited for %q", holder) }); err != nil {
 				t.Fatal(err)

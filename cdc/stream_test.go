@@ -212,7 +212,9 @@ func TestReadIsAfterTheWait(t *testing.T) {
 	f := setup(t, 18, nil)
 	s := f.start()
 	f.exec("INSERT INTO outbox SELECT i, 'x' FROM generate_series(1, 1000) i")
-	time.Sleep(200 * time.Millisecond) // many of them come with one read
+	eventually(t, "all of them to be sent", func() bool { // so that many come with one read
+		return f.value("SELECT sent_lsn >= pg_current_wal_lsn() FROM pg_stat_replication") == "true"
+	})
 	read := s.c.reader.bytes
 	next(t.Context(), t, s, 'I')
 	if s.c.reader.bytes-read < 10_000 {

@@ -215,9 +215,10 @@ func (w *world) settle() {
 		if !i.running() {
 			continue
 		}
+		streams := i.relay.Status().State == relay.Streaming
 		err := i.terminate()
 		// What a standby once gave up may lie on a timeline that is over, without anything stored since: it cannot know.
-		if err == nil || errors.Is(err, relay.ErrDrain) && w.pg.present() > 1 {
+		if err == nil || errors.Is(err, relay.ErrDrain) && !streams && w.pg.present() > 1 {
 			continue
 		}
 		w.rules.violate("an orderly stop of relay %d: %v", i.n, err)
