@@ -140,7 +140,7 @@ func TestAgreesOnRelations(t *testing.T) {
 					p.schema, p.table, len(p.want), m.Namespace, m.RelationName, len(m.Columns))
 			}
 			for i, slot := range p.want {
-				if want := (column{m.Columns[i].Name, m.Columns[i].DataType}); slot != absent && p.columns[slot] != want {
+				if want := m.Columns[i]; slot != absent && (p.columns[slot].name != want.Name || p.columns[slot].declared != want.DataType) {
 					t.Errorf("column %d is %v, want %v", i, p.columns[slot], want)
 				}
 			}

@@ -19,6 +19,13 @@ type Config struct {
 	// type, payload, headers) to the column names of the tables. A name that
 	// is absent is its own column name; names of anything else are ignored.
 	Columns map[string]string
+	// Partitioned are the OIDs of the tables that have partitions now: their
+	// rows can move from one to another, which the stream shows as a DELETE and
+	// an INSERT. The INSERT is no event; see moved.
+	Partitioned map[uint32]bool
+	// LocalOnly says that the rows of a transaction with a replication origin,
+	// which a subscription has written, are no events.
+	LocalOnly bool
 	// Extra names further columns whose text the events shall carry, as the
 	// tables spell them. A table without one of them is an error.
 	Extra []string
@@ -27,19 +34,30 @@ type Config struct {
 // Decoder reads the messages of one replication connection, in their order.
 // It must not be used by two goroutines at once.
 type Decoder struct {
-	tables  map[Table]bool
-	own     map[uint32]Table
-	columns map[string]string
-	extra   []string
+	tables      map[Table]bool
+	own         map[uint32]Table
+	partitioned map[uint32]bool
+	columns     map[string]string
+	extra       []string
+	localOnly   bool
 
 	// relations holds the plan of each relation announced so far, nil for one
 	// that is not an outbox table.
 	relations map[uint32]*plan
 
+	// types holds what the server has said of types that are not built in, by
+	// OID: the type below, if it is a domain.
+	types map[uint32]typeID
+
 	// commitLSN is that of the current transaction, 0 between transactions.
 	commitLSN uint64
 	// rows counts the row changes of the current transaction.
 	rows uint64
+	// foreign says that the current transaction has a replication origin.
+	foreign bool
+	// gone is the row change before, if it was the DELETE of a row that may be
+	// on its way to another partition.
+	gone goneRow
 
 	// failed is the error that ended this Decoder.
 	failed *Error
@@ -56,12 +74,15 @@ type Decoder struct {
 // cfg that the caller may change later.
 func New(cfg Config) *Decoder {
 	d := &Decoder{
-		tables:    make(map[Table]bool, len(cfg.Tables)),
-		own:       maps.Clone(cfg.Own),
-		columns:   maps.Clone(cfg.Columns),
-		extra:     append([]string(nil), cfg.Extra...),
-		relations: make(map[uint32]*plan),
-		scratch:   make([]byte, 0, scratchStart),
+		tables:      make(map[Table]bool, len(cfg.Tables)),
+		own:         maps.Clone(cfg.Own),
+		partitioned: maps.Clone(cfg.Partitioned),
+		columns:     maps.Clone(cfg.Columns),
+		extra:       append([]string(nil), cfg.Extra...),
+		localOnly:   cfg.LocalOnly,
+		relations:   make(map[uint32]*plan),
+		types:       make(map[uint32]typeID),
+		scratch:     make([]byte, 0, scratchStart),
 	}
 	for _, t := range cfg.Tables {
 		d.tables[t] = true
@@ -112,9 +133,9 @@ func (d *Decoder) decode(msg []byte) (Change, *Error) {
 	case 'T':
 		return Change{}, truncate(&r)
 	case 'Y':
-		return Change{}, typeName(&r)
+		return Change{}, d.typeName(&r)
 	case 'O':
-		return Change{}, origin(&r)
+		return Change{}, d.origin(&r)
 	case 'M':
 		return Change{}, message(&r)
 	}

@@ -108,7 +108,7 @@ func TestErrors(t *testing.T) {
 		},
 		"payload of integers": {
 			relation(with(outboxColumns, "payload", oidInt4)),
-			Error{Schema: "public", Table: "outbox", Column: "payload", CommitLSN: testLSN, Reason: `column "payload" has type integer (oid 23), want jsonb, json, text, varchar, char or bytea`},
+			Error{Schema: "public", Table: "outbox", Column: "payload", CommitLSN: testLSN, Reason: `column "payload" has type integer (oid 23), want jsonb, json, text, varchar, char, citext, xml or bytea`},
 		},
 		"payload of a user's type": {
 			relation(with(outboxColumns, "payload", 16384)),

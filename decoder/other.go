@@ -17,12 +17,27 @@ func (d *Decoder) update(r *reader) *Error {
 	return d.skipRow(r, "Update", oid)
 }
 
+// delete keeps the id of a row that may be on its way to another partition.
 func (d *Decoder) delete(r *reader) *Error {
 	oid, part := r.uint32(), r.byte()
 	if part != 'K' && part != 'O' && !r.cut {
 		return fault("malformed Delete message: tuple of kind %q", part)
 	}
-	return d.skipRow(r, "Delete", oid)
+	p := d.relations[oid]
+	if p == nil || p.renamed || !d.partitioned[oid] {
+		return d.skipRow(r, "Delete", oid)
+	}
+	if _, err := r.tuple("Delete", p.want, d.raw); err != nil {
+		return err
+	}
+	if err := r.end("Delete"); err != nil {
+		return err
+	}
+	if _, _, err := d.row("Delete", oid); err != nil {
+		return err
+	}
+	d.gone.keep(oid, d.raw[p.logical[colID]])
+	return nil
 }
 
 // skipRow reads the last tuple of a row change that is no event, and counts it.
@@ -47,16 +62,23 @@ func truncate(r *reader) *Error {
 	return r.end("Truncate")
 }
 
-func typeName(r *reader) *Error {
-	r.uint32()
-	r.cstring()
-	r.cstring()
-	return r.end("Type")
+// typeName reads what a type that is not built in is: of a domain, the server
+// names the type below. It comes before each Relation message that needs it.
+func (d *Decoder) typeName(r *reader) *Error {
+	oid := r.uint32()
+	name := typeID{string(r.cstring()), string(r.cstring())}
+	if err := r.end("Type"); err != nil {
+		return err
+	}
+	d.types[oid] = name
+	return nil
 }
 
-func origin(r *reader) *Error {
+// origin reads where a transaction comes from that was not made here.
+func (d *Decoder) origin(r *reader) *Error {
 	r.uint64()
 	r.cstring()
+	d.foreign = true
 	return r.end("Origin")
 }
 

@@ -22,14 +22,14 @@ const (
 var contract = [logicalColumns]struct {
 	name     string
 	required bool
-	accepts  func(oid uint32) bool
+	accepts  func(oid, base uint32) bool
 	want     string // what accepts accepts, for the error
 }{
 	colID:            {"id", true, anyType, ""},
 	colAggregateType: {"aggregatetype", true, isLabel, "text, varchar, char, name or a user-defined type"},
 	colAggregateID:   {"aggregateid", true, anyType, ""},
 	colType:          {"type", false, anyType, ""},
-	colPayload:       {"payload", true, isPayload, "jsonb, json, text, varchar, char or bytea"},
+	colPayload:       {"payload", true, isPayload, "jsonb, json, text, varchar, char, citext, xml or bytea"},
 	colHeaders:       {"headers", false, isJSON, "jsonb or json"},
 }
 
@@ -39,8 +39,9 @@ const absent int16 = -1
 
 // column is a wanted column of a relation.
 type column struct {
-	name string
-	oid  uint32
+	name     string
+	oid      uint32 // of the type whose values it holds
+	declared uint32 // of its type, which may be a domain
 }
 
 // plan says where the wanted columns of an outbox table are. Each has a slot;
@@ -64,7 +65,7 @@ func (d *Decoder) relation(r *reader) *Error {
 		schema = "pg_catalog" // which the protocol abbreviates so
 	}
 	r.byte() // the replica identity, which means nothing to an insert
-	columns := readColumns(r)
+	columns := d.readColumns(r)
 	if err := r.end("Relation"); err != nil {
 		return err
 	}
@@ -87,11 +88,12 @@ func (d *Decoder) relation(r *reader) *Error {
 }
 
 // readColumns grows its result by what is there, not by the stated count.
-func readColumns(r *reader) []column {
+func (d *Decoder) readColumns(r *reader) []column {
 	var columns []column
 	for range r.uint16() {
 		r.byte() // 1 if it is part of the key
-		c := column{name: string(r.cstring()), oid: r.uint32()}
+		c := column{name: string(r.cstring()), declared: r.uint32()}
+		c.oid = d.types[c.declared].resolve(c.declared)
 		r.uint32() // the type modifier
 		if r.cut {
 			return nil
@@ -116,8 +118,8 @@ func (p *plan) resolve(d *Decoder, columns []column) *Error {
 		if slot == absent {
 			continue
 		}
-		if oid := p.columns[slot].oid; !rule.accepts(oid) {
-			err := fault("column %q has type %s, want %s", name, typeText(oid), rule.want)
+		if c := p.columns[slot]; !rule.accepts(c.declared, c.oid) {
+			err := fault("column %q has type %s, want %s", name, typeText(c.declared), rule.want)
 			err.Column = name
 			return err
 		}

@@ -18,7 +18,8 @@ func (d *Decoder) begin(r *reader) (Change, *Error) {
 	if change.CommitLSN == 0 {
 		return Change{}, fault("Begin message without a commit LSN")
 	}
-	d.commitLSN, d.rows = change.CommitLSN, 0
+	d.commitLSN, d.rows, d.foreign = change.CommitLSN, 0, false
+	d.gone.known = false
 	return change, nil
 }
 
@@ -65,5 +66,6 @@ func (d *Decoder) row(message string, oid uint32) (uint32, *plan, *Error) {
 		return 0, nil, fault("transaction with more than %d row changes", uint64(math.MaxUint32)+1)
 	}
 	d.rows++
+	d.gone.known = false
 	return uint32(index), p, nil
 }

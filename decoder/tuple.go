@@ -42,6 +42,7 @@ func (d *Decoder) insert(r *reader) (Change, *Error) {
 	if part != 'N' {
 		return Change{}, fault("malformed Insert message: tuple of kind %q", part)
 	}
+	gone := d.gone.known
 	index, p, err := d.row("Insert", oid)
 	if err != nil {
 		return Change{}, err
@@ -65,6 +66,9 @@ func (d *Decoder) insert(r *reader) (Change, *Error) {
 	}
 	if columns != len(want) {
 		return Change{}, p.blame(fault("row with %d columns, where its relation has %d", columns, len(want)))
+	}
+	if d.foreign && d.localOnly || d.moved(oid, p, gone) {
+		return Change{}, nil
 	}
 	if err := d.fill(p); err != nil {
 		return Change{}, p.blame(err)

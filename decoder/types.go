@@ -14,6 +14,7 @@ const (
 	oidText    uint32 = 25
 	oidOID     uint32 = 26
 	oidJSON    uint32 = 114
+	oidXML     uint32 = 142
 	oidBpchar  uint32 = 1042
 	oidVarchar uint32 = 1043
 	oidUUID    uint32 = 2950
@@ -37,25 +38,72 @@ func BinarySafe(oid uint32) bool {
 	return false
 }
 
-func anyType(uint32) bool { return true }
+// typeID names a type that is not built in, or the one below a domain. An empty
+// schema is pg_catalog.
+type typeID struct{ schema, name string }
 
-func isLabel(oid uint32) bool {
-	switch oid {
+// builtIn are the types that a domain may lie over and a column of the contract
+// have, by name.
+var builtIn = map[string]uint32{
+	"bool": oidBool, "bytea": oidBytea, "name": oidName, "int8": oidInt8, "int2": oidInt2, "int4": oidInt4, "text": oidText, "oid": oidOID,
+	"json": oidJSON, "xml": oidXML, "bpchar": oidBpchar, "varchar": oidVarchar, "uuid": oidUUID, "jsonb": oidJSONB,
+}
+
+// resolve returns the type whose values a column holds: that below a domain, and
+// text for citext, whose values are the same. Another one is itself.
+func (t typeID) resolve(oid uint32) uint32 {
+	if t.name == citext {
+		return oidText
+	}
+	if below, ok := builtIn[t.name]; ok && (t.schema == "" || t.schema == "pg_catalog") {
+		return below
+	}
+	return oid
+}
+
+const citext = "citext"
+
+// Type is the type of a column as the catalog has it.
+type Type struct {
+	OID  uint32
+	Base uint32 // the type below, if it is a domain; else the same
+	Name string // of Base, without its schema
+}
+
+// Fits tells whether a column of the contract may have a type, and what else it
+// may have. What does not fit would be an error with the first row.
+func Fits(column string, t Type) (want string, ok bool) {
+	base := t.Base
+	if base >= firstUserOID && t.Name == citext {
+		base = oidText
+	}
+	for _, rule := range contract {
+		if rule.name == column {
+			return rule.want, rule.accepts(t.OID, base)
+		}
+	}
+	return "", true
+}
+
+func anyType(_, _ uint32) bool { return true }
+
+func isLabel(oid, base uint32) bool {
+	switch base {
 	case oidText, oidVarchar, oidBpchar, oidName:
 		return true
 	}
 	return oid >= firstUserOID
 }
 
-func isPayload(oid uint32) bool {
-	switch oid {
-	case oidText, oidVarchar, oidBpchar, oidBytea:
+func isPayload(oid, base uint32) bool {
+	switch base {
+	case oidText, oidVarchar, oidBpchar, oidBytea, oidXML:
 		return true
 	}
-	return isJSON(oid)
+	return isJSON(oid, base)
 }
 
-func isJSON(oid uint32) bool { return oid == oidJSON || oid == oidJSONB }
+func isJSON(_, base uint32) bool { return base == oidJSON || base == oidJSONB }
 
 // typeText names a type for an error.
 func typeText(oid uint32) string {
@@ -80,7 +128,7 @@ var typeNames = map[uint32]string{
 	oidText:    "text",
 	oidOID:     "oid",
 	oidJSON:    "json",
-	142:        "xml",
+	oidXML:     "xml",
 	700:        "real",
 	701:        "double precision",
 	1009:       "text[]",

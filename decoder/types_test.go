@@ -1,0 +1,127 @@
+package decoder
+
+import (
+	"strings"
+	"testing"
+)
+
+func typeMessage(oid uint32, schema, name string) []byte {
+	return cstring(cstring(be.AppendUint32([]byte{'Y'}, oid), schema), name)
+}
+
+const (
+	domainOID = 20001
+	otherType = 20002
+)
+
+// TestDomains: the server names the type below a domain before each relation that has a column of it.
+func TestDomains(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		column, schema, base string
+		value, want          field
+		fits                 bool
+	}{
+		"jsonb":                      {"payload", "", "jsonb", txt(`{"a": 1}`), txt(`{"a": 1}`), true},
+		"jsonb in binary":            {"payload", "", "jsonb", bin("\x01{}"), txt("{}"), true},
+		"bytea":                      {"payload", "", "bytea", txt(`\x00ff`), txt("\x00\xff"), true},
+		"bytea in binary":            {"payload", "", "bytea", bin("\x00\xff"), txt("\x00\xff"), true},
+		"xml":                        {"payload", "", "xml", txt("<a/>"), txt("<a/>"), true},
+		"citext":                     {"payload", "public", "citext", txt("Abc"), txt("Abc"), true},
+		"hstore":                     {"payload", "public", "hstore", txt(`"a"=>"b"`), field{}, false},
+		"integer":                    {"payload", "", "int4", txt("1"), field{}, false},
+		"somebody's text":            {"payload", "public", "text", txt("a"), field{}, false},
+		"headers of json":            {"headers", "", "json", txt("{}"), txt("{}"), true},
+		"headers of hstore":          {"headers", "public", "hstore", txt(""), field{}, false},
+		"aggregatetype of an enum":   {"aggregatetype", "public", "kind", txt("order"), txt("order"), true},
+		"aggregatetype of a varchar": {"aggregatetype", "", "varchar", txt("order"), txt("order"), true},
+	} {
+		d := New(outboxConfig)
+		decodeLast(t, d, beginMessage(), typeMessage(domainOID, c.schema, c.base))
+		_, err := d.Decode(relationMessage(outboxOID, "public", "outbox", with(outboxColumns, c.column, domainOID)...))
+		base, known := builtIn[c.base]
+		if !known || c.schema != "" {
+			base = otherType
+		}
+		if _, fits := Fits(c.column, Type{OID: domainOID, Base: base, Name: c.base}); (err == nil) != c.fits || fits != c.fits {
+			t.Errorf("%s: %v, and a look at the catalog says %t; want %t", name, err, fits, c.fits)
+			continue
+		}
+		if !c.fits {
+			if !strings.Contains(err.Error(), c.column) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		row := []field{txt("i-1"), txt("order"), txt("k"), txt("created"), txt("{}"), null, txt("2026-01-01")}
+		at := map[string]int{"aggregatetype": 1, "payload": 4, "headers": 5}[c.column]
+		row[at] = c.value
+		e := decodeLast(t, d, insertMessage(outboxOID, row...)).Event
+		got := map[string][]byte{"aggregatetype": e.AggregateType, "payload": e.Payload, "headers": e.Headers}[c.column]
+		if string(got) != c.want.data {
+			t.Errorf("%s: got %q, want %q", name, got, c.want.data)
+		}
+	}
+}
+
+// TestMovedRows: an UPDATE that moves a row to another partition comes as a DELETE and the INSERT of the same row.
+func TestMovedRows(t *testing.T) {
+	t.Parallel()
+	cfg := outboxConfig
+	cfg.Partitioned = map[uint32]bool{outboxOID: true}
+	row := func(id string) []byte {
+		return insertMessage(outboxOID, txt(id), txt("order"), txt("k"), null, txt("{}"), null, null)
+	}
+	gone := func(id field) []byte { return deleteMessage(outboxOID, id, null, null, null, null, null, null) }
+	for name, c := range map[string]struct {
+		before [][]byte
+		event  bool
+		plain  bool // the table has no partitions
+	}{
+		"moved":                           {[][]byte{gone(txt("a"))}, false, false},
+		"moved to a partition seen first": {[][]byte{gone(txt("a")), outboxRelation(), relationMessage(101, "public", "part", outboxColumns...)}, false, false},
+		"second of two that are moved":    {[][]byte{gone(txt("b")), row("b"), gone(txt("a"))}, false, false},
+		"another row was deleted":         {[][]byte{gone(txt("b"))}, true, false},
+		"the id is not part of the key":   {[][]byte{gone(null)}, true, false},
+		"another form":                    {[][]byte{gone(bin("a"))}, true, false},
+		"a row between":                   {[][]byte{gone(txt("a")), row("c")}, true, false},
+		"a row of another table between":  {[][]byte{otherRelation(), gone(txt("a")), insertMessage(otherOID, txt("1"), null)}, true, false},
+		"the transaction before":          {[][]byte{gone(txt("a")), commitMessage(testLSN, testLSN+48), beginAt(testLSN + 96)}, true, false},
+		"no partitions":                   {[][]byte{gone(txt("a"))}, true, true},
+		"nothing was deleted":             {nil, true, false},
+	} {
+		used := cfg
+		if c.plain {
+			used = outboxConfig
+		}
+		d := New(used)
+		decodeLast(t, d, append([][]byte{beginMessage(), outboxRelation()}, c.before...)...)
+		if change := decodeLast(t, d, row("a")); (change.Event != nil) != c.event {
+			t.Errorf("%s: the INSERT is an event: %t, want %t", name, change.Event != nil, c.event)
+		}
+		if next := decodeLast(t, d, row("a")); next.Event == nil {
+			t.Errorf("%s: the next INSERT is none", name)
+		} else if rows := d.rows; uint64(next.Event.Index) != rows-1 {
+			t.Errorf("%s: index %d of %d rows", name, next.Event.Index, rows)
+		}
+	}
+}
+
+// TestOrigin: what a subscription has written is an event, unless the settings say that it is none.
+func TestOrigin(t *testing.T) {
+	t.Parallel()
+	from := cstring(be.AppendUint64([]byte{'O'}, 7), "pg_16400")
+	for _, localOnly := range []bool{false, true} {
+		cfg := outboxConfig
+		cfg.LocalOnly = localOnly
+		d := New(cfg)
+		change := decodeLast(t, d, beginMessage(), from, outboxRelation(), outboxInsert("k"))
+		if (change.Event == nil) != localOnly {
+			t.Errorf("local rows alone: %t; the row of a subscription is an event: %t", localOnly, change.Event != nil)
+		}
+		change = decodeLast(t, d, commitMessage(testLSN, testLSN+48), beginAt(testLSN+96), outboxInsert("k"))
+		if change.Event == nil || change.Event.Index != 0 {
+			t.Errorf("local rows alone: %t; a row of the next transaction is no event", localOnly)
+		}
+	}
+}
