@@ -33,6 +33,11 @@ func (v View) checkSlot(cfg Config) error {
 			What: fmt.Sprintf("slot %q belongs to database %q", cfg.Slot, slot.Database),
 			Hint: "one slot per database: name another slot in WALPOST_SLOT and make it with `walpost init`",
 		}
+	case slot.TwoPhase:
+		return &StopError{
+			What: fmt.Sprintf("slot %q has two_phase = true, so Postgres sends prepared transactions in a form that walpost does not read", cfg.Slot),
+			Hint: cfg.onePhaseHint(),
+		}
 	case slot.WALStatus == "lost" || slot.Invalidation != "" || slot.Conflicting:
 		return &StopError{
 			What: fmt.Sprintf("slot %q was invalidated (wal_status %s, reason %q): Postgres has removed WAL that it needed",
@@ -44,18 +49,34 @@ func (v View) checkSlot(cfg Config) error {
 	return nil
 }
 
+// CheckFound tells the same of what there is already, before anything is made: nothing that is missing counts.
+func (v View) CheckFound(cfg Config) error {
+	if v.Timeline == 0 {
+		return ErrStandby
+	}
+	if v.Slot != nil {
+		if err := v.checkSlot(cfg); err != nil {
+			return err
+		}
+	}
+	for _, t := range v.Tables {
+		if err := t.check(cfg); err != nil {
+			return err
+		}
+	}
+	return v.checkHazards()
+}
+
 func (v View) checkPublication(cfg Config) error {
 	pub := v.Publication
 	if pub == nil {
 		return cfg.publicationMissing(nil)
 	}
-	name := quoteIdent(cfg.Publication)
 	if !pub.Insert {
 		return inDoubt(cfg, fmt.Sprintf("publication %q does not publish inserts", cfg.Publication),
-			fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert')", name))
+			fmt.Sprintf("ALTER PUBLICATION %s SET (publish = 'insert')", quoteIdent(cfg.Publication)))
 	}
 	for _, want := range cfg.Tables {
-		table := quoteIdent(want.Schema) + "." + quoteIdent(want.Name)
 		at := slices.IndexFunc(v.Tables, func(t TableView) bool { return t.Schema == want.Schema && t.Name == want.Name })
 		if at < 0 {
 			return &StopError{
@@ -64,43 +85,96 @@ func (v View) checkPublication(cfg Config) error {
 					"If there is none yet, make it with `walpost init`, or name your own in WALPOST_TABLE",
 			}
 		}
-		if v.Tables[at].Kind == "p" && !pub.ViaRoot {
-			return inDoubt(cfg, fmt.Sprintf("table %s is partitioned, and publication %q publishes its partitions under their own names", want, cfg.Publication),
-				fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true)", name))
+		if err := v.Tables[at].check(cfg); err != nil {
+			return err
 		}
-		if unlogged := v.Tables[at].Unlogged; unlogged != "" {
-			return inDoubt(cfg, fmt.Sprintf("rows of table %s are not in the WAL: %s is unlogged, or a foreign table", want, unlogged),
-				fmt.Sprintf("ALTER TABLE %s SET LOGGED", unlogged))
+		if err := pub.checkTable(cfg, want, v.Tables[at]); err != nil {
+			return err
 		}
-		mine := at
-		at = slices.IndexFunc(pub.Tables, func(t PublicationTableView) bool { return t.Schema == want.Schema && t.Name == want.Name })
-		if at < 0 {
-			return inDoubt(cfg, fmt.Sprintf("table %s is not in publication %q", want, cfg.Publication),
-				fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", name, table))
+	}
+	return v.checkHazards()
+}
+
+// check tells whether a row that a SELECT from the table shows may be missing in the stream, whatever is published.
+func (t TableView) check(cfg Config) error {
+	name := quoteIdent(t.Schema) + "." + quoteIdent(t.Name)
+	switch {
+	case t.Kind != "r" && t.Kind != "p":
+		return &StopError{
+			What: fmt.Sprintf("outbox table %s.%s is no table but %s, which has no rows in the WAL", t.Schema, t.Name, kinds[t.Kind]),
+			Hint: "name the table that services insert into in WALPOST_TABLE",
 		}
-		if column := missingColumn(cfg, v.Tables[mine], pub.Tables[at]); column != "" {
-			return inDoubt(cfg, fmt.Sprintf("publication %q leaves out column %q of table %s", cfg.Publication, column, want),
-				fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE %s; ALTER PUBLICATION %s ADD TABLE %s", name, table, name, table))
+	case t.Child != "":
+		return inDoubt(cfg, fmt.Sprintf("rows of table %s.%s may lie in tables that inherit from it (%d: %s ...), which are not published under its name",
+			t.Schema, t.Name, t.Children, t.Child),
+			fmt.Sprintf("name each of them in WALPOST_TABLE, and run `walpost init`, if services insert into them; ALTER TABLE %s NO INHERIT %s, if not; "+
+				"partitions of a table PARTITION BY need neither", t.Child, name))
+	case t.Unlogged != "":
+		return inDoubt(cfg, fmt.Sprintf("rows of table %s.%s are not in the WAL: %s is unlogged, or a foreign table", t.Schema, t.Name, t.Unlogged),
+			fmt.Sprintf("ALTER TABLE %s SET LOGGED", t.Unlogged))
+	}
+	return nil
+}
+
+// kinds are relations that are no tables, by relkind.
+var kinds = map[string]string{"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+
+// checkTable tells whether the publication leaves out anything of a table.
+func (p *PublicationView) checkTable(cfg Config, want Table, table TableView) error {
+	name := quoteIdent(cfg.Publication)
+	again := fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE %s; ALTER PUBLICATION %s ADD TABLE %s", name, want.quoted(), name, want.quoted())
+	at := slices.IndexFunc(p.Tables, func(t PublicationTableView) bool { return t.Schema == want.Schema && t.Name == want.Name })
+	switch {
+	case table.Kind == "p" && !p.ViaRoot:
+		return inDoubt(cfg, fmt.Sprintf("table %s is partitioned, and publication %q publishes its partitions under their own names", want, cfg.Publication),
+			fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true)", name))
+	case at < 0:
+		return inDoubt(cfg, fmt.Sprintf("table %s is not in publication %q", want, cfg.Publication),
+			fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", name, want.quoted()))
+	}
+	published := p.Tables[at]
+	if published.Root != "" {
+		return inDoubt(cfg, fmt.Sprintf("table %s is a partition of %s, and publication %q publishes its rows under that name", want, published.Root, cfg.Publication),
+			fmt.Sprintf("name %s in WALPOST_TABLE instead, if its other partitions hold events, too; else use a publication that has %s alone", published.Root, want))
+	}
+	if column := p.missingColumn(cfg, table, published); column != nil {
+		if column.Generated != "" {
+			return cfg.generatedColumn(want, column)
 		}
-		if filter := pub.Tables[at].RowFilter; filter != nil {
-			return inDoubt(cfg, fmt.Sprintf("publication %q filters the rows of table %s", cfg.Publication, want),
-				fmt.Sprintf("ALTER PUBLICATION %s DROP TABLE %s; ALTER PUBLICATION %s ADD TABLE %s", name, table, name, table))
+		return inDoubt(cfg, fmt.Sprintf("publication %q leaves out column %q of table %s", cfg.Publication, column.Name, want), again)
+	}
+	if published.Filtered {
+		return inDoubt(cfg, fmt.Sprintf("publication %q filters the rows of table %s", cfg.Publication, want), again)
+	}
+	return nil
+}
+
+// missingColumn returns a column that the table has, that events are made of, and that does not reach the stream. A generated one does
+// on Postgres 18 and later alone, if the publication says so and the column is stored; a list of columns may name it.
+func (p *PublicationView) missingColumn(cfg Config, table TableView, published PublicationTableView) *ColumnView {
+	for i, c := range table.Columns {
+		reaches := published.Columns == nil || slices.Contains(published.Columns, c.Name)
+		if c.Generated != "" && published.Columns == nil {
+			reaches = p.Generated == c.Generated
+		}
+		if slices.Contains(cfg.Columns, c.Name) && !reaches {
+			return &table.Columns[i]
 		}
 	}
 	return nil
 }
 
-// missingColumn returns a column that the table has, that events are made of, and that the publication leaves out.
-func missingColumn(cfg Config, table TableView, published PublicationTableView) string {
-	if published.Columns == nil { // before Postgres 15 there are no column lists
-		return ""
+// generatedColumn says what to do about a column that services fill with an expression.
+func (c Config) generatedColumn(table Table, column *ColumnView) error {
+	hint := fmt.Sprintf("name another column in WALPOST_COLUMNS or WALPOST_TOPIC; or ALTER TABLE %s ALTER COLUMN %s DROP EXPRESSION, and fill it in a BEFORE INSERT trigger",
+		table.quoted(), quoteIdent(column.Name))
+	if column.Generated == "s" {
+		hint += fmt.Sprintf("; on Postgres 18 and later ALTER PUBLICATION %s SET (publish_generated_columns = stored) is enough", quoteIdent(c.Publication))
 	}
-	for _, c := range table.Columns {
-		if slices.Contains(cfg.Columns, c.Name) && !slices.Contains(published.Columns, c.Name) {
-			return c.Name
-		}
+	return &StopError{
+		What: fmt.Sprintf("column %q of table %s is generated, and publication %q does not publish it", column.Name, table, c.Publication),
+		Hint: hint,
 	}
-	return ""
 }
 
 // CheckUnaltered tells whether the publication was altered since it had an earlier identity, and perhaps altered back: what
@@ -108,8 +182,9 @@ func missingColumn(cfg Config, table TableView, published PublicationTableView) 
 // not count. The view has passed Check; the error is a [*StopError].
 func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {
 	identity := v.Identity()
-	if was, is := earlier[wholePublication], identity[wholePublication]; was != "" && oid(was) != oid(is) {
-		return cfg.publicationMissing(fmt.Errorf("it was made anew since it was last looked at (in the catalog, as oid/xmin: it was %s, and is %s)", was, is))
+	if v.MadeAnew(earlier) {
+		return cfg.publicationMissing(fmt.Errorf("it was made anew since it was last looked at (in the catalog, as oid/xmin: it was %s, and is %s)",
+			earlier[wholePublication], identity[wholePublication]))
 	}
 	for what, now := range identity {
 		if before, known := earlier[what]; known && before != now {
@@ -122,6 +197,13 @@ func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {
 		}
 	}
 	return nil
+}
+
+// MadeAnew reports whether the publication is another one of the same name than when it had an earlier identity: a slot cannot read what
+// was committed in between. The view has a publication.
+func (v View) MadeAnew(earlier map[string]string) bool {
+	was := earlier[wholePublication]
+	return was != "" && oid(was) != oid(v.Publication.Identity)
 }
 
 // CheckServer tells whether the view shows another server than the stream comes from: behind one address there may be several.
@@ -153,6 +235,9 @@ func (v View) Identity() map[string]string {
 	identity := map[string]string{wholePublication: v.Publication.Identity}
 	for _, t := range v.Publication.Tables {
 		identity["table "+t.Schema+"."+t.Name] = t.Identity
+		if t.Ancestors != "" {
+			identity["ancestors of table "+t.Schema+"."+t.Name] = t.Ancestors
+		}
 	}
 	return identity
 }
@@ -167,4 +252,12 @@ func (c Config) alteredHint() string {
 // inDoubt says that inserts may have been left out of the stream; sql ends that.
 func inDoubt(cfg Config, what, sql string) error {
 	return &StopError{What: what, Hint: sql + "; " + cfg.alteredHint(), Gap: true}
+}
+
+// onePhaseHint makes the slot one without two_phase, in place: a copy has the same position, and not this option.
+func (c Config) onePhaseHint() string {
+	one := "'" + c.Slot + "'"
+	other := "'" + c.Slot[:min(len(c.Slot), 55)] + "_copied'"
+	return fmt.Sprintf("a copy of a slot has its position, and no two_phase: SELECT pg_copy_logical_replication_slot(%[1]s, %[2]s); SELECT pg_drop_replication_slot(%[1]s); "+
+		"SELECT pg_copy_logical_replication_slot(%[2]s, %[1]s); SELECT pg_drop_replication_slot(%[2]s); then start walpost", one, other)
 }

@@ -19,13 +19,17 @@ type Table struct{ Schema, Name string }
 
 func (t Table) String() string { return t.Schema + "." + t.Name }
 
+// quoted is the table as SQL takes it.
+func (t Table) quoted() string { return quoteIdent(t.Schema) + "." + quoteIdent(t.Name) }
+
 // Config says which stream to read.
 type Config struct {
 	Postgres    *pgconn.Config // where and as whom; never modified
 	Slot        string         // must match ^[a-z0-9_]{1,63}$: it goes into replication commands unquoted
 	Publication string
 	Tables      []Table
-	Columns     []string // of the tables, that events are made of; those that a table lacks do not count
+	Columns     []string // of the tables, that events are made of, the id first; those that a table lacks do not count
+	LocalOnly   bool     // rows that a subscription has written are no events
 	Log         zerolog.Logger
 }
 

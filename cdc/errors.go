@@ -219,9 +219,8 @@ func (c Config) slotMissing(err error) error {
 func (c Config) publicationMissing(err error) error {
 	return &StopError{
 		What: fmt.Sprintf("publication %q does not exist, or did not exist where the slot reads", c.Publication),
-		Hint: fmt.Sprintf("events committed while the publication was missing are not in the stream. In this order: make it with `walpost init`; "+
-			"SELECT pg_replication_slot_advance('%s', pg_current_wal_lsn()); walpost init --accept-gap; start walpost; "+
-			"and only then insert again everything that was not published after the stored position: the advance skips what the slot had not read yet, too", c.Slot),
+		Hint: "events committed while the publication was missing are not in the stream. `walpost init --accept-gap` makes it if it is not there, moves the slot behind it, " +
+			"and records both. Start walpost, and only then insert again everything that was not published after the stored position: what the slot had not read yet is skipped, too",
 		Gap: true,
 		Err: err,
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -26,6 +25,7 @@ type View struct {
 	Publication *PublicationView // nil = there is none
 	Tables      []TableView      // those that exist
 	Holder      string           // the session or transaction that is open the longest; empty = none
+	Hazards     []TableHazards   // what may come between an INSERT and its event; none = not known, or no table
 }
 
 // SlotView is a row of pg_replication_slots.
@@ -40,6 +40,7 @@ type SlotView struct {
 	SafeWALSize    *int64 `json:"safe_wal_size"`
 	Invalidation   string `json:"invalidation_reason"` // 17 and later
 	Conflicting    bool   `json:"conflicting"`         // 16 and later
+	TwoPhase       bool   `json:"two_phase"`
 	SameDatabase   bool   `json:"same_database"`
 	Database       string `json:"database"`
 }
@@ -55,17 +56,21 @@ type PublicationView struct {
 	Identity  string                 `json:"identity"` // changes whenever somebody alters it
 	AllTables bool                   `json:"all_tables"`
 	Insert    bool                   `json:"insert"`
+	Delete    bool                   `json:"delete"`
 	ViaRoot   bool                   `json:"via_root"`
+	Generated string                 `json:"generated"` // 18 and later: s = stored generated columns are published
 	Tables    []PublicationTableView `json:"tables"`
 }
 
-// PublicationTableView is a row of pg_publication_tables.
+// PublicationTableView is how the publication publishes one of our tables.
 type PublicationTableView struct {
 	Schema    string   `json:"schemaname"`
 	Name      string   `json:"tablename"`
-	Columns   []string `json:"attnames"`  // 15 and later
-	RowFilter *string  `json:"rowfilter"` // 15 and later
-	Identity  string   `json:"identity"`  // changes when the table leaves and comes back
+	Root      string   `json:"root"`     // the partitioned table under whose name its rows are sent; empty = its own
+	Columns   []string `json:"attnames"` // its column list; nil = none, so all columns. 15 and later
+	Filtered  bool     `json:"filtered"` // it has a row filter. 15 and later
+	Identity  string   `json:"identity"` // changes when the table leaves and comes back
+	Ancestors string   `json:"ancestors"`
 }
 
 // TableView is an outbox table and its columns.
@@ -75,14 +80,30 @@ type TableView struct {
 	OID    uint32 `json:"oid"`
 	Kind   string `json:"kind"` // relkind: r = table, p = partitioned
 	// Unlogged is it itself, or one of its partitions, whose rows are not in the WAL: an unlogged or a foreign table. Empty = none.
-	Unlogged string       `json:"unlogged"`
+	Unlogged string `json:"unlogged"`
+	// Child is one of its descendants by inheritance that is no outbox table of ours: a SELECT from the table shows rows of it, which
+	// are sent under its own name, or not at all. Empty = there is none. Children counts them.
+	Child    string       `json:"child"`
+	Children int          `json:"children"`
 	Columns  []ColumnView `json:"columns"`
 }
 
 // ColumnView is a column of an outbox table.
 type ColumnView struct {
-	Name string `json:"name"`
-	Type uint32 `json:"type"` // the OID of its type
+	Name      string `json:"name"`
+	Type      uint32 `json:"type"`      // the OID of its type
+	Base      uint32 `json:"base"`      // that of the type below, if it is a domain
+	TypeName  string `json:"type_name"` // as SQL spells it
+	BaseName  string `json:"base_name"` // of Base, without its schema
+	Generated string `json:"generated"` // attgenerated: s = stored, v = virtual, empty = it is none
+}
+
+// Holds returns the OID of the type whose values the column holds: that below a domain, or its own.
+func (c ColumnView) Holds() uint32 {
+	if c.Base != 0 {
+		return c.Base
+	}
+	return c.Type
 }
 
 // Inspect looks at the slot, the publication and the tables over a connection of its own, which is closed again at once:
@@ -101,63 +122,16 @@ func Inspect(ctx context.Context, cfg Config) (View, error) {
 		_ = pg.Close(ctx)
 	}()
 	results, err := pg.Exec(ctx, inspectSQL(cfg, pg.ParameterStatus("server_version"))).ReadAll()
-	if err != nil {
+	if err != nil && !onlyHazards(results, err) {
 		// Whatever the server says: a look can be repeated, and until it succeeds nothing is confirmed.
 		return View{}, &brokenError{"look at the slot and the publication", err}
 	}
 	return parseView(results)
 }
 
-// inspectSQL asks everything in one round trip. Each statement has a snapshot of its own; the WAL end comes first.
-func inspectSQL(cfg Config, version string) string {
-	tables := make([]string, len(cfg.Tables))
-	for i, t := range cfg.Tables {
-		tables[i] = "(" + quoteLiteral(t.Schema) + ", " + quoteLiteral(t.Name) + ")"
-	}
-	schemas := "NULL"
-	if !strings.HasPrefix(version, "14.") {
-		schemas = "(SELECT s.oid::text || '/' || s.xmin::text FROM pg_publication_namespace s " +
-			"WHERE s.pnpubid = p.oid AND s.pnnspid = n.oid)"
-	}
-	return strings.NewReplacer(
-		"$slot", quoteLiteral(cfg.Slot), "$publication", quoteLiteral(cfg.Publication),
-		"$tables", strings.Join(tables, ", "), "$schemas", schemas,
-	).Replace(`
-SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END,
-  CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
-  (SELECT system_identifier FROM pg_control_system());
-SELECT to_jsonb(s) || jsonb_build_object('same_database', s.database = current_database())
-  FROM pg_replication_slots s WHERE s.slot_name = $slot;
-SELECT jsonb_build_object('identity', p.oid::text || '/' || p.xmin::text, 'all_tables', p.puballtables,
-  'insert', p.pubinsert, 'via_root', p.pubviaroot,
-  'tables', (SELECT coalesce(jsonb_agg(to_jsonb(t) || jsonb_build_object('identity', coalesce(
-      (SELECT r.oid::text || '/' || r.xmin::text FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid),
-      $schemas, c.oid::text))), '[]')
-    FROM pg_publication_tables t
-    JOIN pg_namespace n ON n.nspname = t.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-    WHERE t.pubname = p.pubname AND (t.schemaname, t.tablename) IN ($tables)))
-  FROM pg_publication p WHERE p.pubname = $publication;
-SELECT jsonb_build_object('schema', n.nspname, 'name', c.relname, 'oid', c.oid::bigint, 'kind', c.relkind,
-  'unlogged', (SELECT coalesce(min(l.oid::regclass::text), '') FROM pg_class l
-    WHERE (l.oid = c.oid OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid))) AND (l.relpersistence <> 'p' OR l.relkind = 'f')),
-  'columns',
-  (SELECT coalesce(jsonb_agg(jsonb_build_object('name', a.attname, 'type', a.atttypid::bigint)), '[]') FROM pg_attribute a
-    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped))
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN ($tables);
-SELECT holder FROM (
-  SELECT 'pid ' || pid || ' (' || coalesce(usename, '?') || ', ' || coalesce(nullif(application_name, ''), '?') || ') in a transaction'
-      || coalesce(' since ' || to_char(xact_start, 'YYYY-MM-DD HH24:MI:SS TZ'), '') AS holder, age(backend_xid) AS age
-    FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-  UNION ALL SELECT 'prepared transaction ' || quote_literal(gid) || ' of ' || owner || ' since '
-      || to_char(prepared, 'YYYY-MM-DD HH24:MI:SS TZ'), age(transaction) FROM pg_prepared_xacts
-) h ORDER BY age DESC LIMIT 1;
-`)
-}
-
 func parseView(results []*pgconn.Result) (View, error) {
 	var v View
-	if len(results) != 5 || len(results[0].Rows) != 1 {
+	if len(results) < 5 || len(results[0].Rows) != 1 {
 		return v, fmt.Errorf("look at the slot and the publication: %d answers to 5 questions", len(results))
 	}
 	server := results[0].Rows[0]
@@ -190,6 +164,15 @@ func parseView(results []*pgconn.Result) (View, error) {
 	}
 	for _, row := range results[4].Rows {
 		v.Holder = string(row[0])
+	}
+	for _, result := range results[5:] {
+		for _, row := range result.Rows {
+			var h TableHazards
+			if err := json.Unmarshal(row[0], &h); err != nil {
+				return v, fmt.Errorf("read rules and triggers: %w", err)
+			}
+			v.Hazards = append(v.Hazards, h)
+		}
 	}
 	return v, nil
 }

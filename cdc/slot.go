@@ -157,3 +157,23 @@ func alterSlot(ctx context.Context, conn *pgx.Conn, command string) error {
 	_, err = pg.Exec(ctx, command).ReadAll()
 	return err
 }
+
+// AdvanceSlot moves a slot that nobody reads to the end of the WAL: what lies before cannot be read, since the publication was not
+// there.
+func AdvanceSlot(ctx context.Context, conn *pgx.Conn, slot string) error {
+	if _, err := conn.Exec(ctx, "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", slot); err != nil {
+		return fmt.Errorf("move slot %q behind its publication (stop the relay first, if one runs): %w", slot, err)
+	}
+	return nil
+}
+
+// Blocking names the sessions that hold a lock which a session waits for.
+func Blocking(ctx context.Context, conn *pgx.Conn, pid uint32) []string {
+	rows, err := conn.Query(ctx, `SELECT 'pid ' || pid || ' (' || coalesce(usename, '?') || ', ' || coalesce(nullif(application_name, ''), '?') || ')'
+		FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))`, int32(pid))
+	if err != nil {
+		return nil // it is asked again
+	}
+	holders, _ := pgx.CollectRows(rows, pgx.RowTo[string])
+	return holders
+}

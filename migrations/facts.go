@@ -39,9 +39,10 @@ type tableFacts struct {
 
 type columnFacts struct {
 	typeName  string
+	base      string // The type below, if it is a domain; else the same.
 	category  string // typcategory
 	notNull   bool
-	generated bool
+	generated string // attgenerated: s = stored, v = virtual, empty = it is none.
 }
 
 type publicationFacts struct {
@@ -51,6 +52,7 @@ type publicationFacts struct {
 	allTables bool
 	insert    bool
 	viaRoot   bool
+	generated string // s: stored generated columns are published. Postgres 18 and later.
 }
 
 func readFacts(ctx context.Context, q pgx.Tx, o Options) (facts, error) {
@@ -82,9 +84,10 @@ func readFacts(ctx context.Context, q pgx.Tx, o Options) (facts, error) {
 func (f *facts) readPublication(ctx context.Context, q pgx.Tx, name string) error {
 	p := &f.publication
 	err := q.QueryRow(ctx, `
-		SELECT pg_get_userbyid(pubowner), pg_has_role(pubowner, 'USAGE'), puballtables, pubinsert, pubviaroot
-		FROM pg_publication WHERE pubname = $1`, name).
-		Scan(&p.owner, &p.ours, &p.allTables, &p.insert, &p.viaRoot)
+		SELECT pg_get_userbyid(pubowner), pg_has_role(pubowner, 'USAGE'), puballtables, pubinsert, pubviaroot,
+			coalesce(to_jsonb(p)->>'pubgencols', '')
+		FROM pg_publication p WHERE pubname = $1`, name).
+		Scan(&p.owner, &p.ours, &p.allTables, &p.insert, &p.viaRoot, &p.generated)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
@@ -125,8 +128,12 @@ func (t *tableFacts) read(ctx context.Context, q pgx.Tx, version int, publicatio
 
 func (t *tableFacts) readColumns(ctx context.Context, q pgx.Tx, oid uint32) error {
 	rows, err := q.Query(ctx, `
-		SELECT a.attname, format_type(a.atttypid, NULL), y.typcategory::text, a.attnotnull, a.attgenerated <> ''
-		FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
+		SELECT a.attname, format_type(a.atttypid, NULL), b.typname, y.typcategory::text, a.attnotnull, a.attgenerated::text
+		FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid CROSS JOIN LATERAL (
+			WITH RECURSIVE base AS (
+				SELECT y.typname, y.typtype, y.typbasetype
+				UNION ALL SELECT t.typname, t.typtype, t.typbasetype FROM base b JOIN pg_type t ON b.typtype = 'd' AND t.oid = b.typbasetype
+			) SELECT typname FROM base WHERE typtype <> 'd') b
 		WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped`, oid)
 	if err != nil {
 		return err
@@ -134,7 +141,7 @@ func (t *tableFacts) readColumns(ctx context.Context, q pgx.Tx, oid uint32) erro
 	t.columns = map[string]columnFacts{}
 	var name string
 	var c columnFacts
-	_, err = pgx.ForEachRow(rows, []any{&name, &c.typeName, &c.category, &c.notNull, &c.generated}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &c.typeName, &c.base, &c.category, &c.notNull, &c.generated}, func() error {
 		t.columns[name] = c
 		return nil
 	})
@@ -159,9 +166,18 @@ func (t *tableFacts) readMembership(ctx context.Context, q pgx.Tx, oid uint32, v
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
-	// Not by its own name, so perhaps through FOR ALL TABLES, its schema or the table it is a partition of.
+	// Not by its own name, so perhaps through FOR ALL TABLES, its schema or the table it is a partition of. The view
+	// pg_publication_tables knows, but opens each table, and would wait for whoever has locked one.
+	inSchema := "OR EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace)"
+	if version < 150000 {
+		inSchema = ""
+	}
 	return q.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3)
-			OR EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables)`,
-		publication, t.Schema, t.Name).Scan(&t.member)
+		WITH RECURSIVE up AS (
+			SELECT $2::oid AS oid
+			UNION ALL SELECT i.inhparent FROM up u JOIN pg_class c ON c.oid = u.oid AND c.relispartition JOIN pg_inherits i ON i.inhrelid = u.oid
+		)
+		SELECT EXISTS (SELECT FROM pg_publication p CROSS JOIN up u JOIN pg_class c ON c.oid = u.oid WHERE p.pubname = $1 AND (p.puballtables
+			OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = u.oid) `+inSchema+`))`,
+		publication, oid).Scan(&t.member)
 }

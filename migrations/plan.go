@@ -90,10 +90,12 @@ func (p *plan) judgeColumns(t *tableFacts, object string) bool {
 			problem("column %q is missing. If it has another name, say so: --columns %s=NAME (WALPOST_COLUMNS). Its columns: %s",
 				own, name, t.columnList())
 		case !there:
-		case c.generated:
-			problem("column %q is generated, and generated columns do not reach the stream", own)
+		case c.generated != "" && name != "created_at" && !p.reaches(t, own, c):
+			problem("column %q is generated, and does not reach the stream. Name another one in --columns (WALPOST_COLUMNS), have a trigger "+
+				"fill this one, or on Postgres 18 and later publish a stored one: SET (publish_generated_columns = stored)", own)
 		case !typeFits(name, c):
-			problem("column %q is of type %s, and %s must be %s", own, c.typeName, name, wantedType[name])
+			problem("column %q is of type %s, and %s must be %s. Name another one in --columns (WALPOST_COLUMNS), or give it such a type",
+				own, c.typeName, name, wantedType[name])
 		case requiredColumns[name] && name != "payload" && !c.notNull:
 			p.add(Warning, object, fmt.Sprintf("column %q may be NULL, and the relay stops at such a row", own),
 				fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL", t, quoteName(own)))
@@ -102,18 +104,26 @@ func (p *plan) judgeColumns(t *tableFacts, object string) bool {
 	return good
 }
 
+// reaches tells whether the publication that is there publishes a generated column.
+func (p *plan) reaches(t *tableFacts, name string, c columnFacts) bool {
+	if len(t.published) > 0 {
+		return slices.Contains(t.published, name)
+	}
+	return p.facts.publication.there && p.facts.publication.generated == c.generated
+}
+
 var wantedType = map[string]string{
-	"aggregatetype": "text", "type": "text", "payload": "jsonb, json, text or bytea", "headers": "jsonb",
+	"aggregatetype": "text", "payload": "jsonb, json, text, citext, xml or bytea", "headers": "jsonb",
 }
 
 func typeFits(name string, c columnFacts) bool {
 	switch name {
-	case "aggregatetype", "type":
+	case "aggregatetype":
 		return c.category == "S" || c.category == "E" // A text of some kind, or an enum.
 	case "payload":
-		return slices.Contains([]string{"jsonb", "json", "text", "character varying", "bytea"}, c.typeName)
+		return slices.Contains([]string{"jsonb", "json", "text", "varchar", "bpchar", "citext", "xml", "bytea"}, c.base)
 	case "headers":
-		return c.typeName == "jsonb" || c.typeName == "json"
+		return c.base == "jsonb" || c.base == "json"
 	}
 	return true
 }

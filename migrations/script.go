@@ -35,7 +35,7 @@ func SQL(o Options) (string, error) {
 		tables = append(tables, table{create, quoteText(t.Schema), quoteText(t.Name), quoteText(t.String()), o.addTable(t)})
 	}
 	block, err := render("publication.sql", map[string]any{
-		"PublicationText": quoteText(o.Publication), "Create": o.createPublication(), "Tables": tables,
+		"PublicationText": quoteText(o.Publication), "Create": o.createPublication(), "Tables": tables, "Slot": quoteText(o.Slot),
 	})
 	if err != nil {
 		return "", err

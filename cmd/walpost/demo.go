@@ -89,7 +89,7 @@ func (c *demoCommand) execute(ctx context.Context, stdout, stderr io.Writer) err
 // config has the relay's defaults with the demo's names.
 func (c *demoCommand) config() config.Config {
 	return config.Config{
-		PostgresURL: c.PostgresURL, Table: []string{demo.Table}, Slot: demo.Name, Publication: demo.Name,
+		PostgresURL: c.PostgresURL, Table: []string{demo.Table}, Slot: demo.Name, Publication: demo.Name, Origin: "any",
 		KafkaBrokers: c.KafkaBrokers, Topic: demo.Topic, StateTopic: demo.StateTopic, Delivery: "at-least-once",
 		KafkaMaxRequestBytes: 100 << 20, KafkaLinger: 2 * time.Millisecond, TransactionInterval: 100 * time.Millisecond, TransactionBytes: 16 << 20, MaxInFlightBytes: 64 << 20, DrainTimeout: 10 * time.Second,
 		HTTPAddr: c.HTTPAddr, LogLevel: c.LogLevel, LogFormat: c.LogFormat,

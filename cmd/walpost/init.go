@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -83,90 +81,6 @@ func newMigrationOptions(cfg config.Config, failover bool) (migrations.Options, 
 		options.Tables = append(options.Tables, migrations.Table{Schema: t.Schema, Name: t.Name})
 	}
 	return options, nil
-}
-
-// setUp makes what is missing, the slot last: a slot that is older than its publication reads nothing of it.
-// Where the slot is older than the publication is, or than what an operator accepts, nothing may be in doubt when it
-// returns: it waits for the transactions that wrote before.
-func setUp(ctx context.Context, cfg config.Config, options migrations.Options, accept bool, stdout io.Writer) error {
-	settings, err := cfg.PostgresConnConfig()
-	if err != nil {
-		return err
-	}
-	conn, err := pgx.ConnectConfig(ctx, settings)
-	if err != nil {
-		return cdc.ConnectError(settings.Host, settings.Port, err)
-	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		// Everything is committed or has failed.
-		_ = conn.Close(closing)
-	}()
-	if options.Failover {
-		if err := cdc.CheckFailover(conn); err != nil {
-			return err
-		}
-	}
-	report, err := migrations.Apply(ctx, conn, options)
-	var problem *migrations.ProblemError
-	if errors.As(err, &problem) {
-		for i, f := range report.Findings {
-			if f.Level == migrations.Made { // all or nothing, and it was nothing
-				report.Findings[i].Text = "would be " + f.Text
-			}
-		}
-		return &toldError{exitFailed, printReport(stdout, report, err)}
-	}
-	if err != nil {
-		return err
-	}
-	if err := printReport(stdout, report, nil); err != nil {
-		return err
-	}
-	altered := slices.ContainsFunc(report.Findings, func(f migrations.Finding) bool { return f.Level == migrations.Made })
-	made, err := setUpSlot(ctx, conn, options, stdout)
-	if err != nil || made || !altered && !accept {
-		return err
-	}
-	return cdc.AwaitWriters(ctx, conn, waitingFor(stdout, options.Slot))
-}
-
-// waitingFor tells whom a command waits for.
-func waitingFor(stdout io.Writer, slot string) func(holder string) {
-	return func(holder string) {
-		fmt.Fprintf(stdout, "slot %s: waiting for transactions that are open now; the oldest: %s\n", slot, holder)
-	}
-}
-
-func setUpSlot(ctx context.Context, conn *pgx.Conn, options migrations.Options, stdout io.Writer) (made bool, err error) {
-	made, err = cdc.CreateSlot(ctx, conn, options.Slot, options.Failover, waitingFor(stdout, options.Slot))
-	if err != nil {
-		return false, err
-	}
-	text := "found"
-	if made {
-		text = "created"
-	} else if options.Failover {
-		changed, err := cdc.EnableFailover(ctx, conn, options.Slot)
-		if err != nil {
-			return false, err
-		}
-		if changed {
-			text = "found, and standbys keep a copy of it from now on"
-		}
-	}
-	_, err = fmt.Fprintf(stdout, "slot %s: %s\n", options.Slot, text)
-	return made, err
-}
-
-func printReport(w io.Writer, report migrations.Report, err error) error {
-	for _, line := range report.Lines() {
-		if _, err := fmt.Fprintln(w, line); err != nil {
-			return err
-		}
-	}
-	return err
 }
 
 // acceptGap records the publication as it is now, and the slot's position if the stored one cannot be gone on from. It holds

@@ -145,8 +145,8 @@ func newStreamConfig(cfg config.Config, log zerolog.Logger) (cdc.Config, error) 
 	}
 	stream := cdc.Config{
 		Postgres: postgres, Slot: cfg.Slot, Publication: cfg.Publication,
-		Columns: relay.EventColumns(cfg.Columns, template.Extra()),
-		Log:     log.With().Str("component", "cdc").Logger(),
+		Columns: relay.EventColumns(cfg.Columns, template.Extra()), LocalOnly: cfg.Origin == config.OriginNone,
+		Log: log.With().Str("component", "cdc").Logger(),
 	}
 	for _, t := range tables {
 		stream.Tables = append(stream.Tables, cdc.Table{Schema: t.Schema, Name: t.Name})

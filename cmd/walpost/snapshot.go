@@ -16,7 +16,7 @@ type snapshots struct{ relay *relay.Relay }
 func (s snapshots) Snapshot() ops.Snapshot {
 	st := s.relay.Status()
 	snap := ops.Snapshot{
-		Version: version(), Source: st.Source, Delivery: st.Delivery, State: string(st.State), Reasons: st.Reasons,
+		Version: version(), Source: st.Source, Delivery: st.Delivery, State: string(st.State), Reasons: st.Reasons, Warnings: st.Warnings,
 		Up:                map[string]bool{ops.PeerPostgres: st.Postgres, ops.PeerKafka: st.Sink.Up},
 		Reconnects:        map[string]uint64{ops.PeerPostgres: st.Reconnects, ops.PeerKafka: st.Sink.Reconnects},
 		InFlightEvents:    st.Sink.Events,

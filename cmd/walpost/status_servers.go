@@ -12,6 +12,7 @@ import (
 	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/internal/ops"
+	"github.com/walpost/walpost/internal/relay"
 )
 
 // serversStatus is what Postgres and Kafka alone can tell. Names that ops.Status has as well mean the same.
@@ -22,6 +23,8 @@ type serversStatus struct {
 	Relay   string   `json:"relay_error"` // why no relay was believed
 	Reasons []string `json:"reasons"`     // what is wrong; none = a relay reads the slot, and all that was asked is well
 	Hints   []string `json:"hints"`       // what to do about it
+
+	Warnings []string `json:"warnings"` // what may cost or repeat events although a relay works
 
 	Up map[string]bool `json:"up"` // by peer that was asked
 
@@ -67,13 +70,13 @@ func (s *serversStatus) wrong(err error) {
 const serverTimeout = 5 * time.Second
 
 // look asks the servers that the settings name. Each may be away without the other's part suffering.
-func (c *statusCommand) look(ctx context.Context, relay error) *serversStatus {
+func (c *statusCommand) look(ctx context.Context, noRelayErr error) *serversStatus {
 	s := &serversStatus{
-		Version: version(), State: noRelay, Relay: relay.Error(), Reasons: []string{}, Hints: []string{}, Up: map[string]bool{},
+		Version: version(), State: noRelay, Relay: noRelayErr.Error(), Reasons: []string{}, Hints: []string{}, Warnings: []string{}, Up: map[string]bool{},
 		slot: c.Slot, publication: c.Publication, topic: c.StateTopic, tables: c.Table,
 	}
 	var other *strangerError
-	if errors.As(relay, &other) {
+	if errors.As(noRelayErr, &other) {
 		s.State = stranger
 	}
 	var compare comparison
@@ -128,6 +131,12 @@ func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (c
 	s.Up[ops.PeerPostgres] = true
 	s.show(view)
 	whole := view.Check(stream)
+	if whole == nil {
+		whole = relay.CheckTypes(stream, c.Columns, view)
+	}
+	for _, w := range view.Warnings(stream) {
+		s.Warnings = append(s.Warnings, w.What+": "+w.Hint)
+	}
 	if whole != nil {
 		s.wrong(whole)
 	}

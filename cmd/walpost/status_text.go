@@ -47,6 +47,7 @@ func printRelay(w io.Writer, addr string, s ops.Status) error {
 	p.row("oldest waiting", seconds(s.OldestUnpublishedSeconds))
 	p.row("published", counts(s.Published, "nothing since the start")...)
 	p.row("produce errors", counts(s.ProduceErrors, "none")...)
+	p.row("warning", s.Warnings...)
 	for _, peer := range slices.Sorted(maps.Keys(s.Up)) {
 		p.row(peer, fmt.Sprintf("%s, %d reconnects", upOrDown(s.Up[peer]), s.Reconnects[peer]))
 	}
@@ -81,6 +82,7 @@ func printServers(w io.Writer, s *serversStatus) error {
 func printWrong(p page, s *serversStatus) {
 	p.row("wrong", s.Reasons...)
 	p.row("what to do", s.Hints...)
+	p.row("warning", s.Warnings...)
 }
 
 func printSlot(p page, s *serversStatus) {

@@ -10,6 +10,7 @@ type Config struct {
 	PostgresURL string            `name:"postgres-url" group:"Postgres" placeholder:"URL" help:"Required. libpq URL or keywords. What it leaves out comes from PG* variables and the password file. Off the local host it means sslmode=verify-full unless an sslmode is named. A password does not belong in the flag."`
 	Table       []string          `group:"Postgres" sep:"," default:"public.outbox" help:"Outbox tables, comma-separated: schema.name, or a name alone in public. Double quotes as in SQL."`
 	Columns     map[string]string `group:"Postgres" mapsep:"," placeholder:"NAME=COLUMN,..." help:"Where columns have other names: aggregatetype=aggregate_type,aggregateid=aggregate_id. Names: id, aggregatetype, aggregateid, type, payload, headers, created_at."`
+	Origin      string            `group:"Postgres" default:"any" help:"any, or none: what a subscription has written into an outbox table, and all else with a replication origin, is no event."`
 	Slot        string            `group:"Postgres" default:"walpost" help:"Logical replication slot."`
 	Publication string            `group:"Postgres" default:"walpost" help:"Publication of the outbox tables."`
 

@@ -26,6 +26,9 @@ const (
 	maxRequest  = ByteSize(1 << 30)
 )
 
+// OriginNone is the origin by which rows that a subscription has written are no events.
+const OriginNone = "none"
+
 // ExactlyOnce is the delivery that publishes in Kafka transactions.
 const ExactlyOnce = "exactly-once"
 
@@ -53,6 +56,9 @@ func (c *Config) checkPostgres(f *faults, optional bool) {
 		}
 	case !optional:
 		f.add("postgres-url", "is required, such as postgres://walpost@db.example.com/orders (postgres:// alone takes everything from PG* variables)")
+	}
+	if c.Origin != "any" && c.Origin != OriginNone {
+		f.add("origin", "%q is neither any nor none", c.Origin)
 	}
 	if !slotName.MatchString(c.Slot) {
 		f.add("slot", "%q is not a slot name: Postgres takes 1 to 63 lower case letters, digits and underscores", c.Slot)

@@ -21,6 +21,7 @@ type Snapshot struct {
 	Delivery string   // at-least-once, exactly-once or effectively-once
 	State    string   // starting, waiting for slot, streaming, reconnecting, draining or stopped.
 	Reasons  []string // Why the relay is not ready, a sentence each. None means ready.
+	Warnings []string // What may cost or repeat events although it works, a sentence each.
 
 	Up         map[string]bool   // By peer.
 	Reconnects map[string]uint64 // By peer, since the start of the process.

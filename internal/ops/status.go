@@ -13,6 +13,7 @@ type Status struct {
 	State    string   `json:"state"`
 	Ready    bool     `json:"ready"`
 	Reasons  []string `json:"reasons"`
+	Warnings []string `json:"warnings"` // What may cost or repeat events although the relay works.
 
 	Up         map[string]bool   `json:"up"`
 	Reconnects map[string]uint64 `json:"reconnects"`
@@ -39,7 +40,8 @@ type Status struct {
 func newStatus(s Snapshot) Status {
 	return Status{
 		Version: s.Version, Source: s.Source, Delivery: s.Delivery, State: s.State, Ready: s.ready(), Reasons: append([]string{}, s.Reasons...),
-		Up: orEmpty(s.Up), Reconnects: orEmpty(s.Reconnects),
+		Warnings: append([]string{}, s.Warnings...),
+		Up:       orEmpty(s.Up), Reconnects: orEmpty(s.Reconnects),
 		InFlightEvents: s.InFlightEvents, InFlightBytes: s.InFlightBytes,
 		ConfirmedLSN: lsn(s.ConfirmedLSN), StoredLSN: lsn(s.StoredLSN), ReceivedLSN: lsn(s.ReceivedLSN), RestartLSN: lsn(s.RestartLSN),
 		ConfirmedLagBytes: known(s.ConfirmedLagBytes), RestartLagBytes: known(s.RestartLagBytes), SlotSafeWALBytes: known(s.SlotSafeWALBytes),

@@ -70,6 +70,7 @@ type Relay struct {
 	refused *sink.EventError // what the brokers refused, perhaps for the sake of another; nil = nothing
 	first   int64            // bytes that the first Kafka transaction of a session may hold, with exactly once
 	text    bool             // columns shall not come in binary form
+	warned  map[string]bool  // what [cdc.View.Warnings] has found so far
 	claimed bool             // what the transactions of the brokers are good for was said
 	room    chan struct{}    // the pump may ask again whether there is room
 	pause   time.Duration
@@ -81,7 +82,7 @@ type Relay struct {
 // New returns a Relay. It connects when it runs.
 func New(cfg Config) *Relay {
 	return &Relay{
-		cfg: cfg, log: cfg.Log, room: make(chan struct{}, 1), health: sink.NewHealth(cfg.Log.With().Str("component", "sink").Logger()),
+		cfg: cfg, log: cfg.Log, room: make(chan struct{}, 1), warned: map[string]bool{}, health: sink.NewHealth(cfg.Log.With().Str("component", "sink").Logger()),
 		view: view{state: Starting, reason: "starting"},
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/walpost/walpost/cdc"
@@ -28,6 +27,9 @@ func (r *Relay) resume(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	if err := guess.Check(r.cfg.CDC); err != nil {
+		return nil, err
+	}
+	if err := CheckTypes(r.cfg.CDC, r.cfg.Columns, guess); err != nil {
 		return nil, err
 	}
 	if guess.Slot.Active {
@@ -85,6 +87,7 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	}
 	r.logStart(found.start, conn.History)
 	r.warnOfColumns(held)
+	r.warn(held)
 	s := &session{
 		r: r, log: r.log, history: conn.History, stream: stream, out: r.out,
 		decoder:   decoder.New(r.decoderConfig(held)),
@@ -191,71 +194,17 @@ func (r *Relay) logStart(start checkpoint.Start, history cdc.History) {
 	event.Msg("streaming")
 }
 
-// warnOfColumns names columns that no event can do without and that a table lacks. It is no reason to stop: the rows that
-// come first may have been inserted when it had them.
-func (r *Relay) warnOfColumns(view cdc.View) {
-	required := slices.Clone(r.cfg.Topic.Extra())
-	for _, logical := range []string{"id", "aggregatetype", "aggregateid", "payload"} {
-		required = append(required, columnName(r.cfg.Columns, logical))
-	}
-	for _, t := range view.Tables {
-		for _, column := range required {
-			if !slices.ContainsFunc(t.Columns, func(c cdc.ColumnView) bool { return c.Name == column }) {
-				r.log.Warn().Str("table", t.Schema+"."+t.Name).Str("column", column).
-					Msg("the table has no such column now: its rows cannot be published (see WALPOST_COLUMNS and WALPOST_TOPIC)")
-			}
-		}
-	}
-}
-
 func (r *Relay) decoderConfig(view cdc.View) decoder.Config {
-	cfg := decoder.Config{Columns: r.cfg.Columns, Extra: r.cfg.Topic.Extra(), Own: map[uint32]decoder.Table{}}
+	cfg := decoder.Config{
+		Columns: r.cfg.Columns, Extra: r.cfg.Topic.Extra(), Own: map[uint32]decoder.Table{}, Partitioned: map[uint32]bool{},
+		LocalOnly: r.cfg.CDC.LocalOnly,
+	}
 	for _, t := range view.Tables {
 		cfg.Own[t.OID] = decoder.Table{Schema: t.Schema, Name: t.Name}
+		cfg.Partitioned[t.OID] = t.Kind == "p"
 	}
 	for _, t := range r.cfg.CDC.Tables {
 		cfg.Tables = append(cfg.Tables, decoder.Table{Schema: t.Schema, Name: t.Name})
 	}
 	return cfg
-}
-
-const byteaOID = 17
-
-// wantsBinary reports whether columns should come in their binary form: the text form doubles a bytea, and the server
-// cannot send one of half a gigabyte in it at all. Only if every wanted column has a binary form that we read.
-func (r *Relay) wantsBinary(view cdc.View) bool {
-	if r.text {
-		return false
-	}
-	wanted := map[string]bool{}
-	for _, c := range r.cfg.CDC.Columns {
-		wanted[c] = true
-	}
-	bytea := false
-	for _, t := range view.Tables {
-		for _, c := range t.Columns {
-			if wanted[c.Name] && !decoder.BinarySafe(c.Type) {
-				return false
-			}
-			bytea = bytea || (c.Name == columnName(r.cfg.Columns, "payload") && c.Type == byteaOID)
-		}
-	}
-	return bytea
-}
-
-// EventColumns are the columns that events are made of, as the tables name them: those of the contract, and those that the
-// topic template names besides.
-func EventColumns(mapping map[string]string, extra []string) []string {
-	var names []string
-	for _, logical := range []string{"id", "aggregatetype", "aggregateid", "type", "payload", "headers"} {
-		names = append(names, columnName(mapping, logical))
-	}
-	return append(names, extra...)
-}
-
-func columnName(mapping map[string]string, logical string) string {
-	if own, ok := mapping[logical]; ok {
-		return own
-	}
-	return logical
 }

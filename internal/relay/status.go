@@ -27,6 +27,7 @@ type Status struct {
 	Delivery   string // at-least-once, exactly-once, or effectively-once: exactly-once by brokers whose transactions cannot promise it
 	State      State
 	Reasons    []string // why it is not ready; empty = it is
+	Warnings   []string // what may cost or repeat events although it works
 	Postgres   bool     // a stream is running
 	Sink       sink.Stats
 	Reconnects uint64 // streams after the first
@@ -127,6 +128,9 @@ func (r *Relay) Status() Status {
 		database := s.trusted.view()
 		st.Database, st.Stored, st.Confirmed = &database, s.trusted.stored(), s.stream.Confirmed()
 		st.Received = s.stream.Received()
+		for _, w := range database.Warnings(r.cfg.CDC) {
+			st.Warnings = append(st.Warnings, w.What+": "+w.Hint)
+		}
 		st.Oldest, _ = s.watermark.Oldest()
 	}
 	return st

@@ -127,6 +127,7 @@ func (s *session) verify(ctx context.Context) error {
 		return fmt.Errorf("%w (until %s all was well)", err, s.trusted.verified())
 	}
 	s.trusted.trust(view)
+	s.r.warn(view)
 	return nil
 }
 

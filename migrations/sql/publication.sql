@@ -1,6 +1,10 @@
 
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = {{.PublicationText}}) THEN
+        IF EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {{.Slot}} AND database = current_database()) THEN
+            RAISE EXCEPTION 'slot % is older than publication %, which does not exist: nothing was changed', {{.Slot}}, {{.PublicationText}}
+                USING HINT = 'Drop the slot if no relay has read it yet; else use walpost init --accept-gap.';
+        END IF;
         {{.Create}};
         RETURN;
     END IF;

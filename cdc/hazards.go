@@ -1,0 +1,110 @@
+package cdc
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// TableHazards is what may come between an INSERT into an outbox table and its event, or make an event of what no service inserted.
+type TableHazards struct {
+	Schema      string       `json:"schema"`
+	Name        string       `json:"name"`
+	Partitioned bool         `json:"partitioned"`
+	Rules       []HazardRule `json:"rules"`    // ON INSERT DO INSTEAD
+	Dropping    string       `json:"dropping"` // a BEFORE INSERT trigger whose function may return NULL; empty = none
+	Guarded     bool         `json:"guarded"`  // a BEFORE UPDATE trigger may refuse that a row moves
+	Key         []string     `json:"key"`      // columns of the partition key; none = it has expressions
+	Identity    []string     `json:"replica_identity"`
+	Detaching   string       `json:"detaching"`
+	// AccessMethod is one that is not heap; empty = none.
+	AccessMethod string `json:"access_method"`
+	Subscription string `json:"subscription"` // one that writes into the table; empty = none
+}
+
+// HazardRule is a rule that does something instead of an INSERT.
+type HazardRule struct {
+	Name   string `json:"name"`
+	Table  string `json:"table"`  // quoted where SQL needs it
+	Always bool   `json:"always"` // it has no condition
+}
+
+// Warning is what an operator should know although the relay works: events may be missing or repeated, and the stream cannot tell.
+type Warning struct {
+	What string // what was found
+	Hint string // the SQL or setting that helps
+}
+
+// checkHazards tells of what surely keeps events from the stream.
+func (v View) checkHazards() error {
+	for _, h := range v.Hazards {
+		for _, r := range h.Rules {
+			if r.Always {
+				return &StopError{
+					What: fmt.Sprintf("rule %q of table %s does something instead of an INSERT: it succeeds, and leaves no row in outbox table %s.%s",
+						r.Name, r.Table, h.Schema, h.Name),
+					Hint: fmt.Sprintf("DROP RULE %s ON %s, or name the table that the rows go to in WALPOST_TABLE as well", quoteIdent(r.Name), r.Table),
+					Gap:  true,
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Warnings lists what may cost or repeat an event. The view has passed Check.
+func (v View) Warnings(cfg Config) []Warning {
+	var found []Warning
+	warn := func(what, hint string) { found = append(found, Warning{what, hint}) }
+	for _, h := range v.Hazards {
+		table, quoted := h.Schema+"."+h.Name, quoteIdent(h.Schema)+"."+quoteIdent(h.Name)
+		for _, r := range h.Rules {
+			if !r.Always {
+				warn(fmt.Sprintf("rule %q of table %s does something else instead of some INSERTs: what it turns away is no event", r.Name, r.Table),
+					fmt.Sprintf("DROP RULE %s ON %s, unless that is meant", quoteIdent(r.Name), r.Table))
+			}
+		}
+		if h.Dropping != "" {
+			warn(fmt.Sprintf("trigger %q on table %s seems to return NULL for some rows: their INSERT succeeds, and leaves no row and no event", h.Dropping, table),
+				"have its function return NEW, or name the table that it writes to in WALPOST_TABLE as well")
+		}
+		if h.Detaching != "" {
+			warn(fmt.Sprintf("partition %s is being detached concurrently: what statements that are under way insert into it is not in the stream", h.Detaching),
+				"compare its rows with what arrived, and use a plain DETACH PARTITION next time")
+		}
+		if h.AccessMethod != "" {
+			warn(fmt.Sprintf("table %s, or a partition of it, has access method %q: only of heap is it known that its rows are in the WAL", table, h.AccessMethod),
+				fmt.Sprintf("ALTER TABLE %s SET ACCESS METHOD heap (Postgres 15 and later)", quoted))
+		}
+		if h.Subscription != "" && !cfg.LocalOnly {
+			warn(fmt.Sprintf("subscription %q writes into table %s: each row that it copies or applies becomes an event", h.Subscription, table),
+				"WALPOST_ORIGIN=none leaves them out, unless they are meant")
+		}
+		if h.Partitioned && !h.Guarded && !v.showsMoves(cfg, h) {
+			warn(fmt.Sprintf("an UPDATE that moves a row of table %s to another partition publishes it again: in the stream it is an INSERT", table),
+				"refuse it: "+rowsStay(quoted, h.Key))
+		}
+	}
+	return found
+}
+
+// showsMoves reports whether the stream shows the DELETE of a row that moves, with its id, so that its INSERT is known to be none of
+// a service.
+func (v View) showsMoves(cfg Config, h TableHazards) bool {
+	return v.Publication != nil && v.Publication.Delete && len(cfg.Columns) > 0 && slices.Contains(h.Identity, cfg.Columns[0])
+}
+
+// rowsStay is the SQL of a trigger that refuses an UPDATE of the partition key.
+func rowsStay(table string, key []string) string {
+	changed := "true" // of a key with expressions any column may be a part
+	if len(key) > 0 {
+		var parts []string
+		for _, column := range key {
+			parts = append(parts, fmt.Sprintf("OLD.%[1]s IS DISTINCT FROM NEW.%[1]s", quoteIdent(column)))
+		}
+		changed = strings.Join(parts, " OR ")
+	}
+	return "CREATE FUNCTION outbox_rows_stay() RETURNS trigger LANGUAGE plpgsql AS " +
+		"$$ BEGIN RAISE EXCEPTION 'a row of the outbox must not move to another partition'; END $$; " +
+		fmt.Sprintf("CREATE TRIGGER outbox_rows_stay BEFORE UPDATE ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION outbox_rows_stay()", table, changed)
+}
