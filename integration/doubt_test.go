@@ -49,34 +49,46 @@ func onBoth(t *testing.T, f func(t *testing.T, major int)) {
 func TestPublicationDropped(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
-		env := Setup(t, Needs{Postgres: major})
-		relay := running(t, env)
-		before := walEnd(t, env)
-		env.Exec(t, "DROP PUBLICATION walpost")
-		insert(t, env, "order", "lost", 10)
-		halts(t, relay, `publication \"walpost\"`)
-		if confirmed := confirmedLSN(t, env); confirmed > before {
-			t.Errorf("confirmed %s, past %s where the publication was dropped", confirmed, before)
+		for _, anew := range []bool{false, true} { // is it made again before anybody runs init
+			t.Run(fmt.Sprint("made anew ", anew), func(t *testing.T) { publicationDropped(t, major, anew) })
 		}
-		if n := len(awaitRecords(t, env, env.Prefix+"order", 1)); n != 1 {
-			t.Errorf("%d records, want the one before", n)
-		}
-		halts(t, env.Run(t), `publication \"walpost\"`) // and again, until somebody acts
-
-		// The way out that the hint names, with events that the slot had not read yet.
-		insert(t, env, "order", "lost", 5)
-		env.Init(t)
-		env.Exec(t, "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", env.Slot)
-		env.Init(t, "--accept-gap")
-		again := env.Run(t)
-		again.Ready(t, 30*time.Second)
-		env.Exec(t, `WITH gone AS (DELETE FROM outbox WHERE aggregateid = 'lost' RETURNING *)
-			INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload) SELECT id, aggregatetype, 'found', type, payload FROM gone`)
-		if n := len(awaitRecords(t, env, env.Prefix+"order", 16)); n != 16 {
-			t.Errorf("%d records, want the one before and the 15 that were missing", n)
-		}
-		again.Stop(t)
 	})
+}
+
+func publicationDropped(t *testing.T, major int, anew bool) {
+	t.Parallel()
+	env := Setup(t, Needs{Postgres: major})
+	relay := running(t, env)
+	before := walEnd(t, env)
+	env.Exec(t, "DROP PUBLICATION walpost")
+	insert(t, env, "order", "lost", 10)
+	halts(t, relay, `publication \"walpost\"`)
+	if confirmed := confirmedLSN(t, env); confirmed > before {
+		t.Errorf("confirmed %s, past %s where the publication was dropped", confirmed, before)
+	}
+	if n := len(awaitRecords(t, env, env.Prefix+"order", 1)); n != 1 {
+		t.Errorf("%d records, want the one before", n)
+	}
+	halts(t, env.Run(t), `publication \"walpost\"`) // and again, until somebody acts
+
+	// The way out that the hint names, with events that the slot had not read yet.
+	insert(t, env, "order", "lost", 5)
+	if code, output := env.Walpost(t, nil, "init"); code != 1 || !strings.Contains(output, "older than publication") || !strings.Contains(output, "nothing was changed") {
+		t.Errorf("init without the flag: exit code %d:\n%s", code, output)
+	}
+	if anew {
+		env.Exec(t, "CREATE PUBLICATION walpost FOR TABLE outbox WITH (publish = 'insert')")
+		halts(t, env.Run(t), "publication")
+	}
+	env.Init(t, "--accept-gap")
+	again := env.Run(t)
+	again.Ready(t, 30*time.Second)
+	env.Exec(t, `WITH gone AS (DELETE FROM outbox WHERE aggregateid = 'lost' RETURNING *)
+		INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload) SELECT id, aggregatetype, 'found', type, payload FROM gone`)
+	if n := len(awaitRecords(t, env, env.Prefix+"order", 16)); n != 16 {
+		t.Errorf("%d records, want the one before and the 15 that were missing", n)
+	}
+	again.Stop(t)
 }
 
 // TestTableLeavesThePublication takes the table out of the publication, for good and for a moment.
