@@ -112,7 +112,24 @@ func TestCheck(t *testing.T) {
 			v.Tables[0].Columns = []ColumnView{{Name: "id", Type: 25}, {Name: "headers", Type: 3802}}
 			v.Publication.Tables[0].Columns = []string{"id"}
 		}, "leaves out column \"headers\""},
-		"unlogged":        {func(v *View) { v.Tables[0].Unlogged = "outbox_b" }, "SET LOGGED"},
+		"unlogged":       {func(v *View) { v.Tables[0].Unlogged = "outbox_b" }, "SET LOGGED"},
+		"a child table":  {func(v *View) { v.Tables[0].Child, v.Tables[0].Children = "public.outbox_12", 1 }, "public.outbox_12"},
+		"a view":         {func(v *View) { v.Tables[0].Kind = "v" }, "a view"},
+		"under its root": {func(v *View) { v.Publication.Tables[0].Root = "public.all" }, "partition of public.all"},
+		"two_phase":      {func(v *View) { v.Slot.TwoPhase = true }, "pg_copy_logical_replication_slot('walpost', 'walpost_copied')"},
+		"a rule":         {func(v *View) { v.Hazards = []TableHazards{{Rules: []HazardRule{{"r", "public.outbox", true}}}} }, `DROP RULE "r" ON public.outbox`},
+		"generated, before 18": {func(v *View) {
+			v.Tables[0].Columns = []ColumnView{{Name: "id"}, {Name: "headers", Generated: "s"}}
+		}, "publish_generated_columns = stored"},
+		"generated, virtual": {func(v *View) {
+			v.Publication.Generated = "s"
+			v.Tables[0].Columns = []ColumnView{{Name: "id"}, {Name: "headers", Generated: "v"}}
+		}, "is generated"},
+		"generated, not in the list": {func(v *View) {
+			v.Publication.Generated = "s"
+			v.Tables[0].Columns = []ColumnView{{Name: "id"}, {Name: "headers", Generated: "s"}}
+			v.Publication.Tables[0].Columns = []string{"id"}
+		}, "is generated"},
 		"partitions":      {func(v *View) { v.Tables[0].Kind = "p"; v.Publication.ViaRoot = false }, "publish_via_partition_root"},
 		"other namesake":  {func(v *View) { v.Publication.Tables[0].Schema = "other" }, "ADD TABLE"},
 		"other namesake2": {func(v *View) { v.Tables[0].Schema = "other" }, "WALPOST_TABLE"},
@@ -124,13 +141,34 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v (hint %q), want %q", name, err, stop.Hint, c.says)
 		}
 	}
-	for name, spoil := range map[string]func(*View){
-		"altered":       func(v *View) { v.Publication.Identity = "1/9" },
-		"left and back": func(v *View) { v.Publication.Tables[0].Identity = "3/9" },
+	for name, change := range map[string]func(*View){
+		"a rule with a condition": func(v *View) { v.Hazards = []TableHazards{{Rules: []HazardRule{{Name: "r"}}}} },
+		"generated, published": func(v *View) {
+			v.Publication.Generated = "s"
+			v.Tables[0].Columns = []ColumnView{{Name: "id"}, {Name: "headers", Generated: "s"}}
+		},
+		"generated, in the list": func(v *View) {
+			v.Tables[0].Columns = []ColumnView{{Name: "id"}, {Name: "headers", Generated: "s"}}
+			v.Publication.Tables[0].Columns = []string{"id", "headers"}
+		},
+		"generated, of no interest": func(v *View) { v.Tables[0].Columns = []ColumnView{{Name: "id"}, {Name: "other", Generated: "v"}} },
 	} {
 		v := sound()
+		change(&v)
+		if err := v.Check(cfg); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, spoil := range map[string]func(*View){
+		"altered":       func(v *View) { v.Publication.Identity = "1/9" },
+		"its root left": func(v *View) { v.Publication.Tables[0].Ancestors = "7/7" },
+		"left and back": func(v *View) { v.Publication.Tables[0].Identity = "3/9" },
+	} {
+		v, before := sound(), sound()
+		before.Publication.Tables[0].Ancestors = "6/6"
+		v.Publication.Tables[0].Ancestors = "6/6"
 		spoil(&v)
-		if err := v.CheckUnaltered(cfg, sound().Identity()); err == nil {
+		if err := v.CheckUnaltered(cfg, before.Identity()); err == nil {
 			t.Errorf("%s: nothing was noticed", name)
 		}
 	}

@@ -91,7 +91,17 @@ func (v View) Warnings(cfg Config) []Warning {
 // showsMoves reports whether the stream shows the DELETE of a row that moves, with its id, so that its INSERT is known to be none of
 // a service.
 func (v View) showsMoves(cfg Config, h TableHazards) bool {
-	return v.Publication != nil && v.Publication.Delete && len(cfg.Columns) > 0 && slices.Contains(h.Identity, cfg.Columns[0])
+	return v.Publication != nil && v.Publication.Delete && len(h.Key) > 0 && len(cfg.Columns) > 0 && slices.Contains(h.Identity, cfg.Columns[0])
+}
+
+// PartitionKey returns the columns by which a table is partitioned; nil = it is not, or not by columns alone.
+func (v View) PartitionKey(schema, name string) []string {
+	for _, h := range v.Hazards {
+		if h.Schema == schema && h.Name == name && len(h.Key) > 0 {
+			return h.Key
+		}
+	}
+	return nil
 }
 
 // rowsStay is the SQL of a trigger that refuses an UPDATE of the partition key.

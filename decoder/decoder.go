@@ -19,10 +19,10 @@ type Config struct {
 	// type, payload, headers) to the column names of the tables. A name that
 	// is absent is its own column name; names of anything else are ignored.
 	Columns map[string]string
-	// Partitioned are the OIDs of the tables that have partitions now: their
-	// rows can move from one to another, which the stream shows as a DELETE and
-	// an INSERT. The INSERT is no event; see moved.
-	Partitioned map[uint32]bool
+	// Partitioned are the columns of the partition key of the tables that have
+	// partitions now, by OID: their rows can move from one to another, which the
+	// stream shows as a DELETE and an INSERT. The INSERT is no event; see moved.
+	Partitioned map[uint32][]string
 	// LocalOnly says that the rows of a transaction with a replication origin,
 	// which a subscription has written, are no events.
 	LocalOnly bool
@@ -36,7 +36,7 @@ type Config struct {
 type Decoder struct {
 	tables      map[Table]bool
 	own         map[uint32]Table
-	partitioned map[uint32]bool
+	partitioned map[uint32][]string
 	columns     map[string]string
 	extra       []string
 	localOnly   bool

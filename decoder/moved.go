@@ -1,9 +1,12 @@
 package decoder
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
-// maxGoneID is the longest id, in bytes, that is kept of a row that was deleted.
-const maxGoneID = 1024
+// maxGone is the longest row, in bytes, that is kept of a DELETE.
+const maxGone = 1 << 20
 
 // goneRow is a DELETE that may be half of an UPDATE which moves a row to another
 // partition. Postgres writes that as a DELETE and, next to it, an INSERT of the
@@ -12,25 +15,61 @@ const maxGoneID = 1024
 // identity.
 type goneRow struct {
 	oid   uint32
-	id    value
+	whole bool   // the replica identity is the whole row
+	tuple []byte // a copy
 	known bool
 }
 
-// keep notes the deleted row of a table, if its id came with it.
-func (g *goneRow) keep(oid uint32, id value) {
-	if id.form != 't' && id.form != 'b' || len(id.data) > maxGoneID {
-		return
+// keep notes the deleted row of a table.
+func (g *goneRow) keep(oid uint32, whole bool, tuple []byte) {
+	if len(tuple) <= maxGone {
+		g.oid, g.whole, g.known = oid, whole, true
+		g.tuple = append(g.tuple[:0], tuple...)
 	}
-	g.oid, g.id.form, g.known = oid, id.form, true
-	g.id.data = append(g.id.data[:0], id.data...)
 }
 
-// moved reports whether a row that is inserted is the one that was deleted by the
-// row change before; gone says whether that one was such a DELETE.
-func (d *Decoder) moved(oid uint32, p *plan, gone bool) bool {
-	if !gone || d.gone.oid != oid {
+// partitionKey tells which columns of a row are part of the partition key.
+func (p *plan) partitionKey(key []string, columns []column) {
+	if len(key) == 0 {
+		return
+	}
+	p.moves = make([]bool, len(columns))
+	for i, c := range columns {
+		p.moves[i] = slices.Contains(key, c.name)
+	}
+}
+
+// moved reports whether an inserted row is the one that was deleted right before:
+// what is known of that one is the same, but for the partition key, which is
+// another. Of a whole row the columns of events count, since an UPDATE may change
+// others with it.
+func (d *Decoder) moved(oid uint32, p *plan, tuple []byte) bool {
+	if d.gone.oid != oid || p.moves == nil {
 		return false
 	}
-	id := d.raw[p.logical[colID]]
-	return id.form == d.gone.id.form && bytes.Equal(id.data, d.gone.id.data)
+	was, is := reader{rest: d.gone.tuple}, reader{rest: tuple}
+	columns := int(was.uint16())
+	if columns != int(is.uint16()) || columns != len(p.moves) {
+		return false
+	}
+	sameID, otherPartition := false, false
+	for i := range columns {
+		old, now := was.column(), is.column()
+		if was.cut || is.cut {
+			return false
+		}
+		if old.form == 'n' || old.form == 'u' { // NULL also stands for what is not part of the replica identity
+			continue
+		}
+		same := old.form == now.form && bytes.Equal(old.data, now.data)
+		switch {
+		case p.moves[i]:
+			otherPartition = otherPartition || !same
+		case !same && (!d.gone.whole || p.want[i] != absent):
+			return false
+		case p.want[i] != absent && p.want[i] == p.logical[colID]:
+			sameID = true
+		}
+	}
+	return sameID && otherPartition
 }

@@ -17,26 +17,19 @@ func (d *Decoder) update(r *reader) *Error {
 	return d.skipRow(r, "Update", oid)
 }
 
-// delete keeps the id of a row that may be on its way to another partition.
+// delete keeps a row that may be on its way to another partition.
 func (d *Decoder) delete(r *reader) *Error {
 	oid, part := r.uint32(), r.byte()
 	if part != 'K' && part != 'O' && !r.cut {
 		return fault("malformed Delete message: tuple of kind %q", part)
 	}
-	p := d.relations[oid]
-	if p == nil || p.renamed || !d.partitioned[oid] {
-		return d.skipRow(r, "Delete", oid)
-	}
-	if _, err := r.tuple("Delete", p.want, d.raw); err != nil {
+	row := r.rest
+	if err := d.skipRow(r, "Delete", oid); err != nil {
 		return err
 	}
-	if err := r.end("Delete"); err != nil {
-		return err
+	if p := d.relations[oid]; p != nil && p.moves != nil {
+		d.gone.keep(oid, part == 'O', row)
 	}
-	if _, _, err := d.row("Delete", oid); err != nil {
-		return err
-	}
-	d.gone.keep(oid, d.raw[p.logical[colID]])
 	return nil
 }
 

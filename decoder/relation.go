@@ -52,6 +52,7 @@ type plan struct {
 	columns       []column              // by slot
 	logical       [logicalColumns]int16 // slot by column of the contract
 	extra         []int16               // slot by column of Config.Extra
+	moves         []bool                // by position: of the partition key; nil = its rows do not move
 	renamed       bool                  // an outbox table under another name, whose rows are no events
 }
 
@@ -83,6 +84,7 @@ func (d *Decoder) relation(r *reader) *Error {
 	if err := p.resolve(d, columns); err != nil {
 		return p.blame(err)
 	}
+	p.partitionKey(d.partitioned[oid], columns)
 	d.relations[oid] = p
 	return nil
 }

@@ -68,11 +68,19 @@ func TestDomains(t *testing.T) {
 func TestMovedRows(t *testing.T) {
 	t.Parallel()
 	cfg := outboxConfig
-	cfg.Partitioned = map[uint32]bool{outboxOID: true}
+	cfg.Partitioned = map[uint32][]string{outboxOID: {"created_at"}}
 	row := func(id string) []byte {
-		return insertMessage(outboxOID, txt(id), txt("order"), txt("k"), null, txt("{}"), null, null)
+		return insertMessage(outboxOID, txt(id), txt("order"), txt("k"), null, txt("{}"), null, txt("now"))
 	}
-	gone := func(id field) []byte { return deleteMessage(outboxOID, id, null, null, null, null, null, null) }
+	key := func(id, kind field, at string) []byte {
+		return deleteMessage(outboxOID, id, kind, null, null, null, null, txt(at))
+	}
+	gone := func(id field) []byte { return key(id, null, "before") }
+	whole := func(payload, at string) []byte {
+		b := deleteMessage(outboxOID, txt("a"), txt("order"), txt("k"), null, txt(payload), null, txt(at))
+		b[5] = 'O'
+		return b
+	}
 	for name, c := range map[string]struct {
 		before [][]byte
 		event  bool
@@ -83,6 +91,11 @@ func TestMovedRows(t *testing.T) {
 		"second of two that are moved":    {[][]byte{gone(txt("b")), row("b"), gone(txt("a"))}, false, false},
 		"another row was deleted":         {[][]byte{gone(txt("b"))}, true, false},
 		"the id is not part of the key":   {[][]byte{gone(null)}, true, false},
+		"the whole row":                   {[][]byte{whole("{}", "before")}, false, false},
+		"another payload":                 {[][]byte{whole("1", "before")}, true, false},
+		"the same partition":              {[][]byte{key(txt("a"), null, "now")}, true, false},
+		"the rest of the key, too":        {[][]byte{key(txt("a"), txt("order"), "before")}, false, false},
+		"another key":                     {[][]byte{key(txt("a"), txt("elsewhere"), "before")}, true, false},
 		"another form":                    {[][]byte{gone(bin("a"))}, true, false},
 		"a row between":                   {[][]byte{gone(txt("a")), row("c")}, true, false},
 		"a row of another table between":  {[][]byte{otherRelation(), gone(txt("a")), insertMessage(otherOID, txt("1"), null)}, true, false},

@@ -151,7 +151,7 @@ func checkSetUp(ctx context.Context, cfg config.Config, stream cdc.Config, stdou
 	if err := view.Check(stream); err != nil {
 		return err
 	}
-	if err := relay.CheckTypes(stream, cfg.Columns, view); err != nil {
+	if err := relay.CheckTypes(cfg.Columns, view); err != nil {
 		return err
 	}
 	for _, w := range view.Warnings(stream) {

@@ -132,7 +132,7 @@ func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (c
 	s.show(view)
 	whole := view.Check(stream)
 	if whole == nil {
-		whole = relay.CheckTypes(stream, c.Columns, view)
+		whole = relay.CheckTypes(c.Columns, view)
 	}
 	for _, w := range view.Warnings(stream) {
 		s.Warnings = append(s.Warnings, w.What+": "+w.Hint)

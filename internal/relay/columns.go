@@ -27,7 +27,7 @@ func (r *Relay) warnOfColumns(view cdc.View) {
 
 // CheckTypes tells whether a column of an outbox table has a type that no event can be made of: better at a start than at the first
 // row. columns maps the names of the contract to the tables' own. The error is a [*cdc.StopError].
-func CheckTypes(cfg cdc.Config, columns map[string]string, view cdc.View) error {
+func CheckTypes(columns map[string]string, view cdc.View) error {
 	for _, t := range view.Tables {
 		for _, logical := range contract {
 			name := columnName(columns, logical)

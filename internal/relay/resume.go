@@ -29,7 +29,7 @@ func (r *Relay) resume(ctx context.Context) (*session, error) {
 	if err := guess.Check(r.cfg.CDC); err != nil {
 		return nil, err
 	}
-	if err := CheckTypes(r.cfg.CDC, r.cfg.Columns, guess); err != nil {
+	if err := CheckTypes(r.cfg.Columns, guess); err != nil {
 		return nil, err
 	}
 	if guess.Slot.Active {
@@ -196,12 +196,12 @@ func (r *Relay) logStart(start checkpoint.Start, history cdc.History) {
 
 func (r *Relay) decoderConfig(view cdc.View) decoder.Config {
 	cfg := decoder.Config{
-		Columns: r.cfg.Columns, Extra: r.cfg.Topic.Extra(), Own: map[uint32]decoder.Table{}, Partitioned: map[uint32]bool{},
+		Columns: r.cfg.Columns, Extra: r.cfg.Topic.Extra(), Own: map[uint32]decoder.Table{}, Partitioned: map[uint32][]string{},
 		LocalOnly: r.cfg.CDC.LocalOnly,
 	}
 	for _, t := range view.Tables {
 		cfg.Own[t.OID] = decoder.Table{Schema: t.Schema, Name: t.Name}
-		cfg.Partitioned[t.OID] = t.Kind == "p"
+		cfg.Partitioned[t.OID] = view.PartitionKey(t.Schema, t.Name)
 	}
 	for _, t := range r.cfg.CDC.Tables {
 		cfg.Tables = append(cfg.Tables, decoder.Table{Schema: t.Schema, Name: t.Name})
