@@ -27,7 +27,7 @@ func inspectSQL(cfg Config, version string) string {
 	return strings.NewReplacer(
 		"$slot", quoteLiteral(cfg.Slot), "$publication", quoteLiteral(cfg.Publication), "$tables", strings.Join(tables, ", "),
 		"$schemas", schemas, "$in_schema", inSchema, "$list", list, "$filtered", filtered,
-	).Replace(serverSQL + publicationSQL + tablesSQL + holderSQL + hazardsSQL)
+	).Replace(serverSQL + publicationSQL + tablesSQL + holderSQL + walsenderSQL + hazardsSQL)
 }
 
 const serverSQL = `
@@ -132,8 +132,11 @@ SELECT jsonb_build_object('schema', w.nspname, 'name', w.relname, 'partitioned',
     JOIN pg_subscription s ON s.oid = r.srsubid WHERE d.root = w.oid AND s.subenabled))
   FROM wanted w;`
 
+// essentials is how many questions have to be answered: all but that of hazardsSQL.
+const essentials = 6
+
 // onlyHazards reports whether all was answered but the last question, for want of a right.
 func onlyHazards(results []*pgconn.Result, err error) bool {
 	var refused *pgconn.PgError
-	return len(results) == 5 && errors.As(err, &refused) && refused.Code == "42501"
+	return len(results) == essentials && errors.As(err, &refused) && refused.Code == "42501"
 }

@@ -26,6 +26,7 @@ type View struct {
 	Tables      []TableView      // those that exist
 	Holder      string           // the session or transaction that is open the longest; empty = none
 	Hazards     []TableHazards   // what may come between an INSERT and its event; none = not known, or no table
+	Walsender   *Walsender       // the process that reads the slot; nil = none does
 }
 
 // SlotView is a row of pg_replication_slots.
@@ -131,8 +132,8 @@ func Inspect(ctx context.Context, cfg Config) (View, error) {
 
 func parseView(results []*pgconn.Result) (View, error) {
 	var v View
-	if len(results) < 5 || len(results[0].Rows) != 1 {
-		return v, fmt.Errorf("look at the slot and the publication: %d answers to 5 questions", len(results))
+	if len(results) < essentials || len(results[0].Rows) != 1 {
+		return v, fmt.Errorf("look at the slot and the publication: %d answers to %d questions", len(results), essentials)
 	}
 	server := results[0].Rows[0]
 	v.WALEnd, v.System = parseLSN(string(server[0])), string(server[2])
@@ -165,7 +166,13 @@ func parseView(results []*pgconn.Result) (View, error) {
 	for _, row := range results[4].Rows {
 		v.Holder = string(row[0])
 	}
-	for _, result := range results[5:] {
+	for _, row := range results[5].Rows {
+		v.Walsender = &Walsender{}
+		if err := json.Unmarshal(row[0], v.Walsender); err != nil {
+			return v, fmt.Errorf("read pg_stat_activity: %w", err)
+		}
+	}
+	for _, result := range results[essentials:] {
 		for _, row := range result.Rows {
 			var h TableHazards
 			if err := json.Unmarshal(row[0], &h); err != nil {

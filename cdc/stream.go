@@ -65,11 +65,14 @@ type Stream struct {
 	sent     LSN       // the position that the last status named
 	due      time.Time // when the next status is
 	heard    time.Time // when the server last said anything, as of the last look at the clock
+	serviced time.Time // when the last look at the clock was
 	asked    bool      // the server wants a status at once
 	read     uint64    // bytes read, as of the last look
+	data     uint64    // messages of data, as of the last look
 	messages uint
 	gone     atomic.Bool // the connection or the stream ended
 	status   []byte
+	work     workload // what inspections have found the walsender to do
 }
 
 func newStream(c *Conn, from LSN) *Stream {
@@ -83,6 +86,7 @@ func newStream(c *Conn, from LSN) *Stream {
 	if c.timeout > 0 {
 		s.interval = min(s.interval, c.timeout/3)
 	}
+	s.work.start, s.work.deaf = s.heard, -1
 	s.confirm.Store(uint64(from))
 	s.received.Store(uint64(from))
 	return s
@@ -192,6 +196,7 @@ func (s *Stream) parse(b []byte) (Message, error) {
 	switch {
 	case len(b) >= 25 && b[0] == 'w':
 		s.reached(binary.BigEndian.Uint64(b[1:]))
+		s.work.data++
 		return Message{Kind: Data, ServerTime: int64(binary.BigEndian.Uint64(b[17:])), Read: s.c.reader.at, Data: b[25:]}, nil
 	case len(b) == 18 && b[0] == 'k':
 		m := Message{
@@ -253,8 +258,8 @@ func (s *Stream) service(ctx context.Context) error {
 	if read := s.c.reader.bytes; read != s.read { // a part of a message counts: a large one takes long on a slow link
 		s.heard, s.read = now, read
 	}
-	if now.Sub(s.heard) > s.silence {
-		return &brokenError{what: fmt.Sprintf("Postgres has been silent for %s", now.Sub(s.heard).Round(time.Second))}
+	if quiet := s.quiet(now); quiet > s.silence {
+		return &brokenError{what: fmt.Sprintf("Postgres has been silent for %s", quiet.Round(time.Second))}
 	}
 	lsn, next := LSN(s.confirm.Load()), now.Add(s.interval)
 	nothing := lsn == s.sent && !s.asked && now.Before(s.due)
@@ -300,6 +305,7 @@ func (s *Stream) sendStatus(now time.Time, lsn LSN) error {
 	probe := byte(0)
 	if now.Sub(s.heard) >= s.interval/2 {
 		probe = 1
+		s.work.asked.CompareAndSwap(0, int64(now.Sub(s.work.start)))
 	}
 	b = append(b, probe)
 	s.status = b

@@ -163,6 +163,7 @@ func (p *postgres) inspect(b *pgproto3.Backend) {
 	rows(b, 1, []string{`{"schema": "public", "name": "outbox", "oid": 16384, "kind": "r", "unlogged": "", "columns": [{"name": "id", "type": 25}, {"name": "aggregatetype", "type": 25},
 		{"name": "aggregateid", "type": 25}, {"name": "payload", "type": 25}]}`})
 	rows(b, 1)
+	rows(b, 1)
 }
 
 var startReplication = regexp.MustCompile(`^START_REPLICATION SLOT walpost LOGICAL ([0-9A-F]+/[0-9A-F]+) `)

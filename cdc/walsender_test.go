@@ -1,0 +1,167 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestBusyWalsender has Postgres decode a large transaction of another table, for much longer than
+// it may be silent. Postgres 18 with a timeout that is off sends as little as 15 does.
+func TestBusyWalsender(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{14, 15, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			f := setup(t, major, map[string]string{"wal_sender_timeout": "10min", "logical_decoding_work_mem": "64kB"})
+			f.exec("CREATE TABLE big (i int)")
+			s := f.start()
+			s.interval, s.silence = 100*time.Millisecond, time.Second
+			longest := inspectOften(t, f, s)
+			throttle(t, s)
+			f.exec("INSERT INTO big SELECT generate_series(1, 600000)")
+			f.exec("INSERT INTO outbox VALUES (1, 'x')")
+			read, quiet := time.Now(), time.Duration(0)
+			for {
+				m, err := s.Next(t.Context())
+				if err != nil {
+					t.Fatalf("a walsender at work was given up after %s: %v", time.Since(read), err)
+				}
+				quiet, read = max(quiet, time.Since(read)), time.Now()
+				if m.Kind == Data && m.Data[0] == 'I' {
+					break
+				}
+			}
+			t.Logf("quiet for %s, decoding for %s", quiet, time.Duration(longest.Load()))
+			if quiet < 2*s.silence {
+				t.Fatalf("quiet for %s at most: this test proves nothing", quiet)
+			}
+			if busy := time.Duration(longest.Load()); busy < quiet/2 {
+				t.Errorf("Decoding was %s at most, and the walsender quiet for %s", busy, quiet)
+			}
+			eventually(t, "the end of decoding", func() bool { return s.Decoding() == 0 })
+		})
+	}
+}
+
+// inspectOften inspects as the relay does, and returns the longest time that Decoding has shown.
+func inspectOften(t *testing.T, f *fixture, s *Stream) *atomic.Int64 {
+	t.Helper()
+	longest := &atomic.Int64{}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	t.Cleanup(func() { cancel(); <-ended })
+	go func() {
+		defer close(ended)
+		for ticker := time.NewTicker(100 * time.Millisecond); ctx.Err() == nil; <-ticker.C {
+			view, err := Inspect(ctx, f.cfg)
+			if err == nil {
+				s.Inspected(view)
+			}
+			longest.Store(max(longest.Load(), int64(s.Decoding())))
+		}
+	}()
+	return longest
+}
+
+// throttle lets the walsender run for a fraction of the time.
+func throttle(t *testing.T, s *Stream) {
+	t.Helper()
+	pid := int(s.PID())
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	t.Cleanup(func() { cancel(); <-ended })
+	go func() {
+		defer close(ended)
+		for ticker := time.NewTicker(10 * time.Millisecond); ctx.Err() == nil; {
+			_ = syscall.Kill(pid, syscall.SIGSTOP) // it may have ended
+			for range 4 {
+				<-ticker.C
+			}
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+			<-ticker.C
+		}
+	}()
+}
+
+// TestDeadLinkBesideInspections has packets vanish on the stream alone: inspections go on, and find
+// a walsender that works for others. That is no sign of life of the stream.
+func TestDeadLinkBesideInspections(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{15, 18} {
+		for _, load := range []string{"idle", "under load"} {
+			t.Run(fmt.Sprint(major, " ", load), func(t *testing.T) {
+				t.Parallel()
+				f := setup(t, major, map[string]string{"wal_sender_timeout": "0"})
+				f.exec("CREATE TABLE other (i int)")
+				direct := *f
+				addr, swallow := proxy(t, f.cfg.Postgres, 0)
+				f.cfg.Postgres = f.cfg.Postgres.Copy()
+				f.cfg.Postgres.Host, f.cfg.Postgres.Port = addr.IP.String(), uint16(addr.Port)
+				s := f.start()
+				s.interval, s.silence = 100*time.Millisecond, time.Second
+				inspectOften(t, &direct, s)
+				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+				defer cancel()
+				for ctx.Err() == nil {
+					if _, err := s.Next(ctx); err != nil && ctx.Err() == nil {
+						t.Fatalf("a server that answers was given up: %v", err)
+					}
+				}
+				if load != "idle" {
+					writing(t, f)
+				}
+				swallow.Store(true)
+				start := time.Now()
+				for {
+					_, err := s.Next(t.Context())
+					if err == nil {
+						continue
+					}
+					if !Transient(err) || !strings.Contains(err.Error(), "silent") {
+						t.Fatalf("Next = %v", err)
+					}
+					break
+				}
+				if took := time.Since(start); took > 6*s.silence {
+					t.Errorf("noticed after %s, with a patience of %s", took, s.silence)
+				}
+			})
+		}
+	}
+}
+
+// writing has a session write what the publication leaves out, until the test ends.
+func writing(t *testing.T, f *fixture) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	t.Cleanup(func() { cancel(); <-ended })
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			_, _ = f.sql.Exec(ctx, "INSERT INTO other SELECT generate_series(1, 1000)") // until ctx ends
+		}
+	}()
+}
+
+// TestOwnPause stops reading for longer than the server may be silent: it has not been.
+func TestOwnPause(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 15, nil)
+	s := f.start()
+	s.interval, s.silence = 100*time.Millisecond, time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	for ctx.Err() == nil {
+		_, _ = s.Next(ctx) // until ctx ends
+	}
+	pause := time.NewTimer(2 * s.silence)
+	<-pause.C
+	f.exec("INSERT INTO outbox VALUES (1, 'x')")
+	next(t.Context(), t, s, 'C')
+}
