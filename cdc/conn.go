@@ -36,8 +36,8 @@ type Conn struct {
 func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
 	defer cancel()
-	c := &Conn{cfg: cfg, reader: &pacedReader{}}
-	pg, err := pgconn.ConnectConfig(ctx, cfg.replication(c.reader, c.notice))
+	c := &Conn{cfg: cfg}
+	pg, reader, err := cfg.connectReplication(ctx, c.notice)
 	if err != nil {
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && !transientState(refused.Code) && refused.Code != "55000" {
@@ -45,8 +45,11 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 		}
 		return nil, cfg.connectError(err)
 	}
-	c.pg = pg
+	c.pg, c.reader = pg, reader
 	if err := c.identify(ctx); err != nil {
+		if errors.Is(err, ErrStandby) {
+			cfg.Hosts.Unfit()
+		}
 		c.Close()
 		return nil, err
 	}
@@ -89,12 +92,8 @@ func asked(what string, err error) error {
 	return &brokenError{what, err}
 }
 
-// settings reads what the session depends on, and ends what would depend on it: a walsender decodes inside a transaction, which
-// lasts as long as Kafka holds it up, and transaction_timeout (Postgres 17) would count that.
+// settings reads what the stream depends on.
 func (c *Conn) settings(ctx context.Context) error {
-	if _, err := c.pg.Exec(ctx, "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'").ReadAll(); err != nil {
-		return asked("turn transaction_timeout off", err)
-	}
 	results, err := c.pg.Exec(ctx, "SELECT setting, pg_is_in_recovery() FROM pg_settings WHERE name = 'wal_sender_timeout'").ReadAll()
 	if err != nil {
 		return asked("read wal_sender_timeout", err)

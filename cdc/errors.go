@@ -154,6 +154,9 @@ func (c Config) connectError(err error) error {
 	if refused != nil && refused.Routine == checksDatabase && refused.Code == "42501" {
 		return c.serverError(refused)
 	}
+	if refused != nil && strings.HasPrefix(refused.Code, "28") && c.Login != nil {
+		return fmt.Errorf("connect to Postgres: role %q is refused, with the password from %s: %w", c.Postgres.User, c.Login(), err)
+	}
 	return ConnectError(c.Postgres.Host, c.Postgres.Port, err)
 }
 

@@ -110,24 +110,69 @@ func (c ColumnView) Holds() uint32 {
 // Inspect looks at the slot, the publication and the tables over a connection of its own, which is closed again at once:
 // an idle one would hold up a smart shutdown of the server.
 func Inspect(ctx context.Context, cfg Config) (View, error) {
+	var once Inspector
+	return once.Inspect(ctx, cfg, false)
+}
+
+// keptFor is how long an Inspector keeps a connection at most. A login is work for both sides, with SCRAM more than all else that an
+// idle relay does; an idle connection holds up a smart shutdown, of which nobody tells it.
+const keptFor = 10 * time.Second
+
+// Inspector inspects again and again. The zero value has no connection. One goroutine uses it at a time.
+type Inspector struct {
+	pg    *pgconn.PgConn
+	since time.Time
+}
+
+// Inspect is the function of that name; with keep the connection stays for the next inspection, which comes soon. After an error there
+// is none.
+func (i *Inspector) Inspect(ctx context.Context, cfg Config, keep bool) (View, error) {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
-	pg, err := pgconn.ConnectConfig(ctx, cfg.sql())
-	if err != nil {
-		return View{}, cfg.connectError(err)
+	kept := i.pg != nil
+	view, err := i.inspect(ctx, cfg)
+	if err != nil && kept && ctx.Err() == nil { // it may have been ended long ago; what a new one is told is the news
+		i.Close()
+		view, err = i.inspect(ctx, cfg)
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		// The answers are there, or an error is on its way to the caller.
-		_ = pg.Close(ctx)
-	}()
-	results, err := pg.Exec(ctx, inspectSQL(cfg, pg.ParameterStatus("server_version"))).ReadAll()
+	if err != nil || !keep || time.Since(i.since) > keptFor {
+		i.Close()
+	}
+	if err == nil && view.Timeline == 0 {
+		cfg.Hosts.Unfit()
+	}
+	return view, err
+}
+
+func (i *Inspector) inspect(ctx context.Context, cfg Config) (View, error) {
+	if i.pg == nil {
+		pg, err := cfg.connect(ctx)
+		if err != nil {
+			return View{}, err
+		}
+		i.pg, i.since = pg, time.Now()
+	}
+	results, err := i.pg.Exec(ctx, inspectSQL(cfg, i.pg.ParameterStatus("server_version"))).ReadAll()
 	if err != nil && !onlyHazards(results, err) {
 		// Whatever the server says: a look can be repeated, and until it succeeds nothing is confirmed.
 		return View{}, &brokenError{"look at the slot and the publication", err}
 	}
 	return parseView(results)
+}
+
+// Open reports whether there is a connection.
+func (i *Inspector) Open() bool { return i.pg != nil }
+
+// Close ends the connection, if there is one.
+func (i *Inspector) Close() {
+	if i.pg == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	// The answers are there, or an error is on its way to the caller.
+	_ = i.pg.Close(ctx)
+	i.pg = nil
 }
 
 func parseView(results []*pgconn.Result) (View, error) {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -102,11 +100,9 @@ func AwaitWriters(ctx context.Context, conn *pgx.Conn, waiting func(holder strin
 
 // CheckFailover tells whether the server has failover slots. The error is a [*StopError].
 func CheckFailover(conn *pgx.Conn) error {
-	version := conn.PgConn().ParameterStatus("server_version")
-	digits := strings.IndexFunc(version+" ", func(r rune) bool { return r < '0' || r > '9' })
-	if major, err := strconv.Atoi(version[:digits]); err == nil && major < 17 {
+	if major := serverMajor(conn.PgConn()); major != 0 && major < 17 {
 		return &StopError{
-			What: fmt.Sprintf("Postgres %s has no slots that standbys keep a copy of", version),
+			What: fmt.Sprintf("Postgres %d has no slots that standbys keep a copy of", major),
 			Hint: "leave out --failover, or use Postgres 17 or later",
 		}
 	}

@@ -144,7 +144,7 @@ func newStreamConfig(cfg config.Config, log zerolog.Logger) (cdc.Config, error) 
 		return cdc.Config{}, err
 	}
 	stream := cdc.Config{
-		Postgres: postgres, Slot: cfg.Slot, Publication: cfg.Publication,
+		Postgres: postgres, Settings: cfg.PostgresConfig, Login: cfg.PostgresLogin, Hosts: &cdc.Hosts{}, Slot: cfg.Slot, Publication: cfg.Publication,
 		Columns: relay.EventColumns(cfg.Columns, template.Extra()), LocalOnly: cfg.Origin == config.OriginNone,
 		Log: log.With().Str("component", "cdc").Logger(),
 	}

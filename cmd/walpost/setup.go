@@ -25,7 +25,11 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, a
 	if err != nil {
 		return err
 	}
-	conn, closeConn, err := connect(ctx, cfg)
+	older, err := foundBefore(ctx, cfg, stream, accept)
+	if err != nil {
+		return err
+	}
+	conn, closeConn, err := connect(ctx, cfg, stream)
 	if err != nil {
 		return err
 	}
@@ -35,11 +39,7 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, a
 			return err
 		}
 	}
-	older, err := foundBefore(ctx, cfg, stream, accept)
-	if err != nil {
-		return err
-	}
-	altered, err := setUpTables(ctx, cfg, conn, options, stdout)
+	altered, err := setUpTables(ctx, cfg, stream, conn, options, stdout)
 	if err != nil {
 		return err
 	}
@@ -61,12 +61,15 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, a
 	return checkSetUp(ctx, cfg, stream, stdout)
 }
 
-// connect opens a connection for SQL. The returned function closes it: everything is committed or has failed by then.
-func connect(ctx context.Context, cfg config.Config) (*pgx.Conn, func(), error) {
+// connect opens a connection for SQL, to the address that answered an inspection. The returned function closes it: everything is committed
+// or has failed by then.
+func connect(ctx context.Context, cfg config.Config, stream cdc.Config) (*pgx.Conn, func(), error) {
 	settings, err := cfg.PostgresConnConfig()
 	if err != nil {
 		return nil, nil, err
 	}
+	stream.Prepare(&settings.Config)
+	stream.Hosts.Nearest(ctx, &settings.Config)
 	conn, err := pgx.ConnectConfig(ctx, settings)
 	if err != nil {
 		return nil, nil, cdc.ConnectError(settings.Host, settings.Port, err)
@@ -123,8 +126,8 @@ func madeAnew(ctx context.Context, cfg config.Config, view cdc.View) bool {
 }
 
 // setUpTables makes the tables and the publication, and reports whether it changed anything.
-func setUpTables(ctx context.Context, cfg config.Config, conn *pgx.Conn, options migrations.Options, stdout io.Writer) (altered bool, err error) {
-	defer sayWhoBlocks(ctx, cfg, conn.PgConn().PID(), stdout)()
+func setUpTables(ctx context.Context, cfg config.Config, stream cdc.Config, conn *pgx.Conn, options migrations.Options, stdout io.Writer) (altered bool, err error) {
+	defer sayWhoBlocks(ctx, cfg, stream, conn.PgConn().PID(), stdout)()
 	report, err := migrations.Apply(ctx, conn, options)
 	var problem *migrations.ProblemError
 	if errors.As(err, &problem) {
@@ -163,7 +166,7 @@ func checkSetUp(ctx context.Context, cfg config.Config, stream cdc.Config, stdou
 }
 
 // sayWhoBlocks tells who holds a lock that a session waits for, each once, until the returned function is called.
-func sayWhoBlocks(ctx context.Context, cfg config.Config, pid uint32, stdout io.Writer) (stop func()) {
+func sayWhoBlocks(ctx context.Context, cfg config.Config, stream cdc.Config, pid uint32, stdout io.Writer) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -173,7 +176,7 @@ func sayWhoBlocks(ctx context.Context, cfg config.Config, pid uint32, stdout io.
 			return
 		case <-time.After(time.Second):
 		}
-		conn, closeConn, err := connect(ctx, cfg)
+		conn, closeConn, err := connect(ctx, cfg, stream)
 		if err != nil {
 			return // whoever waits goes on, and tells of the server
 		}

@@ -17,6 +17,7 @@ import (
 
 var (
 	keywordPassword = regexp.MustCompile(`(?i)(^|\s)(ssl)?password\s*=`)
+	keywordPassfile = regexp.MustCompile(`(^|\s)passfile\s*=\s*'?([^'\s]+)`)
 	keywordSSLMode  = regexp.MustCompile(`(^|\s)sslmode\s*=`)
 )
 
@@ -39,7 +40,7 @@ func (c *Config) PostgresConnConfig() (*pgx.ConnConfig, error) {
 		return nil, err
 	}
 	if !namesSSLMode(c.PostgresURL) && !onlyLocal(&config.Config) {
-		config, err = parsePostgres(withSSLMode(c.PostgresURL))
+		config, err = parsePostgres(with(c.PostgresURL, "sslmode", "verify-full"))
 		if err != nil {
 			return nil, err
 		}
@@ -48,6 +49,40 @@ func (c *Config) PostgresConnConfig() (*pgx.ConnConfig, error) {
 		config.RuntimeParams["application_name"] = "walpost"
 	}
 	return config, nil
+}
+
+// PostgresLogin says where the password comes from, as far as a file or a variable has one; it never says the password.
+func (c *Config) PostgresLogin() string {
+	withPassfile, err := pgx.ParseConfig(c.PostgresURL)
+	if err != nil || withPassfile.Password == "" {
+		return "nowhere: none was found for this host, port, database and user"
+	}
+	without, err := pgx.ParseConfig(with(c.PostgresURL, "passfile", os.DevNull))
+	switch {
+	case err == nil && without.Password == "":
+		return "password file " + c.passwordFile()
+	case holdsPassword(c.PostgresURL):
+		return "the Postgres URL"
+	case os.Getenv("PGPASSWORD") == without.Password:
+		return "PGPASSWORD"
+	}
+	return "the service file"
+}
+
+// passwordFile is the one that is read where nothing else names a password.
+func (c *Config) passwordFile() string {
+	if !isURL(c.PostgresURL) {
+		if found := keywordPassfile.FindStringSubmatch(c.PostgresURL); found != nil {
+			return found[2]
+		}
+	} else if u, err := url.Parse(c.PostgresURL); err == nil && u.Query().Has("passfile") {
+		files := u.Query()["passfile"]
+		return files[len(files)-1]
+	}
+	if file := os.Getenv("PGPASSFILE"); file != "" {
+		return file
+	}
+	return "~/.pgpass"
 }
 
 func parsePostgres(given string) (*pgx.ConnConfig, error) {
@@ -124,15 +159,16 @@ func namesSSLMode(given string) bool {
 	return err == nil && u.Query().Has("sslmode")
 }
 
-func withSSLMode(given string) string {
+// with adds a parameter. Of two of one name the last counts.
+func with(given, name, value string) string {
 	if !isURL(given) {
-		return given + " sslmode=verify-full"
+		return given + " " + name + "=" + value
 	}
 	base, query, found := strings.Cut(given, "?")
 	if !found || query == "" {
-		return base + "?sslmode=verify-full"
+		return base + "?" + name + "=" + value
 	}
-	return base + "?" + query + "&sslmode=verify-full"
+	return base + "?" + query + "&" + name + "=" + value
 }
 
 func onlyLocal(config *pgconn.Config) bool {

@@ -67,7 +67,7 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	if err := r.takeOver(ctx); err != nil {
 		return nil, err
 	}
-	held, err := r.inspect(ctx, conn.History)
+	held, err := r.inspect(ctx, conn.History, &cdc.Inspector{}, false)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (r *Relay) outrun(ctx context.Context, conn *cdc.Conn, err error) error {
 	if !errors.As(err, &restored) {
 		return err
 	}
-	again, lookErr := r.inspect(ctx, conn.History)
+	again, lookErr := r.inspect(ctx, conn.History, &cdc.Inspector{}, false)
 	if lookErr != nil {
 		return lookErr
 	}
@@ -118,12 +118,14 @@ func (r *Relay) outrun(ctx context.Context, conn *cdc.Conn, err error) error {
 }
 
 // inspect looks at the server that the stream comes from; what it finds is sound.
-func (r *Relay) inspect(ctx context.Context, history cdc.History) (cdc.View, error) {
-	view, err := cdc.Inspect(ctx, r.cfg.CDC)
+func (r *Relay) inspect(ctx context.Context, history cdc.History, inspector *cdc.Inspector, keep bool) (cdc.View, error) {
+	view, err := inspector.Inspect(ctx, r.cfg.CDC, keep)
 	if err != nil {
 		return cdc.View{}, err
 	}
 	if err := view.CheckServer(r.system, history.Current()); err != nil {
+		r.cfg.CDC.Hosts.Unfit()
+		inspector.Close()
 		return cdc.View{}, err
 	}
 	return view, view.Check(r.cfg.CDC)

@@ -36,6 +36,7 @@ type session struct {
 	closed     bool
 	rightful   bool // fenced by the brokers alone: nobody else had the slot
 	pings      pings
+	inspector  cdc.Inspector             // of the watcher, and of settle after it
 	saving     atomic.Pointer[time.Time] // since when a position is being stored; nil = none is
 	blind      atomic.Pointer[blindness] // why the watcher cannot look; nil = it can
 
@@ -53,6 +54,7 @@ func (r *Relay) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer s.inspector.Close()
 	r.streaming(s)
 	return r.verdict(ctx, s, s.finish(ctx, s.run(ctx)))
 }

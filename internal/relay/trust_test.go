@@ -126,11 +126,11 @@ func TestLookAtAnotherServer(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	conn := f.connect()
-	if _, err := f.relay.inspect(t.Context(), conn.History); err != nil {
+	if _, err := f.relay.inspect(t.Context(), conn.History, &cdc.Inspector{}, false); err != nil {
 		t.Fatal(err)
 	}
 	f.relay.system = "1"
-	if _, err := f.relay.inspect(t.Context(), conn.History); err == nil {
+	if _, err := f.relay.inspect(t.Context(), conn.History, &cdc.Inspector{}, false); err == nil {
 		t.Error("a look at another cluster is sound")
 	}
 }

@@ -14,6 +14,8 @@ const (
 	lookOften = time.Second
 	// lookRarely is the time between two looks at an idle database.
 	lookRarely = 10 * time.Second
+	// lingering is how long the connection of an inspection stays while no other inspection is due.
+	lingering = 2 * time.Second
 	// lookTimeout bounds one look.
 	lookTimeout = 10 * time.Second
 )
@@ -30,6 +32,8 @@ func (s *session) watch(ctx context.Context) error {
 		if s.busy() || stalled {
 			s.resting.Store(false)
 			wait = lookOften
+		} else if s.inspector.Open() {
+			wait = min(wait, lingering)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -43,6 +47,7 @@ func (s *session) watch(ctx context.Context) error {
 			timer.Stop()
 		case <-timer.C:
 			if time.Since(last) < lookRarely && !s.busy() {
+				s.inspector.Close()
 				continue
 			}
 		}
@@ -116,7 +121,7 @@ func (s *session) busy() bool {
 func (s *session) verify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	view, err := s.r.inspect(ctx, s.history)
+	view, err := s.r.inspect(ctx, s.history, &s.inspector, true)
 	if inDoubt(err) {
 		return fmt.Errorf("%w (until %s all was well)", err, s.trusted.verified())
 	}

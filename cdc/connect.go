@@ -1,0 +1,159 @@
+package cdc
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// sessionSettings are what our sessions depend on. A role, a database or the URL may have others: those that are sent at the start of
+// a session come before all of them. Postgres 14 to 18 know each.
+var sessionSettings = map[string]string{
+	// What keys, topics and headers look like must not depend on who connects. JSON is UTF-8, and so are the names of tables.
+	"client_encoding":    "UTF8",
+	"datestyle":          "ISO, MDY",
+	"intervalstyle":      "postgres",
+	"timezone":           "UTC",
+	"extra_float_digits": "1",
+	"bytea_output":       "hex",
+	"lc_monetary":        "C",
+	// Newer servers tell of rows that they skip in a warning alone.
+	"client_min_messages": "warning",
+	// What our own questions and statements mean.
+	"search_path":                 "pg_catalog, pg_temp",
+	"quote_all_identifiers":       "off",
+	"standard_conforming_strings": "on",
+	"row_security":                "on",
+	"jit":                         "off",
+	// An inspection is several statements, and each needs a snapshot of its own: the WAL end comes first.
+	"default_transaction_isolation":  "read committed",
+	"default_transaction_read_only":  "off",
+	"default_transaction_deferrable": "off",
+	// Whoever asks has a deadline of their own, and a walsender decodes for as long as it takes.
+	"statement_timeout":                   "0",
+	"lock_timeout":                        "0",
+	"idle_in_transaction_session_timeout": "0",
+	"idle_session_timeout":                "0",
+}
+
+// readBuffer is what one read of the socket may bring.
+const readBuffer = 256 << 10
+
+// Prepare gives settings of a connection what every session of ours depends on.
+func (c Config) Prepare(cfg *pgconn.Config) {
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = connectTimeout
+	}
+	given := cfg.RuntimeParams
+	cfg.RuntimeParams = map[string]string{}
+	for name, value := range given {
+		if _, ours := sessionSettings[strings.ToLower(name)]; !ours {
+			cfg.RuntimeParams[name] = value
+		}
+	}
+	for name, value := range sessionSettings {
+		cfg.RuntimeParams[name] = value
+	}
+	if cfg.RuntimeParams["application_name"] == "" {
+		cfg.RuntimeParams["application_name"] = "walpost " + c.Slot
+	}
+	after := cfg.AfterConnect
+	cfg.AfterConnect = func(ctx context.Context, pg *pgconn.PgConn) error {
+		if after != nil {
+			if err := after(ctx, pg); err != nil {
+				return err
+			}
+		}
+		return settle(ctx, pg)
+	}
+}
+
+// settle sets what cannot be sent at the start of a session.
+func settle(ctx context.Context, pg *pgconn.PgConn) error {
+	var set []string
+	if pg.ParameterStatus("server_encoding") == "SQL_ASCII" {
+		set = append(set, "SET client_encoding = 'SQL_ASCII'") // bytes of any encoding come through as they are
+	}
+	if serverMajor(pg) >= 17 {
+		set = append(set, "SET transaction_timeout = 0") // a walsender decodes inside a transaction, for as long as Kafka holds it up
+	}
+	if set == nil {
+		return nil
+	}
+	_, err := pg.Exec(ctx, strings.Join(set, "; ")).ReadAll()
+	return err
+}
+
+// serverMajor is the major version of the server; 0 = not known.
+func serverMajor(pg *pgconn.PgConn) int {
+	version := pg.ParameterStatus("server_version")
+	digits := strings.IndexFunc(version+" ", func(r rune) bool { return r < '0' || r > '9' })
+	major, err := strconv.Atoi(version[:digits])
+	if err != nil {
+		return 0
+	}
+	return major
+}
+
+// current returns the settings as they are now.
+func (c Config) current() (*pgconn.Config, error) {
+	if c.Settings == nil {
+		return c.Postgres.Copy(), nil
+	}
+	cfg, err := c.Settings()
+	if err != nil {
+		return nil, &brokenError{"read the settings of the connection to Postgres", err} // a file may be half-written
+	}
+	return cfg, nil
+}
+
+// connect opens an ordinary connection.
+func (c Config) connect(ctx context.Context) (*pgconn.PgConn, error) {
+	cfg, err := c.current()
+	if err != nil {
+		return nil, err
+	}
+	c.Prepare(cfg)
+	cfg.RuntimeParams["role"] = "none" // whoever logs in may see their own walsender
+	pg, err := c.Hosts.connect(ctx, cfg, c.Log, nil)
+	if err != nil {
+		return nil, c.connectError(err)
+	}
+	return pg, nil
+}
+
+// pacedReaderKey is where a replication connection keeps its reader.
+const pacedReaderKey = "walpost reader"
+
+// connectReplication opens a replication connection. Its frontend reads through the reader that is returned.
+func (c Config) connectReplication(ctx context.Context, notice func(*pgconn.Notice)) (*pgconn.PgConn, *pacedReader, error) {
+	cfg, err := c.current()
+	if err != nil {
+		return nil, nil, err
+	}
+	c.Prepare(cfg)
+	cfg.RuntimeParams["role"] = "none" // it is the role that logs in which has REPLICATION
+	cfg.RuntimeParams["replication"] = "database"
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notice(n) }
+	pg, err := c.Hosts.connect(ctx, cfg, c.Log, func(one *pgconn.Config) { // each attempt has a reader of its own
+		r := &pacedReader{}
+		one.BuildFrontend = func(conn io.Reader, w io.Writer) *pgproto3.Frontend {
+			r.conn = conn
+			return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBuffer), w)
+		}
+		after := one.AfterConnect
+		one.AfterConnect = func(ctx context.Context, pg *pgconn.PgConn) error {
+			pg.CustomData()[pacedReaderKey] = r
+			return after(ctx, pg)
+		}
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return pg, pg.CustomData()[pacedReaderKey].(*pacedReader), nil
+}
