@@ -18,7 +18,7 @@ import (
 const sinceOutage = time.Second
 
 // Health knows whether the brokers answer, from what every request of the clients meets that carry it as a hook. It says
-// so once a change.
+// so once a change, and again while it lasts.
 type Health struct {
 	log    zerolog.Logger
 	latest atomic.Pointer[time.Time] // when the brokers answered last; nil = the client has not said
@@ -27,6 +27,7 @@ type Health struct {
 	answered   bool      // they have answered once
 	failing    time.Time // since when every request fails; zero = they answer
 	said       bool      // the outage was said
+	notice     Notice    // when it is said again
 	reason     string
 	reconnects uint64
 }
@@ -68,6 +69,7 @@ func (h *Health) answers() {
 		h.reconnects++
 		h.log.Info().Dur("outage_ms", time.Since(h.failing)).Msg("Kafka answers again")
 	}
+	h.notice.End()
 	h.answered, h.failing, h.said, h.reason = true, time.Time{}, false, ""
 }
 
@@ -83,9 +85,9 @@ func (h *Health) fails(addr string, err error) {
 	}
 	h.reason = "Kafka does not answer at " + addr + ": " + err.Error()
 	// One broker of several may be restarting: the others answer within that time.
-	if !h.said && (!h.answered || now.Sub(h.failing) >= sinceOutage) {
+	if (!h.answered || now.Sub(h.failing) >= sinceOutage) && h.notice.Due("", err.Error()) {
 		h.said = true
-		h.log.Warn().Str("address", addr).Err(err).Msg("Kafka does not answer: events wait, nothing is lost")
+		h.log.Warn().Str("address", addr).Err(err).Dur("outage_ms", now.Sub(h.failing)).Msg("Kafka does not answer: events wait, nothing is lost")
 	}
 }
 

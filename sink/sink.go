@@ -69,6 +69,7 @@ type Sink struct {
 	err    error
 	causes map[string]uint64 // permanent errors by reason
 	said   string            // the missing topic that the log has named
+	waits  Notice            // when it names one
 }
 
 // New returns a Sink. It connects with the first event.

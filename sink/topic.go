@@ -111,6 +111,7 @@ func (s *Sink) resolve(ctx context.Context, t *topic) error {
 			s.said = ""
 			s.mu.Unlock()
 			if known {
+				s.waits.End()
 				s.log.Info().Str("topic", t.name).Msg("topic is there now")
 			}
 			limit := s.limit(ctx, t.name)
@@ -155,20 +156,21 @@ func (s *Sink) FindTopics(ctx context.Context) {
 	}
 	if !s.held.Load() { // else it may be the word of whoever resolves the topic of the event that is held
 		s.missing.Store(nil)
+		s.waits.End()
 	}
 }
 
-// reportMissing says once a topic why its events wait.
+// reportMissing says why the events of a topic wait.
 func (s *Sink) reportMissing(name string, err error) {
 	reason := fmt.Sprintf("waiting for topic %q: %v", name, err)
 	s.missing.Store(&reason)
 	s.mu.Lock()
-	first := s.said != name
 	s.said = name
 	s.mu.Unlock()
-	if first && errors.Is(err, kerr.UnknownTopicOrPartition) {
+	due := s.waits.Due(name, err.Error())
+	if due && errors.Is(err, kerr.UnknownTopicOrPartition) {
 		s.log.Warn().Str("topic", name).Msg("topic does not exist: its events wait, nothing is lost; create it, or set WALPOST_CREATE_TOPICS=true")
-	} else if first {
+	} else if due {
 		s.log.Warn().Str("topic", name).Err(err).Msg("topic cannot be used yet: its events wait, nothing is lost")
 	}
 }

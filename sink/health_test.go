@@ -1,0 +1,38 @@
+package sink
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// TestHealthSaysAgain: brokers that do not answer are said to, for another reason at once, and every five minutes.
+func TestHealthSaysAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		h := NewHealth(zerolog.New(&log))
+		for i := range 11 * 60 {
+			h.fails(fmt.Sprintf("broker-%d:9092", i%3), fmt.Errorf("dial tcp 10.0.0.%d:9092: connection refused", i%3))
+			if i > 60 {
+				h.fails("broker-1:9092", errors.New("x509: certificate has expired"))
+			}
+			time.Sleep(time.Second)
+		}
+		for reason, want := range map[string]int{"connection refused": 3, "expired": 2} {
+			if n := strings.Count(log.String(), reason); n != want {
+				t.Errorf("%q: %d lines in eleven minutes, want %d:\n%s", reason, n, want, log.String())
+			}
+		}
+		h.answers()
+		if _, _, reconnects := h.Look(); reconnects != 1 {
+			t.Errorf("%d reconnects", reconnects)
+		}
+	})
+}
