@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -202,7 +203,10 @@ func TestOwnWalsenderIsNoSuccessor(t *testing.T) {
 	failing.Store(true)
 	f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'e2')")
 	f.await("e2", func() bool { return r.Status().Sink.Published["t"] == 2 })
-	f.await("waiting", func() bool { return r.Status().State == Waiting })
+	f.await("waiting for it", func() bool {
+		st := r.Status()
+		return st.State == Waiting && strings.Contains(strings.Join(st.Reasons, ""), "our former connection")
+	})
 	stop()
 	err := <-ended
 	failing.Store(false)

@@ -74,6 +74,8 @@ type Relay struct {
 	claimed bool             // what the transactions of the brokers are good for was said
 	room    chan struct{}    // the pump may ask again whether there is room
 	pause   time.Duration
+	outage  sink.Notice // why there is no session
+	former  int         // the process of Postgres that served the last stream
 
 	mu   sync.Mutex
 	view view
@@ -154,21 +156,53 @@ func (r *Relay) backOff(ctx context.Context, err error) bool {
 	}
 }
 
-// report says once a change why there is no session.
+// report says why there is no session.
 func (r *Relay) report(err error) {
 	if errors.Is(err, errMoved) {
 		return
 	}
+	state, reason := Reconnecting, err.Error()
+	var held *heldError
+	former := errors.As(err, &held) && held.former
 	if errors.Is(err, cdc.ErrSlotInUse) {
-		if r.setState(Waiting, err.Error()) {
-			r.log.Info().Str("slot", r.cfg.CDC.Slot).Msg("another relay has the slot: waiting to take over")
+		state = Waiting
+		if !former {
+			reason = "held" // whoever has it: relays that take turns are one reason
 		}
+	}
+	r.setState(state, err.Error())
+	if !r.outage.Due("", reason) {
 		return
 	}
-	if r.setState(Reconnecting, err.Error()) {
-		r.log.Warn().Err(err).Msg("no stream: trying again, nothing is lost")
+	lasted := r.outage.Lasted()
+	switch {
+	case state == Waiting && !former:
+		r.log.Info().Str("slot", r.cfg.CDC.Slot).Err(err).Dur("outage_ms", lasted).Msg("another relay has the slot: waiting to take over")
+	case former:
+		r.log.Warn().Str("slot", r.cfg.CDC.Slot).Int("pid", held.pid).Dur("outage_ms", lasted).
+			Msg("Postgres has not let go of our former connection yet: waiting, nothing is lost. It does once it notices, at the latest " +
+				"after wal_sender_timeout; if it is decoding a large transaction, after that. " +
+				fmt.Sprintf("SELECT pg_terminate_backend(%d) ends it at once", held.pid))
+	default:
+		r.log.Warn().Err(err).Dur("outage_ms", lasted).Msg("no stream: trying again, nothing is lost")
 	}
 }
+
+// heldError says which process of Postgres reads the slot.
+type heldError struct {
+	slot   string
+	pid    int
+	former bool // it served our last stream
+}
+
+func (e *heldError) Error() string {
+	if e.former {
+		return fmt.Sprintf("slot %q: Postgres has not let go of our former connection yet (pid %d)", e.slot, e.pid)
+	}
+	return fmt.Sprintf("slot %q: %v (pid %d)", e.slot, cdc.ErrSlotInUse, e.pid)
+}
+
+func (e *heldError) Unwrap() error { return cdc.ErrSlotInUse }
 
 // open makes the store once the first session has told whose events they are.
 func (r *Relay) open(system string) error {

@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"time"
 
@@ -33,7 +32,7 @@ func (r *Relay) resume(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	if guess.Slot.Active {
-		return nil, fmt.Errorf("slot %q: %w (pid %d)", r.cfg.CDC.Slot, cdc.ErrSlotInUse, guess.Slot.ActivePID)
+		return nil, &heldError{r.cfg.CDC.Slot, guess.Slot.ActivePID, guess.Slot.ActivePID == r.former}
 	}
 	conn, err := cdc.Connect(ctx, r.cfg.CDC)
 	if err != nil {
@@ -64,6 +63,7 @@ func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*sess
 	if err != nil {
 		return nil, err
 	}
+	r.former = int(stream.PID())
 	if err := r.takeOver(ctx); err != nil {
 		return nil, err
 	}

@@ -40,6 +40,9 @@ type session struct {
 	saving     atomic.Pointer[time.Time] // since when a position is being stored; nil = none is
 	blind      atomic.Pointer[blindness] // why the watcher cannot look; nil = it can
 
+	// Of the watcher: when the log says again what lasts.
+	blindNotice, stallNotice, decodingNotice sink.Notice
+
 	hurry   chan struct{} // store at once: the server wants to know our position, or the bound is reached
 	look    chan struct{} // the watcher shall look now
 	resting atomic.Bool   // the watcher looks rarely until something comes

@@ -66,17 +66,16 @@ func (s *session) unsaved(topic string) string {
 	return ""
 }
 
-// setState notes what the relay does; it reports whether that is a change.
-func (r *Relay) setState(state State, reason string) bool {
+// setState notes what the relay does.
+func (r *Relay) setState(state State, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	changed := r.view.state != state
 	r.view.state, r.view.reason = state, reason
-	return changed
 }
 
 // streaming notes a new session.
 func (r *Relay) streaming(s *session) {
+	r.outage.End()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.view.state, r.view.reason, r.view.session = Streaming, "", s
@@ -117,6 +116,9 @@ func (r *Relay) Status() Status {
 		st.Reasons = append(st.Reasons, reason)
 	}
 	if reason := v.session.unseen(); reason != "" && v.state == Streaming {
+		st.Reasons = append(st.Reasons, reason)
+	}
+	if reason := v.session.decoding(); reason != "" && v.state == Streaming {
 		st.Reasons = append(st.Reasons, reason)
 	}
 	if st.Sink.Reason != "" {

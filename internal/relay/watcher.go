@@ -24,9 +24,9 @@ const (
 // server shuts down, or rows may be missing in the stream.
 func (s *session) watch(ctx context.Context) error {
 	last := time.Now()
-	stalled := false
 	for {
-		stalled = s.sayStall(stalled)
+		stalled := s.sayStall()
+		s.sayDecoding()
 		wait := time.Until(last.Add(lookRarely))
 		s.resting.Store(true) // before it asks: what comes in between is noticed here or there
 		if s.busy() || stalled {
@@ -58,7 +58,7 @@ func (s *session) watch(ctx context.Context) error {
 			return nil
 		case err == nil:
 			if s.blind.Swap(nil) != nil {
-				s.log.Info().Msg("looking at the slot works again")
+				s.log.Info().Dur("outage_ms", s.blindNotice.End()).Msg("looking at the slot works again")
 			}
 		case cdc.Stopping(err):
 			return fmt.Errorf("%w (%w)", cdc.ErrStopping, err)
@@ -66,10 +66,22 @@ func (s *session) watch(ctx context.Context) error {
 			return err
 		case s.pings.stormy.Load():
 			return fmt.Errorf("%w: it asks for our position again and again, and takes no other connection", cdc.ErrStopping)
-		case s.blind.Load() == nil:
-			s.blind.Store(&blindness{time.Now(), err})
-			s.log.Warn().Err(err).Msg("cannot look at the slot and the publication: positions wait to be confirmed until it works")
+		default:
+			s.cannotInspect(err)
 		}
+	}
+}
+
+// cannotInspect notes the failure of an inspection.
+func (s *session) cannotInspect(err error) {
+	now := &blindness{time.Now(), err}
+	if before := s.blind.Load(); before != nil {
+		now.since = before.since
+	}
+	s.blind.Store(now)
+	if s.blindNotice.Due("", err.Error()) {
+		s.log.Warn().Err(err).Dur("outage_ms", time.Since(now.since)).
+			Msg("cannot look at the slot and the publication: positions wait to be confirmed until it works")
 	}
 }
 
@@ -99,17 +111,51 @@ func (s *session) rouse() {
 	}
 }
 
-// sayStall says once that events wait, whatever the reason is.
-func (s *session) sayStall(said bool) bool {
+// sayStall says that events wait, whatever the reason is, and reports whether they do.
+func (s *session) sayStall() bool {
 	st := s.out.Stats()
 	reason := s.unsaved(s.r.cfg.StateTopic)
 	if reason == "" && st.Events > 0 {
 		reason = st.Reason
 	}
-	if reason != "" && !said {
-		s.log.Warn().Str("reason", reason).Int64("in_flight_events", st.Events).Msg("events or their position wait, nothing is lost")
+	if reason == "" {
+		s.stallNotice.End()
+		return false
 	}
-	return reason != ""
+	if s.stallNotice.Due("", reason) {
+		s.log.Warn().Str("reason", reason).Int64("in_flight_events", st.Events).Dur("outage_ms", s.stallNotice.Lasted()).
+			Msg("events or their position wait, nothing is lost")
+	}
+	return true
+}
+
+// decodingTimeout is how long Postgres may decode one transaction without sending any of it, before
+// that is said.
+const decodingTimeout = 30 * time.Second
+
+// decoding says that Postgres is at work on a large transaction; empty = it is not, or not for long.
+func (s *session) decoding() string {
+	if s == nil {
+		return ""
+	}
+	took := s.stream.Decoding()
+	if took < decodingTimeout {
+		return ""
+	}
+	return fmt.Sprintf("Postgres is decoding a large transaction, and has sent nothing of it for %s: what was committed after it waits, nothing is lost",
+		took.Round(time.Second))
+}
+
+// sayDecoding says so in the log.
+func (s *session) sayDecoding() {
+	reason := s.decoding()
+	switch {
+	case reason == "" && s.decodingNotice.Lasted() > 0 && s.stream.Decoding() == 0:
+		s.decodingNotice.End()
+		s.log.Info().Msg("Postgres has decoded the large transaction")
+	case reason != "" && s.decodingNotice.Due("", reason):
+		s.log.Info().Uint32("pid", s.stream.PID()).Msg(reason)
+	}
 }
 
 // busy reports whether a look would let something through or notice something in time.
@@ -128,6 +174,7 @@ func (s *session) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.stream.Inspected(view)
 	if err := view.CheckUnaltered(s.r.cfg.CDC, s.trusted.view().Identity()); err != nil {
 		return fmt.Errorf("%w (until %s all was well)", err, s.trusted.verified())
 	}
