@@ -71,7 +71,7 @@ type Relay struct {
 	first   int64            // bytes that the first Kafka transaction of a session may hold, with exactly once
 	text    bool             // columns shall not come in binary form
 	warned  map[string]bool  // what [cdc.View.Warnings] has found so far
-	claimed bool             // what the transactions of the brokers are good for was said
+	claimed *bool            // whether they are good for exactly once, as was last said; nil = it was not
 	room    chan struct{}    // the pump may ask again whether there is room
 	pause   time.Duration
 	outage  sink.Notice // why there is no session
@@ -276,16 +276,16 @@ func (r *Relay) sinkConfig() sink.Config {
 // batch is how many bytes a Kafka transaction may hold: while one is committed, the next one is filled.
 func (r *Relay) batch() int64 { return min(r.cfg.Batch, r.cfg.MaxInFlight/2) }
 
-// claim says once what consumers may rely on.
+// claim says what consumers may rely on, once and when a session finds that it has changed.
 func (r *Relay) claim(strong bool) {
 	switch {
-	case r.claimed:
+	case r.claimed != nil && *r.claimed == strong:
 	case strong:
 		r.log.Info().Msg("exactly once, for consumers with isolation.level=read_committed")
 	default:
 		r.log.Warn().Msg("effectively once: before Kafka 4.0 (transaction.version 2) a request that is delayed on its way may become part of a later transaction")
 	}
-	r.claimed = true
+	r.claimed = &strong
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.view.weak = !strong
