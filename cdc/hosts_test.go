@@ -1,0 +1,129 @@
+package cdc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/rs/zerolog"
+
+	"github.com/walpost/walpost/internal/pgserver"
+)
+
+// dark is an address that takes connections and never answers.
+func dark(t *testing.T) string {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	return listener.Addr().String()
+}
+
+// TestHosts: dark addresses cost a moment each, once, and are named once; the one that answered comes first, unless it was unfit.
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	server, err := pgserver.Start(t.Context(), pgserver.Options{Major: 15})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	u, err := url.Parse(server.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := u.Host
+	first, second := dark(t), dark(t)
+	u.Host = strings.Join([]string{first, second, good}, ",")
+	settings, err := pgconn.ParseConfig(u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	cfg := Config{Postgres: settings, Slot: "s", Hosts: &Hosts{}, Log: zerolog.New(&log)}
+	connect := func(ctx context.Context) time.Duration {
+		t.Helper()
+		began := time.Now()
+		pg, err := cfg.connect(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		took := time.Since(began)
+		_ = pg.Close(ctx)
+		return took
+	}
+	if took := connect(t.Context()); took < 2*nextHost {
+		t.Errorf("the third address was taken after %s, want two waits of %s", took, nextHost)
+	}
+	if took := connect(t.Context()); took > nextHost {
+		t.Errorf("the address that answered last took %s", took)
+	}
+	cfg.Hosts.Unfit() // it is a standby, say: the others come first
+	if took := connect(t.Context()); took < 2*nextHost {
+		t.Errorf("an address that is unfit was tried first, in %s", took)
+	}
+	for _, addr := range []string{first, second} {
+		if n := strings.Count(log.String(), `"address":"`+addr+`"`); n != 1 {
+			t.Errorf("%s was named %d times, want once:\n%s", addr, n, log.String())
+		}
+	}
+
+	// Several addresses of one name, of which the first is dark.
+	named, err := pgconn.ParseConfig(strings.Replace(server.URL("postgres"), "127.0.0.1", "db.invalid", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(good)
+	named.LookupFunc = func(context.Context, string) ([]string, error) { return []string{first, "127.0.0.1:" + port}, nil }
+	cfg.Postgres, cfg.Hosts = named, &Hosts{}
+	connect(t.Context())
+	if took := connect(t.Context()); took > nextHost {
+		t.Errorf("the second address of a name took %s", took)
+	}
+
+	// All are dark: an outage, as long as the caller waits.
+	u.Host = first + "," + second
+	if cfg.Postgres, err = pgconn.ParseConfig(u.String()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := cfg.connect(ctx); err == nil || !Transient(err) {
+		t.Errorf("nobody answers: %v", err)
+	}
+	named.LookupFunc = func(context.Context, string) ([]string, error) { return nil, errors.New("no such name") }
+	cfg.Postgres = named
+	if _, err := cfg.connect(t.Context()); err == nil || !strings.Contains(err.Error(), "no such name") {
+		t.Errorf("a name without an address: %v", err)
+	}
+}
+
+// TestSessionSettings: what a URL sets for our sessions does not count, however it is written, and other settings do.
+func TestSessionSettings(t *testing.T) {
+	t.Parallel()
+	settings, err := pgconn.ParseConfig("postgres://u@h/d?DateStyle=German&search_path=evil&work_mem=1MB&application_name=mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	Config{Slot: "s"}.Prepare(settings)
+	seen := map[string]bool{}
+	for name, value := range settings.RuntimeParams {
+		if seen[strings.ToLower(name)] {
+			t.Errorf("%s is there twice", name)
+		}
+		seen[strings.ToLower(name)] = true
+		if want, ours := sessionSettings[strings.ToLower(name)]; ours && want != value {
+			t.Errorf("%s = %s, want %s", name, value, want)
+		}
+	}
+	if settings.RuntimeParams["work_mem"] != "1MB" || settings.RuntimeParams["application_name"] != "mine" || !seen["search_path"] {
+		t.Errorf("settings are %v", settings.RuntimeParams)
+	}
+}
