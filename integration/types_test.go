@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // onOldestAndNewest runs a test with the ends of what is supported.
@@ -65,6 +67,33 @@ func TestColumnTypes(t *testing.T) {
 				env.Exec(t, "ALTER TABLE outbox ALTER payload TYPE jsonb USING '{}'")
 			}
 		}
+	})
+}
+
+// TestJSONNull: in headers it means none, or a header with a null value; as a payload it is no tombstone.
+func TestJSONNull(t *testing.T) {
+	onOldestAndNewest(t, func(t *testing.T, major int) {
+		env := Setup(t, Needs{Postgres: major})
+		env.Init(t)
+		relay := env.Run(t)
+		relay.Ready(t, 30*time.Second)
+		env.Exec(t, `INSERT INTO outbox (aggregatetype, aggregateid, payload, headers) VALUES ('order', 'k', 'null', 'null'),
+			('order', 'k', NULL, '{"a": null, "b": "", "c": "null"}')`)
+		records := awaitRecords(t, env, env.Prefix+"order", 2)
+		own := func(r *kgo.Record) (text string) {
+			for _, h := range r.Headers[4:] {
+				text += fmt.Sprintf("%s=%q null:%t ", h.Key, h.Value, h.Value == nil)
+			}
+			return text
+		}
+		if first, got := records[0], own(records[0]); string(first.Value) != "null" || got != "" {
+			t.Errorf("payload and headers null: value %q, headers %s", first.Value, got)
+		}
+		const want = `a="" null:true b="" null:false c="null" null:false `
+		if second, got := records[1], own(records[1]); second.Value != nil || got != want {
+			t.Errorf("payload NULL, members null: value %q, headers %s, want %s", second.Value, got, want)
+		}
+		relay.Stop(t)
 	})
 }
 

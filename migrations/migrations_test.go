@@ -153,12 +153,13 @@ func TestChecks(t *testing.T) {
 			{"headers_are_strings", "order", "1", `[]`},
 			{"headers_are_strings", "order", "1", `"a"`},
 			{"headers_are_strings", "order", "1", `1`},
-			{"headers_are_strings", "order", "1", `null`},
+			{"headers_are_strings", "order", "1", `[null]`},
 			{"headers_are_strings", "order", "1", `{"a": {"b": "c"}}`},
 			{"headers_are_strings", "order", "1", `{"a": ["b"]}`},
 			{"headers_are_strings", "order", "1", `{"a": []}`},
 			{"headers_are_strings", "order", "1", `{"a": "b", "c": 1}`},
-			{"headers_are_strings", "order", "1", `{"a": null}`},
+			{"headers_are_strings", "order", "1", `{"a": null, "b": 1}`},
+			{"headers_are_strings", "order", "1", `{"a": [null]}`},
 			{"headers_are_strings", "order", "1", `{"a": true}`},
 		}
 		for _, row := range bad {
@@ -168,7 +169,7 @@ func TestChecks(t *testing.T) {
 				t.Errorf("%q %q %v: %v", row.aggregateType, row.aggregateID, row.headers, err)
 			}
 		}
-		for _, headers := range []any{nil, `{}`, `{"traceparent": "00-1", "": ""}`} {
+		for _, headers := range []any{nil, `null`, `{}`, `{"traceparent": "00-1", "": ""}`, `{"a": null}`, `{"a": "b", "c": null}`} {
 			if err := insert("Order.v1_x-y", "1", headers); err != nil {
 				t.Errorf("%v: %v", headers, err)
 			}

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 	"unicode/utf16"
@@ -10,13 +11,17 @@ import (
 )
 
 // errHeaders is the breach of contract of a headers column. It quotes nothing: header values are payload.
-var errHeaders = errors.New("the headers are not a JSON object of strings")
+var errHeaders = errors.New("the headers are not a JSON object whose members are strings or null")
 
 // appendHeaders appends one record header per member of a JSON object of strings, in their stored order. Keys and
 // values are written to dst, which never grows beyond its capacity: the object's own length is enough for them. It
-// returns the rest of dst.
+// returns the rest of dst. JSON null is what many serializers write where there is nothing: in place of the object
+// it means no headers, and as a member a header with a null value.
 func appendHeaders(headers []kgo.RecordHeader, object, dst []byte, intern func([]byte) string) ([]kgo.RecordHeader, []byte, error) {
 	p := headerParser{in: object}
+	if p.null() {
+		return headers, dst, p.end()
+	}
 	if !p.take('{') {
 		return headers, dst, errHeaders
 	}
@@ -28,9 +33,11 @@ func appendHeaders(headers []kgo.RecordHeader, object, dst []byte, intern func([
 		if !ok || !p.take(':') {
 			return headers, dst, errHeaders
 		}
-		value, rest, ok := p.text(rest)
-		if !ok {
-			return headers, dst, errHeaders
+		var value []byte
+		if !p.null() {
+			if value, rest, ok = p.text(rest); !ok {
+				return headers, dst, errHeaders
+			}
 		}
 		dst = rest
 		headers = append(headers, kgo.RecordHeader{Key: intern(key), Value: value})
@@ -59,6 +66,16 @@ func (p *headerParser) take(c byte) bool {
 	p.space()
 	if p.at < len(p.in) && p.in[p.at] == c {
 		p.at++
+		return true
+	}
+	return false
+}
+
+func (p *headerParser) null() bool {
+	const null = "null"
+	p.space()
+	if bytes.HasPrefix(p.in[p.at:], []byte(null)) {
+		p.at += len(null)
 		return true
 	}
 	return false
