@@ -1,7 +1,9 @@
 package cdc
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -139,4 +141,19 @@ const essentials = 6
 func onlyHazards(results []*pgconn.Result, err error) bool {
 	var refused *pgconn.PgError
 	return len(results) == essentials && errors.As(err, &refused) && refused.Code == "42501"
+}
+
+// inTheWay names the sessions that keep an inspection from a catalog, as a VACUUM FULL of it does; empty = it did not wait for a lock. It
+// reads shared memory alone: the catalogs that could name them may be what is locked.
+func inTheWay(ctx context.Context, pg *pgconn.PgConn, err error) string {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != "55P03" {
+		return ""
+	}
+	results, err := pg.Exec(ctx, `SELECT string_agg(DISTINCT 'pid ' || pid, ', ') FROM pg_lock_status()
+		WHERE granted AND mode = 'AccessExclusiveLock' AND locktype = 'relation' AND relation < 16384 AND pid <> pg_backend_pid()`).ReadAll()
+	if err != nil || len(results) != 1 || len(results[0].Rows) != 1 || results[0].Rows[0][0] == nil {
+		return " (a catalog of Postgres is locked)"
+	}
+	return fmt.Sprintf(" (a catalog of Postgres is locked, by %s)", results[0].Rows[0][0])
 }

@@ -257,6 +257,19 @@ func TestInspect(t *testing.T) {
 			if v, err = Inspect(t.Context(), f.cfg); err != nil || v.WALEnd > max(idle, parseLSN(f.value("pg_current_wal_flush_lsn()"))) {
 				t.Errorf("a look at %s says that the WAL ends at %s (%v)", idle, v.WALEnd, err)
 			}
+			locker, err := f.sql.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := locker.Exec(t.Context(), "LOCK TABLE pg_publication_rel"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Inspect(t.Context(), f.cfg); err == nil || !Transient(err) || !strings.Contains(err.Error(), fmt.Sprint("locked, by pid ", f.sql.PgConn().PID())) {
+				t.Errorf("an inspection that a locked catalog holds up: %v", err)
+			}
+			if err := locker.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 			f.exec("ALTER PUBLICATION walpost SET (publish = 'update')")
 			f.exec("ALTER PUBLICATION walpost SET (publish = 'insert')")
 			altered, err := Inspect(t.Context(), f.cfg)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -40,6 +41,9 @@ var sessionSettings = map[string]string{
 	"idle_in_transaction_session_timeout": "0",
 	"idle_session_timeout":                "0",
 }
+
+// lockTimeout is how long an inspection waits for a lock: on a catalog, since it needs none on a table.
+const lockTimeout = 4 * time.Second
 
 // readBuffer is what one read of the socket may bring.
 const readBuffer = 256 << 10
@@ -120,6 +124,7 @@ func (c Config) connect(ctx context.Context) (*pgconn.PgConn, error) {
 	}
 	c.Prepare(cfg)
 	cfg.RuntimeParams["role"] = "none" // whoever logs in may see their own walsender
+	cfg.RuntimeParams["lock_timeout"] = strconv.Itoa(int(lockTimeout.Milliseconds()))
 	pg, err := c.Hosts.connect(ctx, cfg, c.Log, nil)
 	if err != nil {
 		return nil, c.connectError(err)

@@ -155,7 +155,7 @@ func (i *Inspector) inspect(ctx context.Context, cfg Config) (View, error) {
 	results, err := i.pg.Exec(ctx, inspectSQL(cfg, i.pg.ParameterStatus("server_version"))).ReadAll()
 	if err != nil && !onlyHazards(results, err) {
 		// Whatever the server says: a look can be repeated, and until it succeeds nothing is confirmed.
-		return View{}, &brokenError{"look at the slot and the publication", err}
+		return View{}, &brokenError{"look at the slot and the publication" + inTheWay(ctx, i.pg, err), err}
 	}
 	return parseView(results)
 }
