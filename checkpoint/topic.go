@@ -11,8 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// ensureTopic creates the state topic if it is missing and looks at its shape if it is there. Small segments let the
-// compaction keep up with twenty records a second.
+// ensureTopic creates the state topic if it is missing and inspects its shape if it is there.
 func (s *Store) ensureTopic(ctx context.Context) (kadm.TopicID, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
@@ -33,24 +32,6 @@ func (s *Store) ensureTopic(ctx context.Context) (kadm.TopicID, error) {
 		s.checkCleanup(ctx, admin)
 		return detail.ID, nil
 	}
-}
-
-func (s *Store) createTopic(ctx context.Context, admin *kadm.Client) (kadm.TopicID, error) {
-	config := map[string]*string{
-		"cleanup.policy":            kadm.StringPtr("compact"),
-		"segment.bytes":             kadm.StringPtr("1048576"),
-		"segment.ms":                kadm.StringPtr("600000"),
-		"min.cleanable.dirty.ratio": kadm.StringPtr("0.1"),
-	}
-	created, err := admin.CreateTopic(ctx, 1, -1, config, s.topic)
-	if err == nil {
-		err = created.Err
-	}
-	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-		return kadm.TopicID{}, fmt.Errorf("create state topic %q (one partition, cleanup.policy=compact): %w", s.topic, err)
-	}
-	s.log.Info().Str("topic", s.topic).Msg("state topic created: one partition, compacted")
-	return created.ID, s.awaitTopic(ctx, admin)
 }
 
 // largeSegment is a segment that is compacted too rarely: the active one never is, and twenty positions a second fill it slowly.
@@ -76,7 +57,7 @@ func (s *Store) checkCleanup(ctx context.Context, admin *kadm.Client) {
 		}
 		if bytes, err := strconv.ParseInt(value, 10, 64); c.Key == "segment.bytes" && err == nil && bytes > largeSegment {
 			s.log.Warn().Str("topic", s.topic).Int64("segment.bytes", bytes).
-				Msg("the state topic keeps very many old positions, and each start reads them: set its segment.bytes to 1048576")
+				Msg("the state topic keeps very many old positions, and each start reads them: set its segment.bytes to 1048576, or as low as the cluster allows")
 		}
 	}
 }

@@ -1,0 +1,170 @@
+package checkpoint
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// rule is what a cluster refuses of a topic: the code and a reason; 0 = it takes it.
+type rule func(asked *kmsg.CreateTopicsRequestTopic) (code int16, says string)
+
+// setting returns a setting that is asked for, or nothing.
+func setting(asked *kmsg.CreateTopicsRequestTopic, name string) string {
+	for _, c := range asked.Configs {
+		if c.Name == name && c.Value != nil {
+			return *c.Value
+		}
+	}
+	return ""
+}
+
+// follow has a fake cluster follow a rule, and notes how topics were asked for.
+func follow(cluster *kfake.Cluster, rule rule) *[]kmsg.CreateTopicsRequestTopic {
+	asked := &[]kmsg.CreateTopicsRequestTopic{}
+	cluster.ControlKey(int16(kmsg.CreateTopics), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		topic := req.(*kmsg.CreateTopicsRequest).Topics[0]
+		*asked = append(*asked, topic)
+		code, says := rule(&topic)
+		if code == 0 {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
+		refused := kmsg.NewCreateTopicsResponseTopic()
+		refused.Topic, refused.ErrorCode, refused.ErrorMessage = topic.Topic, code, &says
+		resp.Topics = append(resp.Topics, refused)
+		return resp, nil, true
+	})
+	return asked
+}
+
+// TestFussyClusters: managed clusters refuse settings, or a number of replicas. A state topic that is compacted will do.
+func TestFussyClusters(t *testing.T) {
+	t.Parallel()
+	segments := func(code int16) rule {
+		return func(asked *kmsg.CreateTopicsRequestTopic) (int16, string) {
+			if setting(asked, "segment.bytes") != "" || setting(asked, "segment.ms") != "" {
+				return code, "nobody sets segments here"
+			}
+			return 0, ""
+		}
+	}
+	replicas := func(code int16) rule {
+		return func(asked *kmsg.CreateTopicsRequestTopic) (int16, string) {
+			if asked.ReplicationFactor < 3 {
+				return code, "three replicas, or none"
+			}
+			return 0, ""
+		}
+	}
+	both := func(asked *kmsg.CreateTopicsRequestTopic) (int16, string) {
+		if code, says := segments(kerr.InvalidConfig.Code)(asked); code != 0 {
+			return code, says
+		}
+		return replicas(kerr.InvalidReplicationFactor.Code)(asked)
+	}
+	for name, c := range map[string]struct {
+		rule     rule
+		requests int
+		settings int
+		replicas int16
+		says     string
+	}{
+		"settings: INVALID_CONFIG":             {segments(kerr.InvalidConfig.Code), 2, 1, -1, "nobody sets segments here"},
+		"settings: INVALID_REQUEST":            {segments(kerr.InvalidRequest.Code), 2, 1, -1, "nobody sets segments here"},
+		"settings: POLICY_VIOLATION":           {segments(kerr.PolicyViolation.Code), 2, 1, -1, "nobody sets segments here"},
+		"replicas: INVALID_REPLICATION_FACTOR": {replicas(kerr.InvalidReplicationFactor.Code), 2, 4, 3, "three replicas"},
+		"replicas: POLICY_VIOLATION":           {replicas(kerr.PolicyViolation.Code), 3, 1, 3, "three replicas"},
+		"both":                                 {both, 3, 1, 3, "nobody sets segments here"},
+		"nothing":                              {func(*kmsg.CreateTopicsRequestTopic) (int16, string) { return 0, "" }, 1, 4, -1, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(cluster.Close)
+			asked := follow(cluster, c.rule)
+			var log bytes.Buffer
+			s, err := NewStore([]kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}, "state", "1/a", zerolog.New(&log))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(s.Close)
+			expectLoad(t, s, State{}, false)
+			mustSave(t, s, at(100))
+			expectLoad(t, s, at(100), true)
+			last := (*asked)[len(*asked)-1]
+			if len(*asked) != c.requests || len(last.Configs) != c.settings || last.ReplicationFactor != c.replicas {
+				t.Errorf("%d requests, the last with %d settings and %d replicas, want %d, %d, %d",
+					len(*asked), len(last.Configs), last.ReplicationFactor, c.requests, c.settings, c.replicas)
+			}
+			configs, err := kadm.NewClient(s.client).DescribeTopicConfigs(t.Context(), "state")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, config := range configs[0].Configs {
+				if config.Key == "cleanup.policy" && config.MaybeValue() != "compact" {
+					t.Errorf("cleanup.policy is %q", config.MaybeValue())
+				}
+			}
+			if warned := strings.Contains(log.String(), `"warn"`); warned != (c.says != "") || !strings.Contains(log.String(), c.says) {
+				t.Errorf("the log says:\n%s\nwant a warning with %q", log.String(), c.says)
+			}
+		})
+	}
+}
+
+// TestStateTopicRefused: what the brokers refuse in every shape they refuse for a reason, which is passed on.
+func TestStateTopicRefused(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		code     *kerr.Error
+		says     string
+		requests int
+	}{
+		"a policy":        {kerr.PolicyViolation, "topics begin with the name of a team", 3},
+		"a collision":     {kerr.InvalidTopicException, "Topic 'state' collides with existing topics: sta.te", 1},
+		"too few brokers": {kerr.InvalidReplicationFactor, "only 1 broker(s) are registered", 2},
+		"without right":   {kerr.TopicAuthorizationFailed, "Authorization failed.", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cluster, open := setup(t)
+			asked := follow(cluster, func(*kmsg.CreateTopicsRequestTopic) (int16, string) { return c.code.Code, c.says })
+			_, _, err := open("1/a").Load(t.Context())
+			var refused *CreateError
+			if !errors.As(err, &refused) || !errors.Is(err, c.code) || !strings.Contains(err.Error(), c.code.Message+": "+c.says) {
+				t.Errorf("Load = %v, want %s: %s", err, c.code.Message, c.says)
+			}
+			if len(*asked) != c.requests {
+				t.Errorf("%d requests, want %d", len(*asked), c.requests)
+			}
+		})
+	}
+}
+
+// TestLastRefusalCounts: the settings are refused, and then too few brokers are up. That is an outage, and not for an operator.
+func TestLastRefusalCounts(t *testing.T) {
+	t.Parallel()
+	cluster, open := setup(t)
+	follow(cluster, func(asked *kmsg.CreateTopicsRequestTopic) (int16, string) {
+		if len(asked.Configs) > 1 {
+			return kerr.InvalidConfig.Code, "nobody sets segments here"
+		}
+		return kerr.InvalidReplicationFactor.Code, "only 1 broker(s) are registered"
+	})
+	if _, _, err := open("1/a").Load(t.Context()); !errors.Is(err, kerr.InvalidReplicationFactor) {
+		t.Errorf("Load = %v, want INVALID_REPLICATION_FACTOR", err)
+	}
+}
