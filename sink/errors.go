@@ -7,6 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/checkpoint"
 )
 
 // Reasons why an event cannot be published: the labels of a metric, so each is short and constant.
@@ -81,6 +83,7 @@ func earlier(err, other error) bool {
 
 // classify names a permanent error and says what helps.
 func classify(topic string, err error, exactly bool) (reason, hint string) {
+	var refused *checkpoint.CreateError
 	switch {
 	case Outage(err), exactly && transactional(err):
 		return reasonOutage, ""
@@ -88,6 +91,8 @@ func classify(topic string, err error, exactly bool) (reason, hint string) {
 		return reasonTooLarge, fmt.Sprintf("raise max.message.bytes of topic %q above the size of this event, then start walpost again: "+
 			"it reads the topic's limit at its start (right DescribeConfigs; without it, it assumes Kafka's default of 1 MiB). An event "+
 			"of more than 100 MiB, the brokers' default for a whole request, needs their socket.request.max.bytes raised, and WALPOST_KAFKA_MAX_REQUEST_BYTES with it", topic)
+	case errors.As(err, &refused):
+		return createHint(refused)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		return reasonNotAuthorized, fmt.Sprintf("grant WRITE and DESCRIBE on topic %q, or create it: with ACLs, brokers answer the same for a topic that is missing", topic)
 	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
@@ -105,6 +110,20 @@ func classify(topic string, err error, exactly bool) (reason, hint string) {
 			"a start of walpost goes on from the stored position", topic)
 	default:
 		return reasonOther, "look into the broker's log; a start of walpost goes on from the stored position"
+	}
+}
+
+// createHint says what helps where the brokers refuse to create a topic that an event names.
+func createHint(refused *checkpoint.CreateError) (reason, hint string) {
+	switch {
+	case errors.Is(refused, kerr.InvalidTopicException):
+		return reasonIllegalTopic, fmt.Sprintf("Kafka takes a dot and an underscore in the names of topics for the same, so of two names that differ in "+
+			"nothing else only one can exist. If the other topic is not needed any more, delete it; else another WALPOST_TOPIC gives topic %q another name. "+
+			"Then start walpost: it goes on with this event", refused.Topic)
+	case errors.Is(refused, kerr.TopicAuthorizationFailed):
+		return reasonNotAuthorized, fmt.Sprintf("grant CREATE on topic %q, or create it, and grant WRITE and DESCRIBE on it; then start walpost: it goes on with this event", refused.Topic)
+	default:
+		return reasonRefused, fmt.Sprintf("create topic %q by hand, as the rules of the cluster want it; then start walpost: it goes on with this event", refused.Topic)
 	}
 }
 

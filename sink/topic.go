@@ -11,6 +11,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/walpost/walpost/checkpoint"
 )
 
 const (
@@ -205,11 +207,16 @@ func (s *Sink) create(ctx context.Context, name string) error {
 	if err == nil && len(resp.Topics) != 1 {
 		err = errors.New("the brokers answered without the topic")
 	}
-	if err == nil {
-		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+	if err != nil {
+		return fmt.Errorf("create topic %q: %w", name, err)
 	}
+	err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
 	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-		return fmt.Errorf("create topic: %w", err)
+		refused := &checkpoint.CreateError{Topic: name, Err: err}
+		if says := resp.Topics[0].ErrorMessage; says != nil {
+			refused.Says = *says
+		}
+		return refused
 	}
 	if err == nil {
 		s.log.Info().Str("topic", name).Msg("topic created with the brokers' defaults")

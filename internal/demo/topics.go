@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/internal/config"
 )
 
@@ -70,12 +71,13 @@ func (t *topicSet) create(ctx context.Context, partitions int, source string) er
 		if there.Has(name) {
 			continue
 		}
-		made, err := t.admin.CreateTopic(ctx, int32(partitions), -1, nil, name)
-		if err == nil {
-			err = made.Err
-		}
-		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+		made, err := t.admin.CreateTopics(ctx, int32(partitions), -1, nil, name)
+		if err != nil {
 			return fmt.Errorf("create topic %s: %w", name, err)
+		}
+		err = made[name].Err
+		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+			return &checkpoint.CreateError{Topic: name, Says: made[name].ErrMessage, Err: err}
 		}
 		if err == nil {
 			t.made = append(t.made, name)

@@ -112,8 +112,11 @@ func (r *Relay) halt(err error) error {
 			r.passOver(bad.CommitLSN)
 	case errors.As(err, &event): // before the state topic: the keeper may be the first to tell of an event
 		h.Hint, h.Gap = event.Hint, event.Lost()
-		if h.Hint == "" {
+		switch {
+		case h.Hint == "":
 			h.Hint = r.passOver(event.Commit)
+		case errors.Is(err, kerr.InvalidTopicException):
+			h.Hint += ". If the event itself is wrong: " + r.passOver(event.Commit)
 		}
 	case errors.As(err, &kafka), errors.As(err, &commit):
 		h.Hint = r.stateTopicHint(err)
@@ -127,6 +130,7 @@ func (r *Relay) halt(err error) error {
 func (r *Relay) stateTopicHint(err error) string {
 	var topic *checkpoint.TopicError
 	var record *checkpoint.RecordError
+	var create *checkpoint.CreateError
 	switch {
 	case errors.As(err, &topic):
 		return "name another topic in WALPOST_STATE_TOPIC, or delete this one if nothing else uses it; a start without a stored position adopts that of the slot"
@@ -136,6 +140,11 @@ func (r *Relay) stateTopicHint(err error) string {
 		return sink.ClockHint(r.cfg.StateTopic)
 	case errors.As(err, &record):
 		return "if a newer walpost wrote the record, start that one; else name another topic in WALPOST_STATE_TOPIC: a start without a stored position adopts that of the slot"
+	case errors.As(err, &create) && errors.Is(err, kerr.InvalidTopicException):
+		return "name another topic in WALPOST_STATE_TOPIC: Kafka takes a dot and an underscore in the names of topics for the same, so of two names that differ in nothing else only one can exist"
+	case errors.As(err, &create) && !errors.Is(err, kerr.TopicAuthorizationFailed) && !errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return fmt.Sprintf("create topic %q as the rules of the cluster want it, with one partition and cleanup.policy=compact (segment.bytes as low as they allow); then start walpost",
+			r.cfg.StateTopic)
 	case !errors.Is(err, kerr.TopicAuthorizationFailed) && !errors.Is(err, kerr.ClusterAuthorizationFailed):
 		return "look into the log of the brokers for this refusal, and at the settings of Kafka; walpost goes on from the stored position once it is mended"
 	default:
