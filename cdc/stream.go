@@ -18,7 +18,8 @@ import (
 const (
 	// maxStatusInterval is the longest time between two status messages.
 	maxStatusInterval = 10 * time.Second
-	// silence is how long a server may say nothing while every status asks it for a reply.
+	// silence is how long a server may say nothing while every status asks it for a reply, and no
+	// inspection finds its walsender busy.
 	silence = 45 * time.Second
 	// clockEvery is how many messages may pass between two looks at the clock.
 	clockEvery = 64
