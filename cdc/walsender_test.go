@@ -19,6 +19,7 @@ func TestBusyWalsender(t *testing.T) {
 			t.Parallel()
 			f := setup(t, major, map[string]string{"wal_sender_timeout": "10min", "logical_decoding_work_mem": "64kB"})
 			f.exec("CREATE TABLE big (i int)")
+			asPlainRole(f)
 			s := f.start()
 			s.interval, s.silence = 100*time.Millisecond, time.Second
 			longest := inspectOften(t, f, s)
@@ -46,6 +47,13 @@ func TestBusyWalsender(t *testing.T) {
 			eventually(t, "the end of decoding", func() bool { return s.Decoding() == 0 })
 		})
 	}
+}
+
+// asPlainRole takes away what only superusers and members of pg_read_all_stats see.
+func asPlainRole(f *fixture) {
+	f.exec("CREATE ROLE plain LOGIN REPLICATION")
+	f.cfg.Postgres = f.cfg.Postgres.Copy()
+	f.cfg.Postgres.User = "plain"
 }
 
 // inspectOften inspects as the relay does, and returns the longest time that Decoding has shown.
@@ -98,6 +106,7 @@ func TestDeadLinkBesideInspections(t *testing.T) {
 				t.Parallel()
 				f := setup(t, major, map[string]string{"wal_sender_timeout": "0"})
 				f.exec("CREATE TABLE other (i int)")
+				asPlainRole(f)
 				direct := *f
 				addr, swallow := proxy(t, f.cfg.Postgres, 0)
 				f.cfg.Postgres = f.cfg.Postgres.Copy()
