@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // TestHealthSaysAgain: brokers that do not answer are said to, for another reason at once, and every five minutes.
@@ -33,6 +34,28 @@ func TestHealthSaysAgain(t *testing.T) {
 		h.answers()
 		if _, _, reconnects := h.Look(); reconnects != 1 {
 			t.Errorf("%d reconnects", reconnects)
+		}
+	})
+}
+
+// TestMissingTopicIsSaidAgain: a topic that events wait for is named once, for another reason at once, and every five minutes.
+func TestMissingTopicIsSaidAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := &Sink{log: zerolog.New(&log)}
+		for i := range 11 * 60 {
+			s.reportMissing("orders2", kerr.UnknownTopicOrPartition)
+			if i > 60 {
+				s.reportMissing("orders2", kerr.InvalidReplicationFactor)
+				s.reportMissing("orders3", kerr.UnknownTopicOrPartition)
+			}
+			time.Sleep(time.Second)
+		}
+		for line, want := range map[string]int{`orders2","message":"topic does not exist`: 3, `orders3","message":"topic does not exist`: 2, "INVALID_REPLICATION_FACTOR": 2} {
+			if n := strings.Count(log.String(), line); n != want {
+				t.Errorf("%q: %d lines in eleven minutes, want %d:\n%s", line, n, want, log.String())
+			}
 		}
 	})
 }
