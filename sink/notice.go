@@ -50,7 +50,7 @@ func (n *Notice) Lasted() time.Duration {
 	if n.since.IsZero() {
 		return 0
 	}
-	return max(time.Since(n.since), 1)
+	return time.Since(n.since)
 }
 
 // End ends it, and returns for how long it lasted; zero = it was over.

@@ -2,8 +2,10 @@ package relay
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/sink"
 )
 
 // TestOutageIsSaidAgain: an outage gives its reason once, another one at once, and each of them every five minutes.
@@ -60,4 +63,40 @@ func TestWhoHasTheSlot(t *testing.T) {
 	if !transient(&heldError{}) || !errors.Is(&heldError{}, cdc.ErrSlotInUse) {
 		t.Error("a slot that is held is waited for")
 	}
+}
+
+// TestStallIsSaidAgain: that events wait is said once, and every five minutes while it lasts; a stall that comes back is news.
+func TestStallIsSaidAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := New(Config{StateTopic: "state", Log: zerolog.New(&log)})
+		out, err := sink.New(sink.Config{
+			Topic: new(sink.Template), Health: sink.NewHealth(zerolog.Nop()), Log: zerolog.Nop(),
+			Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no network") },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		s := &session{r: r, log: r.log, out: out}
+		began := time.Now()
+		s.saving.Store(&began)
+		for range 11 * 60 {
+			s.sayStall()
+			time.Sleep(time.Second)
+		}
+		if n := strings.Count(log.String(), "nothing is lost"); n != 3 {
+			t.Errorf("%d lines in eleven minutes, want 3:\n%s", n, log.String())
+		}
+		s.saving.Store(nil)
+		if s.sayStall() {
+			t.Error("a stall that is over")
+		}
+		s.saving.Store(&began)
+		s.sayStall()
+		if n := strings.Count(log.String(), "nothing is lost"); n != 4 {
+			t.Errorf("%d lines, want 4:\n%s", n, log.String())
+		}
+	})
 }
