@@ -102,7 +102,7 @@ func AwaitWriters(ctx context.Context, conn *pgx.Conn, waiting func(holder strin
 func CheckFailover(conn *pgx.Conn) error {
 	if major := serverMajor(conn.PgConn()); major != 0 && major < 17 {
 		return &StopError{
-			What: fmt.Sprintf("Postgres %d has no slots that standbys keep a copy of", major),
+			What: fmt.Sprintf("Postgres %s has no slots that standbys keep a copy of", conn.PgConn().ParameterStatus("server_version")),
 			Hint: "leave out --failover, or use Postgres 17 or later",
 		}
 	}
