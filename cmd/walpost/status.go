@@ -89,7 +89,7 @@ func (c *statusCommand) recognise(ctx context.Context, status ops.Status) error 
 	if !known || c.PostgresURL == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	stream, err := newStreamConfig(c.Config, zerolog.Nop())
 	if err != nil {

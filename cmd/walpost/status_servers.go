@@ -66,8 +66,12 @@ func (s *serversStatus) wrong(err error) {
 	}
 }
 
-// serverTimeout bounds what one server may take.
-const serverTimeout = 5 * time.Second
+const (
+	// serverTimeout bounds what one server may take.
+	serverTimeout = 5 * time.Second
+	// postgresTimeout is longer: of several addresses some may be dark, and each takes its moment.
+	postgresTimeout = 15 * time.Second
+)
 
 // look asks the servers that the settings name. Each may be away without the other's part suffering.
 func (c *statusCommand) look(ctx context.Context, noRelayErr error) *serversStatus {
@@ -117,7 +121,7 @@ type comparison func(state checkpoint.State, stored bool) error
 
 // lookAtPostgres returns what a stored position is to be compared with; nil if it cannot be compared.
 func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (comparison, error) {
-	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
+	ctx, cancel := context.WithTimeout(ctx, postgresTimeout)
 	defer cancel()
 	stream, err := newStreamConfig(c.Config, zerolog.Nop())
 	if err != nil {
