@@ -251,3 +251,19 @@ func TestDarkHosts(t *testing.T) {
 	}
 	relay.Stop(t)
 }
+
+// TestInitNamesASilentHost: it ends, instead of waiting for ever without a word.
+func TestInitNamesASilentHost(t *testing.T) {
+	t.Parallel()
+	env := Setup(t, Needs{Kafka: Faulty})
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAtEnd(t, listener)
+	address := listener.Addr().String()
+	code, output := env.Walpost(t, []string{"WALPOST_POSTGRES_URL=postgres://me@" + address + "/app?sslmode=disable&connect_timeout=2"}, "init")
+	if code != 1 || !strings.Contains(output, address) {
+		t.Errorf("init: %d\n%s", code, output)
+	}
+}
