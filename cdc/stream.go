@@ -66,10 +66,10 @@ type Stream struct {
 	sent     LSN       // the position that the last status named
 	due      time.Time // when the next status is
 	heard    time.Time // when the server last said anything, as of the last look at the clock
-	serviced time.Time // when the last look at the clock was
+	serviced time.Time // when service last ran
 	asked    bool      // the server wants a status at once
 	read     uint64    // bytes read, as of the last look
-	data     uint64    // messages of data, as of the last look
+	data     uint64    // messages of data, as of then
 	messages uint
 	gone     atomic.Bool // the connection or the stream ended
 	status   []byte

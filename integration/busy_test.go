@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestBusyWalsender has Postgres decode a large transaction of another table for longer than a server may be silent. The relay
-// waits for it and says so, and a stop meanwhile is a clean one.
+// TestBusyWalsender has Postgres decode a large transaction of another table for longer than a
+// server may be silent. The relay waits for it and says so, and a stop meanwhile is a clean one.
 func TestBusyWalsender(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -54,7 +54,8 @@ func TestBusyWalsender(t *testing.T) {
 	}
 }
 
-// keepBusy writes a large transaction, and slows the walsender down once it is decoding that. The returned function ends it.
+// keepBusy writes a large transaction, and slows the walsender down once it is decoding that. The
+// returned function ends it.
 func keepBusy(t *testing.T, env *Env) (free func()) {
 	t.Helper()
 	pid, err := strconv.Atoi(walsender(t, env))

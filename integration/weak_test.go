@@ -42,8 +42,8 @@ func TestWeakTransactions(t *testing.T) {
 	}
 }
 
-// TestTransactionVersionChanged changes what the brokers' transactions promise under load, to and fro: nothing is lost or
-// repeated. The relay says so when it asks again, which it does with the next session.
+// TestTransactionVersionChanged changes what the brokers' transactions promise under load, to and
+// fro: nothing is lost or repeated. The relay asks, and says so, when the next session begins.
 func TestTransactionVersionChanged(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{Kafka: Own})

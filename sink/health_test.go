@@ -13,7 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// TestHealthSaysAgain: brokers that do not answer are said to, for another reason at once, and every five minutes.
+// TestHealthSaysAgain: that brokers do not answer is said once, for another reason at once, and
+// every five minutes.
 func TestHealthSaysAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -38,7 +39,8 @@ func TestHealthSaysAgain(t *testing.T) {
 	})
 }
 
-// TestMissingTopicIsSaidAgain: a topic that events wait for is named once, for another reason at once, and every five minutes.
+// TestMissingTopicIsSaidAgain: a topic that events wait for is named once, for another reason at
+// once, and every five minutes.
 func TestMissingTopicIsSaidAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

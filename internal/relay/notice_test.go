@@ -17,7 +17,8 @@ import (
 	"github.com/walpost/walpost/sink"
 )
 
-// TestOutageIsSaidAgain: an outage gives its reason once, another one at once, and each of them every five minutes.
+// TestOutageIsSaidAgain: an outage gives its reason once, another one at once, and each of them
+// every five minutes.
 func TestOutageIsSaidAgain(t *testing.T) {
 	t.Parallel()
 	refused := func(port int) error { return fmt.Errorf("read tcp 127.0.0.1:%d: connection refused", port) }
@@ -65,7 +66,8 @@ func TestWhoHasTheSlot(t *testing.T) {
 	}
 }
 
-// TestStallIsSaidAgain: that events wait is said once, and every five minutes while it lasts; a stall that comes back is news.
+// TestStallIsSaidAgain: that events wait is said once, and every five minutes while it lasts; a
+// stall that comes back is news.
 func TestStallIsSaidAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
