@@ -28,6 +28,15 @@ func (g *goneRow) keep(oid uint32, whole bool, tuple []byte) {
 	}
 }
 
+// column reads one column of a tuple that was read before.
+func (r *reader) column() value {
+	v := value{form: r.byte()}
+	if v.form == 't' || v.form == 'b' {
+		v.data = r.take(r.uint32())
+	}
+	return v
+}
+
 // partitionKey tells which columns of a row are part of the partition key.
 func (p *plan) partitionKey(key []string, columns []column) {
 	if len(key) == 0 {

@@ -12,27 +12,24 @@ type value struct {
 func (r *reader) tuple(message string, want []int16, into []value) (int, *Error) {
 	columns := int(r.uint16())
 	for i := range columns {
-		v := r.column()
+		v := value{form: r.byte()}
+		switch v.form {
+		case 't', 'b':
+			v.data = r.take(r.uint32())
+		case 'n', 'u':
+		default:
+			if !r.cut {
+				return 0, fault("malformed %s message: column %d has the unknown form %q", message, i+1, v.form)
+			}
+		}
 		if r.cut {
 			return 0, r.end(message)
-		}
-		if v.form != 't' && v.form != 'b' && v.form != 'n' && v.form != 'u' {
-			return 0, fault("malformed %s message: column %d has the unknown form %q", message, i+1, v.form)
 		}
 		if i < len(want) && want[i] >= 0 {
 			into[want[i]] = v
 		}
 	}
 	return columns, nil
-}
-
-// column reads one column of a tuple.
-func (r *reader) column() value {
-	v := value{form: r.byte()}
-	if v.form == 't' || v.form == 'b' {
-		v.data = r.take(r.uint32())
-	}
-	return v
 }
 
 // insert reads an Insert message and, if it is for an outbox table, makes the
