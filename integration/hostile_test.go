@@ -162,15 +162,7 @@ func TestPostgresPasswordRotated(t *testing.T) {
 	env := Setup(t, Needs{OwnPostgres: true})
 	env.Init(t)
 	env.Exec(t, "CREATE ROLE relay LOGIN REPLICATION PASSWORD 'first'")
-	hba := env.Value(t, "SELECT current_setting('hba_file')")
-	text, err := os.ReadFile(hba)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(hba, append([]byte("host all relay all scram-sha-256\n"), text...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	env.Exec(t, "SELECT pg_reload_conf()")
+	askForPassword(t, env)
 	file := filepath.Join(t.TempDir(), "passwords")
 	write := func(password string) {
 		t.Helper()
