@@ -86,6 +86,9 @@ func (c *Config) passwordFile() string {
 }
 
 func parsePostgres(given string) (*pgx.ConnConfig, error) {
+	if err := checkForm(given); err != nil {
+		return nil, err
+	}
 	config, err := pgx.ParseConfig(given)
 	var parseError *pgconn.ParseConfigError
 	if errors.As(err, &parseError) {
@@ -93,6 +96,9 @@ func parsePostgres(given string) (*pgx.ConnConfig, error) {
 	}
 	if err != nil {
 		return nil, errors.New("is not a Postgres URL or list of keywords")
+	}
+	if err := foreign(config.RuntimeParams); err != nil {
+		return nil, err
 	}
 	return config, misspelled(config.RuntimeParams)
 }
@@ -106,7 +112,7 @@ var parameters = []string{
 // misspelled names a parameter that is probably a known one in other letters: the server would refuse it at every start.
 func misspelled(given map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if slices.Contains(parameters, name) {
+		if slices.Contains(parameters, strings.ToLower(name)) {
 			continue
 		}
 		if meant := closest(name, parameters); meant != "" {

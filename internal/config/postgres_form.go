@@ -1,0 +1,150 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+var scheme = regexp.MustCompile(`^(?i)([a-z][a-z0-9+.\-]*):`)
+
+// checkForm refuses what the driver would take for an empty list of keywords, or would ask the default socket for. The
+// text may hold a password anywhere, so nothing of it is repeated but a scheme.
+func checkForm(given string) error {
+	switch {
+	case given == "":
+		return nil
+	case isURL(given):
+		if u, err := url.Parse(given); err == nil && u.Query().Has("ssl") { // the driver would replace it by sslmode
+			return foreign(map[string]string{"ssl": ""})
+		}
+		if strings.TrimRight(given, " \t\r\n") != given {
+			return errors.New("has white space behind it: leave it out")
+		}
+		return nil
+	case strings.TrimSpace(given) != given && strings.Contains(given, "://"):
+		return errors.New("has white space around it: leave it out")
+	case strings.HasPrefix(given, `"`) || strings.HasPrefix(given, "'"):
+		return errors.New("begins with a quotation mark: leave the quotes out")
+	}
+	if found := scheme.FindStringSubmatch(given); found != nil {
+		return checkScheme(found[1], strings.HasPrefix(given, found[0]+"//"))
+	}
+	if !strings.Contains(given, "=") {
+		return errors.New("is not a Postgres URL (postgres://user@host/database) or list of keywords (host=... dbname=... user=...)")
+	}
+	return nil
+}
+
+func checkScheme(name string, slashes bool) error {
+	lower := strings.ToLower(name)
+	base, driver, _ := strings.Cut(lower, "+")
+	const wanted = "it must be postgres://user@host/database"
+	switch {
+	case lower == "jdbc":
+		return errors.New("is a URL of JDBC (jdbc:): " + wanted)
+	case base == "postgres" || base == "postgresql":
+		switch {
+		case driver != "":
+			return fmt.Errorf("has the scheme %s://, of SQLAlchemy: %s", lower, wanted)
+		case !slashes:
+			return fmt.Errorf("has no // behind %s: %s", name+":", wanted)
+		}
+		return fmt.Errorf("has the scheme %s:// in upper case: %s", name, wanted)
+	case !slashes:
+		return errors.New("is not a Postgres URL (postgres://user@host/database) or list of keywords (host=... dbname=... user=...)")
+	}
+	return fmt.Errorf("has the scheme %s://, which is not of Postgres: %s", lower, wanted)
+}
+
+// Whose parameters others are.
+const (
+	ofPrisma  = "Prisma"
+	ofPgxPool = "the pool of pgx"
+	ofJDBC    = "JDBC"
+	ofNode    = "node-postgres"
+	ofPython  = "asyncpg or SQLAlchemy"
+	ofEcto    = "Ecto"
+	ofRails   = "Rails"
+	ofNpgsql  = "Npgsql"
+)
+
+// foreigners are parameters of other drivers, in lower case. Postgres has no setting of these names.
+var foreigners = map[string]string{
+	"schema": ofPrisma, "connection_limit": ofPrisma, "pool_timeout": ofPrisma, "socket_timeout": ofPrisma, "pgbouncer": ofPrisma, "sslaccept": ofPrisma,
+	"sslidentity": ofPrisma, "statement_cache_size": ofPrisma, "single_use_connections": ofPrisma,
+	"pool_max_conns": ofPgxPool, "pool_min_conns": ofPgxPool, "pool_min_idle_conns": ofPgxPool, "pool_max_conn_lifetime": ofPgxPool,
+	"pool_max_conn_idle_time": ofPgxPool, "pool_health_check_period": ofPgxPool, "pool_max_conn_lifetime_jitter": ofPgxPool,
+	"currentschema": ofJDBC, "applicationname": ofJDBC, "logintimeout": ofJDBC, "connecttimeout": ofJDBC, "sockettimeout": ofJDBC,
+	"tcpkeepalive": ofJDBC, "sslfactory": ofJDBC, "preparethreshold": ofJDBC, "prefersimplequerymode": ofJDBC, "prefer_query_mode": ofJDBC, "preferquerymode": ofJDBC,
+	"rewritebatchedinserts": ofJDBC, "rewritebatchedinsert": ofJDBC, "stringtype": ofJDBC, "targetservertype": ofJDBC, "loadbalancehosts": ofJDBC,
+	"reformatbatchedinserts": ofJDBC, "binarytransfer": ofJDBC, "assumeminserverversion": ofJDBC, "defaultrowfetchsize": ofJDBC, "readonly": ofJDBC,
+	"ssl": ofJDBC + " and " + ofNode, "uselibpqcompat": ofNode, "sslca": ofNode, "idletimeoutmillis": ofNode, "connectiontimeoutmillis": ofNode, "max": ofNode,
+	"prepared_statement_cache_size": ofPython, "prepared_statement_name_func": ofPython, "async_fallback": ofPython, "command_timeout": ofPython,
+	"pool_size": ofEcto, "pool": ofRails, "prepared_statements": ofRails, "encoding": ofRails, "adapter": ofRails, "schema_search_path": ofRails,
+	"pooling": ofNpgsql, "timeout": ofNpgsql, "trust server certificate": ofNpgsql,
+	"binary_parameters": "lib/pq", "endpoint": "a proxy of Neon",
+}
+
+// instead says what does the same here.
+var instead = map[string]string{
+	"schema": "WALPOST_TABLE names the schema", "currentschema": "WALPOST_TABLE names the schema", "schema_search_path": "WALPOST_TABLE names the schema",
+	"ssl": "sslmode says it", "sslca": "sslrootcert says it", "sslaccept": "sslmode says it", "applicationname": "application_name says it",
+	"connecttimeout": "connect_timeout says it", "logintimeout": "connect_timeout says it", "encoding": "walpost publishes UTF-8",
+	"targetservertype": "target_session_attrs says it",
+}
+
+// harmless are parameters of libpq that the driver does not know, and that may be left out: the sockets have keepalives of their own,
+// and GSS encryption is not asked for.
+var harmless = []string{
+	"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "fallback_application_name", "sslcompression",
+	"gssdelegation", "gsslib", "load_balance_hosts",
+}
+
+// refusedOfLibpq are parameters of libpq without which the connection would not be the one that is asked for.
+var refusedOfLibpq = map[string]string{
+	"hostaddr":                 "give the address as host",
+	"tcp_user_timeout":         "leave it out: walpost probes a silent server",
+	"sslcrl":                   "leave it out: revocation lists are not supported",
+	"sslcrldir":                "leave it out: revocation lists are not supported",
+	"ssl_min_protocol_version": "leave it out: TLS 1.2 is the least",
+	"ssl_max_protocol_version": "leave it out",
+	"requiressl":               "sslmode=require says it",
+	"requirepeer":              "leave it out: it is not supported",
+	"requireauth":              "require_auth is its name",
+	"replication":              "leave it out: walpost chooses it for each connection",
+	"sslkeylogfile":            "leave it out: keys are not logged",
+	"scram_client_key":         "leave it out: give a password",
+	"scram_server_key":         "leave it out: give a password",
+	"oauth_issuer":             "leave it out: OAuth is not supported",
+	"oauth_client_id":          "leave it out: OAuth is not supported",
+	"oauth_client_secret":      "leave it out: OAuth is not supported",
+	"oauth_scope":              "leave it out: OAuth is not supported",
+}
+
+// foreign refuses parameters that neither the driver nor Postgres knows, and leaves out those that change nothing.
+func foreign(given map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		lower := strings.ToLower(name)
+		if owner := foreigners[lower]; owner != "" {
+			help := "leave it out"
+			if instead[lower] != "" {
+				help += "; " + instead[lower]
+			}
+			return fmt.Errorf("has a parameter %q, which is of %s and not of Postgres: %s", name, owner, help)
+		}
+		if help := refusedOfLibpq[lower]; help != "" {
+			return fmt.Errorf("has a parameter %q of libpq, which walpost does not take: %s", name, help)
+		}
+		if slices.Contains(harmless, lower) || lower == "gssencmode" && given[name] != "require" {
+			delete(given, name)
+		} else if lower == "gssencmode" {
+			return fmt.Errorf("has a parameter %q that asks for GSS encryption, which walpost does not have: use TLS (sslmode)", name)
+		}
+	}
+	return nil
+}
