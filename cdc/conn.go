@@ -39,6 +39,9 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	c := &Conn{cfg: cfg}
 	pg, reader, err := cfg.connectReplication(ctx, c.notice)
 	if err != nil {
+		if unusable := unusable(err); unusable != nil {
+			return nil, unusable
+		}
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && !transientState(refused.Code) && refused.Code != "55000" {
 			return nil, cfg.serverError(refused)
@@ -66,6 +69,10 @@ func (c *Conn) Close() {
 
 func (c *Conn) identify(ctx context.Context) error {
 	id, err := pglogrepl.IdentifySystem(ctx, c.pg)
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == "42601" { // the server at the other end got no replication connection
+		return poolerError(refused)
+	}
 	if err != nil {
 		return asked("identify system", err)
 	}

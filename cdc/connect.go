@@ -79,6 +79,9 @@ func (c Config) Prepare(cfg *pgconn.Config) {
 
 // settle sets what cannot be sent at the start of a session.
 func settle(ctx context.Context, pg *pgconn.PgConn) error {
+	if err := checkVersion(pg); err != nil {
+		return err
+	}
 	var set []string
 	if pg.ParameterStatus("server_encoding") == "SQL_ASCII" {
 		set = append(set, "SET client_encoding = 'SQL_ASCII'") // bytes of any encoding come through as they are

@@ -75,7 +75,8 @@ func (e *StopError) Unwrap() error { return e.Err }
 // Transient reports whether an error is an outage to wait for. What is not known to be transient is permanent.
 func Transient(err error) bool {
 	var stop *StopError
-	if errors.As(err, &stop) {
+	var settings *SettingsError
+	if errors.As(err, &stop) || errors.As(err, &settings) {
 		return false
 	}
 	if errors.Is(err, ErrSlotInUse) || errors.Is(err, ErrStopping) || errors.Is(err, ErrStandby) {
@@ -135,6 +136,9 @@ func (e *brokenError) Unwrap() error { return e.err }
 // ConnectError says why there is no connection. Where the server takes none over TLS, its own word comes first: with
 // sslmode=prefer the driver begins with that attempt, whatever ended the other.
 func ConnectError(host string, port uint16, err error) error {
+	if unusable := unusable(err); unusable != nil {
+		return unusable
+	}
 	var refused *pgconn.PgError
 	plain := strings.Contains(err.Error(), "server refused TLS connection")
 	switch {

@@ -109,11 +109,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func exitCode(err error, stderr io.Writer) int {
 	var halt *relay.Halt
 	var told *toldError
+	var settings *cdc.SettingsError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &told):
 		return told.code
+	case errors.As(err, &settings):
+		fmt.Fprintln(stderr, "walpost:", err)
+		fmt.Fprintln(stderr, "walpost: what to do:", settings.Hint)
+		return exitUsage
 	case errors.As(err, &halt) && !errors.Is(err, relay.ErrDrain):
 		fmt.Fprintln(stderr, "walpost:", err)
 		fmt.Fprintln(stderr, "walpost: what to do:", halt.Hint)

@@ -28,9 +28,13 @@ func (c *runCommand) execute(ctx context.Context, _, stderr io.Writer) error {
 	warnOfUnknown(log, os.Environ())
 	err := runRelay(ctx, c.Config, log)
 	var halt *relay.Halt
+	var settings *cdc.SettingsError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &settings):
+		log.Error().Err(err).Str("what_to_do", settings.Hint).Msg("stopped: these settings cannot be used; nothing is lost")
+		return &toldError{exitUsage, err}
 	case errors.Is(err, relay.ErrDrain):
 		log.Error().Err(err).Msg("stopped, not everything in flight was confirmed: nothing is lost")
 		return &toldError{exitFailed, err}

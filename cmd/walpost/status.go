@@ -58,7 +58,11 @@ func (c *statusCommand) execute(ctx context.Context, stdout, _ io.Writer) error 
 		return c.print(stdout, status, well, func(w io.Writer) error { return printRelay(w, c.HTTPAddr, status) })
 	}
 	found := c.look(ctx, err)
-	return c.print(stdout, found, found.well(), func(w io.Writer) error { return printServers(w, found) })
+	err = c.print(stdout, found, found.well(), func(w io.Writer) error { return printServers(w, found) })
+	if found.unusable && errors.Is(err, errNotWell) {
+		return &toldError{exitUsage, errNotWell}
+	}
+	return err
 }
 
 func (c *statusCommand) print(w io.Writer, status any, well bool, text func(io.Writer) error) error {

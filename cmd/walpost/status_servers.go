@@ -43,6 +43,7 @@ type serversStatus struct {
 	slot, publication, topic string // names, for people
 	tables                   []string
 	published                bool // the publication exists
+	unusable                 bool // the settings are: a usage error
 }
 
 // What State says where no relay does.
@@ -57,8 +58,11 @@ func (s *serversStatus) well() bool { return len(s.Reasons) == 0 }
 func (s *serversStatus) wrong(err error) {
 	s.Reasons = append(s.Reasons, err.Error())
 	var stop *cdc.StopError
+	var settings *cdc.SettingsError
 	var hinted interface{ Hint() string }
 	switch {
+	case errors.As(err, &settings):
+		s.Hints, s.unusable = append(s.Hints, settings.Hint), true
 	case errors.As(err, &stop):
 		s.Hints = append(s.Hints, stop.Hint)
 	case errors.As(err, &hinted):
