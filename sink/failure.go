@@ -127,6 +127,14 @@ type Stats struct {
 	Reconnects    uint64            // how often the brokers came back after an outage
 }
 
+// Idle is for how long events have been in flight of which none was confirmed; 0 = there are none.
+func (s *Sink) Idle() time.Duration {
+	if s.events.Load() == 0 {
+		return 0
+	}
+	return since(s.moved.Load())
+}
+
 // Stats returns a copy.
 func (s *Sink) Stats() Stats {
 	st := Stats{Events: s.events.Load(), Bytes: s.bytes.Load(), Published: s.topics.published()}

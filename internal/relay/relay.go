@@ -79,6 +79,7 @@ type Relay struct {
 
 	mu   sync.Mutex
 	view view
+	told string // what an inquiry at the brokers found last
 }
 
 // New returns a Relay. It connects when it runs.
@@ -107,6 +108,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			r.setState(Stopped, "stopped: "+err.Error())
 			return r.halt(err)
 		}
+		err = r.explain(ctx, err)
 		r.report(err)
 		if !r.backOff(ctx, err) {
 			return r.stopped(ctx)
@@ -171,7 +173,7 @@ func (r *Relay) report(err error) {
 		}
 	}
 	r.setState(state, err.Error())
-	if !r.outage.Due("", reason) {
+	if explained := r.unexplained(err); !r.outage.Due("", reason) && !explained {
 		return
 	}
 	lasted := r.outage.Lasted()
@@ -248,6 +250,7 @@ func (r *Relay) takeOver(ctx context.Context) error {
 	r.mu.Lock()
 	r.view.source, r.view.out = r.source(), r.out
 	r.mu.Unlock()
+	defer r.patiently(ctx)()
 	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
 	defer cancel()
 	if err := r.out.Begin(ctx); err != nil {

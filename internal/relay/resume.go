@@ -144,7 +144,9 @@ type found struct {
 func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View,
 	read func(context.Context) (checkpoint.State, bool, error),
 ) (found, error) {
+	over := r.patiently(ctx)
 	state, stored, err := read(ctx)
+	over()
 	if err != nil {
 		return found{}, &kafkaError{err}
 	}
@@ -174,6 +176,7 @@ func (r *Relay) settleStart(ctx context.Context, found found, history cdc.Histor
 		r.pay(state)
 		return nil
 	}
+	defer r.patiently(ctx)()
 	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
 	defer cancel()
 	if err := r.store.Save(ctx, state); err != nil {

@@ -38,6 +38,7 @@ type session struct {
 	pings      pings
 	inspector  cdc.Inspector             // of the watcher, and of settle after it
 	saving     atomic.Pointer[time.Time] // since when a position is being stored; nil = none is
+	why        atomic.Pointer[string]    // what the brokers say of what waits for them; nil = nothing
 	blind      atomic.Pointer[blindness] // why the watcher cannot look; nil = it can
 
 	// Of the watcher: when the log says again what lasts.

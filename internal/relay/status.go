@@ -115,6 +115,11 @@ func (r *Relay) Status() Status {
 	if reason := v.session.unsaved(r.cfg.StateTopic); reason != "" {
 		st.Reasons = append(st.Reasons, reason)
 	}
+	if v.session != nil && v.state == Streaming {
+		if why := v.session.why.Load(); why != nil {
+			st.Reasons = append(st.Reasons, *why)
+		}
+	}
 	if reason := v.session.unseen(); reason != "" && v.state == Streaming {
 		st.Reasons = append(st.Reasons, reason)
 	}

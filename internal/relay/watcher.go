@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -194,6 +195,7 @@ func (s *session) ping(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		s.inquire(ctx)
 		limited, cancel := context.WithTimeout(ctx, lookTimeout)
 		s.out.FindTopics(limited)
 		if s.out.Stats().Events == 0 {
@@ -203,6 +205,33 @@ func (s *session) ping(ctx context.Context) {
 		cancel()
 	}
 }
+
+// inquire asks the brokers why events or their position wait, and says it once.
+func (s *session) inquire(ctx context.Context) {
+	if s.r.cfg.NewStore != nil || !s.waiting() {
+		s.why.Store(nil)
+		return
+	}
+	found := strings.Join(s.r.inquiry().Find(ctx), "; ")
+	if found == "" || ctx.Err() != nil {
+		s.why.Store(nil)
+		return
+	}
+	if before := s.why.Swap(&found); before == nil || *before != found {
+		s.log.Warn().Str("reason", found).Msg("events or their position wait, nothing is lost")
+	}
+}
+
+// waiting reports whether something has waited for the brokers for unusually long.
+func (s *session) waiting() bool {
+	if since := s.saving.Load(); since != nil && time.Since(*since) > unusual {
+		return true
+	}
+	return s.out.Idle() > unusual
+}
+
+// unusual is how long the brokers may take before they are asked why.
+const unusual = 5 * time.Second
 
 // pings recognises a server that wants to stop: its walsender asks for our position thousands of times a second until we
 // confirm everything that it has sent.

@@ -1,0 +1,157 @@
+package integration
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// saysWhy returns once /readyz, `walpost status` and the log say all of these things, which takes half a minute at most. The relay goes on trying.
+func saysWhy(t testing.TB, env *Env, relay *Relay, began time.Time, says ...string) {
+	t.Helper()
+	all := func(text string) bool {
+		for _, part := range says {
+			if !strings.Contains(strings.ReplaceAll(text, `\"`, `"`), part) {
+				return false
+			}
+		}
+		return true
+	}
+	var reasons string
+	for deadline := began.Add(30 * time.Second); ; {
+		var code int
+		if code, reasons = relay.Get("/readyz"); code == 503 && all(reasons) {
+			break
+		}
+		if !relay.Running() || time.Now().After(deadline) {
+			t.Fatalf("half a minute after it began the relay does not say %q:\n%s\n%s", says, reasons, lastLines(relay.Log(), 10))
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Logf("after %s /readyz says %s", time.Since(began).Round(100*time.Millisecond), strings.TrimSpace(reasons))
+	Eventually(t, 5*time.Second, "the log to say why", func() bool {
+		for line := range strings.Lines(relay.Log()) {
+			if strings.Contains(line, `"warn"`) && all(line) {
+				return true
+			}
+		}
+		return false
+	})
+	if _, output := env.Walpost(t, []string{"WALPOST_HTTP_ADDR=" + relay.addr}, "status"); !all(output) {
+		t.Errorf("walpost status does not say %q:\n%s", says, output)
+	}
+	if !relay.IsLive() {
+		t.Error("the relay is not live")
+	}
+}
+
+// reconfigure restarts the only broker with other settings.
+func reconfigure(t testing.TB, env *Env, settings map[string]string) {
+	t.Helper()
+	file := env.Kafka.nodes[0].properties()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(content)
+	for name, value := range settings { // the last of several lines counts
+		text += fmt.Sprintf("%s=%s\n", name, value)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env.Kafka.Kill(0)
+	if err := env.Kafka.Start(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// goesOn returns once the relay has published an event.
+func goesOn(t testing.TB, env *Env, relay *Relay) {
+	t.Helper()
+	relay.Ready(t, time.Minute)
+	insert(t, env, "order", "k", 1)
+	awaitRecords(t, env, env.Prefix+"order", 1)
+	relay.Stop(t)
+}
+
+// TestNoTransactionLog: exactly once on brokers that cannot make the topic of their transactions.
+func TestNoTransactionLog(t *testing.T) {
+	t.Parallel()
+	env := Setup(t, Needs{Kafka: Own, KafkaConfig: map[string]string{"transaction.state.log.replication.factor": "3"}})
+	env.Init(t)
+	began := time.Now()
+	relay := env.Run(t, "WALPOST_DELIVERY="+exactly)
+	saysWhy(t, env, relay, began, "FindCoordinator is answered COORDINATOR_NOT_AVAILABLE", "__transaction_state",
+		"By their transaction.state.log.replication.factor it needs 3 brokers, and 1 are up")
+	reconfigure(t, env, map[string]string{"transaction.state.log.replication.factor": "1"})
+	goesOn(t, env, relay)
+}
+
+// TestTopicsBelowMinInSync: the state topic and the topic of transactions have too few replicas in sync: under the relay,
+// and at its start.
+func TestTopicsBelowMinInSync(t *testing.T) {
+	long(t)
+	t.Parallel()
+	env := Setup(t, Needs{Kafka: OwnThree})
+	env.Init(t)
+	relay := env.Run(t, "WALPOST_DELIVERY="+exactly)
+	relay.Ready(t, time.Minute)
+	insert(t, env, "order", "k", 1)
+	awaitRecords(t, env, env.Prefix+"order", 1)
+	relay.Stop(t)
+	for _, topic := range []string{env.StateTopic, "__transaction_state"} {
+		env.SetTopicConfig(t, topic, "min.insync.replicas", "3")
+	}
+	for _, delivery := range deliveries {
+		relay = env.Run(t, "WALPOST_DELIVERY="+delivery)
+		relay.Ready(t, time.Minute)
+		env.Kafka.Kill(2)
+		began := time.Now()
+		insert(t, env, "order", "k", 1)
+		saysWhy(t, env, relay, began, fmt.Sprintf("topic %q cannot be written: min.insync.replicas is 3", env.StateTopic))
+		relay.Kill()
+		began = time.Now()
+		relay = env.Run(t, "WALPOST_DELIVERY="+delivery)
+		if delivery == exactly {
+			saysWhy(t, env, relay, began, `topic "__transaction_state" cannot be written: min.insync.replicas is 3`)
+		}
+		startBroker(t, env, 2)
+		goesOn(t, env, relay)
+	}
+}
+
+// TestAdvertisedAddress: the brokers answer at the address that the relay was given, and advertise another, which is closed or
+// silent.
+func TestAdvertisedAddress(t *testing.T) {
+	t.Parallel()
+	for _, delivery := range deliveries {
+		for _, silent := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, silent %t", delivery, silent), func(t *testing.T) {
+				t.Parallel()
+				if silent || delivery == exactly {
+					long(t)
+				}
+				listener, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !silent {
+					_ = listener.Close()
+				}
+				t.Cleanup(func() { _ = listener.Close() })
+				advertised := listener.Addr().String()
+				env := Setup(t, Needs{Kafka: Own, KafkaConfig: map[string]string{"advertised.listeners": "CLIENT://" + advertised}})
+				env.Init(t)
+				began := time.Now()
+				relay := env.Run(t, "WALPOST_DELIVERY="+delivery)
+				saysWhy(t, env, relay, began, "broker 1 does not answer at "+advertised, "advertised.listeners")
+				reconfigure(t, env, map[string]string{"advertised.listeners": "CLIENT://" + env.Brokers[0]})
+				goesOn(t, env, relay)
+			})
+		}
+	}
+}
