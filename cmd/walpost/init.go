@@ -116,17 +116,19 @@ func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer)
 	defer store.Close()
 	if cfg.Delivery == config.ExactlyOnce {
 		if err := fence(ctx, cfg, conn.System); err != nil {
-			return err
+			return explain(ctx, cfg, conn.System, err)
 		}
 	}
 	before, stored, err := store.Load(ctx)
 	if err != nil {
-		return err
+		return explain(ctx, cfg, conn.System, err)
 	}
 	position := acceptedPosition(before, stored, view, conn.History)
 	state := checkpoint.State{Position: position, Timeline: conn.History.At(position.Furthest()), At: time.Now(), Publication: view.Identity()}
-	if err := store.Reset(ctx, before, state); err != nil {
-		return err
+	saving, cancel := context.WithTimeout(ctx, brokersTime)
+	defer cancel()
+	if err := store.Reset(saving, before, state); err != nil {
+		return explain(ctx, cfg, conn.System, fmt.Errorf("%w: run this command again, until it says the position", err))
 	}
 	was := "none"
 	if stored {
@@ -154,7 +156,7 @@ func fence(ctx context.Context, cfg config.Config, system string) error {
 		return err
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, brokersTime)
 	defer cancel()
 	if _, _, err := client.ProducerID(ctx); err != nil {
 		return fmt.Errorf("take over transactional id %q: %w", id, err)

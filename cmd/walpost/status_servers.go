@@ -194,12 +194,12 @@ func behind(end, at cdc.LSN) (text *string, bytes *float64) {
 
 // lookAtKafka reads the stored position, and if it can be compared with the slot tells whether a relay could go on from it.
 func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, compare comparison) error {
-	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
+	limited, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	s.Up[ops.PeerKafka] = false
-	state, stored, hidden, err := c.storedPosition(ctx, s)
+	state, stored, hidden, err := c.storedPosition(limited, s)
 	if err != nil {
-		return err
+		return explain(ctx, c.Config, "", err)
 	}
 	s.Up[ops.PeerKafka] = true
 	if stored {

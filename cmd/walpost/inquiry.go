@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/walpost/walpost/internal/config"
+	"github.com/walpost/walpost/internal/relay"
+)
+
+// brokersTime bounds what a command waits for the brokers.
+const brokersTime = 20 * time.Second
+
+// explain asks the brokers why they did not do in time what a command asked for. A refusal of theirs says it already.
+func explain(ctx context.Context, cfg config.Config, system string, err error) error {
+	var refused *kerr.Error
+	if err == nil || ctx.Err() != nil || errors.As(err, &refused) && !refused.Retriable {
+		return err
+	}
+	options, optionsErr := cfg.KafkaOptions()
+	dial, dialErr := cfg.KafkaDialer()
+	if optionsErr != nil || dialErr != nil {
+		return err
+	}
+	inquiry := relay.Inquiry{Kafka: options, Dial: dial, StateTopic: cfg.StateTopic}
+	if cfg.Delivery == config.ExactlyOnce && system != "" {
+		inquiry.ID = relay.TransactionalID(system + "/" + cfg.Slot)
+	}
+	return inquiry.Explain(ctx, err)
+}
