@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -67,6 +68,22 @@ const (
 	producerFailed = "fatal InitProducerID error, failing all buffered records"
 )
 
+// producerRefused is what the client logs when it asks for a producer ID again. It does so at once.
+const producerRefused = "producer id initialization resulted in retryable error, discarding initialization attempt"
+
+// betweenProducers is the least time between two requests for a producer ID that the brokers have not given.
+const betweenProducers = 250 * time.Millisecond
+
+// pause holds the caller up, unless the client is being closed.
+func (g *gate) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-g.release:
+	case <-timer.C:
+	}
+}
+
 // shuts reports whether a line of the client's log says that records fail.
 func shuts(msg string, keyvals []any) bool {
 	switch msg {
@@ -91,6 +108,9 @@ func (l *clientLog) Level() kgo.LogLevel { return kgo.LogLevelInfo }
 func (l *clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	if shuts(msg, keyvals) {
 		l.gate.close()
+	}
+	if msg == producerRefused { // on the goroutine that asks
+		l.gate.pause(betweenProducers)
 	}
 	event := l.log.Trace()
 	if level <= kgo.LogLevelWarn {

@@ -1,0 +1,104 @@
+package sink
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// answer has the broker answer for a topic with a code, known or not, until the function that it returns is called.
+func (f *fixture) answer(topic string, code int16) (heal func()) {
+	return f.cluster.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: &kerr.Error{Message: "?", Code: code}, Count: -1,
+	}).Remove
+}
+
+// waitDone waits until events are published.
+func (f *fixture) waitDone(marks ...*mark) {
+	f.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for _, m := range marks {
+		for m.done.Load() == 0 {
+			if time.Now().After(deadline) {
+				f.t.Fatal("an event is not published")
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// TestUnknownAnswerIsNoEnd: the client sends a batch again that was answered with UNKNOWN_SERVER_ERROR or a code that it does not
+// know, in its place. Other partitions go on, and nothing is repeated.
+func TestUnknownAnswerIsNoEnd(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int16{kerr.UnknownServerError.Code, 9999} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			t.Parallel()
+			f := setup(t, nil, kfake.SeedTopics(1, "bad", "good"))
+			heal := f.answer("bad", code)
+			for i := range 3 {
+				if err := f.produce("bad", "k", fmt.Sprint("bad-", i), 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range 50 {
+				if err := f.produce("good", "k", fmt.Sprint("good-", i), 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.waitDone(f.marks[3:]...)
+			if err := f.sink.Err(); err != nil || f.marks[0].done.Load() != 0 {
+				t.Fatalf("the event that waits: error %v, published %d times", err, f.marks[0].done.Load())
+			}
+			heal()
+			if err := f.flush(); err != nil {
+				t.Fatal(err)
+			}
+			if bad, good := f.records("bad"), f.records("good"); len(bad) != 3 || len(good) != 50 || string(bad[0].Headers[0].Value) != "bad-0" {
+				t.Errorf("%d and %d records, want 3 and 50, in order", len(bad), len(good))
+			}
+		})
+	}
+}
+
+// TestProducerIDIsAskedForWithPauses: the client would ask again at once.
+func TestProducerIDIsAskedForWithPauses(t *testing.T) {
+	t.Parallel()
+	f := setup(t, nil, kfake.SeedTopics(1, "orders"))
+	fault := f.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.UnknownServerError, Count: -1})
+	if err := f.produce("orders", "k", "e1", 1); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3*betweenProducers + betweenProducers/2)
+	if n := fault.Hits(); n < 2 || n > 5 {
+		t.Errorf("it was asked for %d times, want some 4", n)
+	}
+	fault.Remove()
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCommitIsNotTriedAgain: nobody knows what became of a commit that was answered with UNKNOWN_SERVER_ERROR.
+func TestCommitIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, nil)
+	fault := f.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.UnknownServerError, Count: -1})
+	if err := f.produce("orders", "k", "e1", 1); err != nil {
+		t.Fatal(err)
+	}
+	<-f.sink.Failed()
+	f.sink.Close()
+	var commit *CommitError
+	if err := f.sink.Err(); !errors.As(err, &commit) || commit.Refused || commit.Fenced {
+		t.Errorf("the error is %v", err)
+	}
+	if n := fault.Hits(); n != 1 {
+		t.Errorf("the transaction was ended %d times, want 1", n)
+	}
+}
