@@ -87,8 +87,10 @@ func TestHostileSettings(t *testing.T) {
 			relay = env.Run(t, vars...)
 			relay.Ready(t, 30*time.Second)
 			conn := env.Connect(t) // it has the settings of the database as well
-			for _, set := range []string{"SET statement_timeout = 0", "SET lock_timeout = 0", "SET default_transaction_read_only = off", "SET client_encoding = UTF8",
-				"SET search_path = public", "SET standard_conforming_strings = on", "SET idle_in_transaction_session_timeout = 0", "SET idle_session_timeout = 0", rows} {
+			for _, set := range []string{
+				"SET statement_timeout = 0", "SET lock_timeout = 0", "SET default_transaction_read_only = off", "SET client_encoding = UTF8",
+				"SET search_path = public", "SET standard_conforming_strings = on", "SET idle_in_transaction_session_timeout = 0", "SET idle_session_timeout = 0", rows,
+			} {
 				if _, err := conn.PgConn().Exec(t.Context(), set).ReadAll(); err != nil && !strings.Contains(set, "timeout = 0") {
 					t.Fatalf("%s: %v", set, err)
 				}
