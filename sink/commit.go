@@ -116,7 +116,11 @@ func (t *transactions) end(cut checkpoint.Position) error {
 		return errLost
 	}
 	if flushed != nil {
-		return &CommitError{Err: flushed, Slow: errors.Is(flushed, errSlow)}
+		slow := &CommitError{Err: flushed, Slow: errors.Is(flushed, errSlow)}
+		if slow.Slow {
+			slow.Waiting = t.unwritten()
+		}
+		return slow
 	}
 	if err := t.checkEpoch(); err != nil {
 		return err

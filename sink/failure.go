@@ -41,10 +41,16 @@ func (s *Sink) deny(f *flight, err error) {
 
 func (s *Sink) blame(f *flight, err error, sent bool) {
 	reason, hint := classify(f.topic.name, err, s.cfg.Exactly != nil)
-	_ = s.latch(reason, &EventError{ // whoever waits learns of it from Failed and Err
+	e := f.event()
+	e.Reason, e.Hint, e.Sent, e.Alone, e.Outage, e.Err = reason, hint, sent, f.alone, reason == reasonOutage, err
+	_ = s.latch(reason, e) // whoever waits learns of it from Failed and Err
+}
+
+// event names the event of a flight.
+func (f *flight) event() *EventError {
+	return &EventError{
 		EventID: string(f.record.Headers[0].Value), Commit: f.commit, Index: f.index, Topic: f.topic.name,
-		Reason: reason, Hint: hint, Sent: sent, Alone: f.alone, Outage: reason == reasonOutage, Err: err,
-	})
+	}
 }
 
 // latch keeps the error that ends the sink, returns it, and wakes whoever waits. Of several events it keeps the one that comes
@@ -77,6 +83,23 @@ func (s *Sink) suspect(e *decoder.Event, txn Transaction) bool {
 	}
 	s.suspected++
 	return true
+}
+
+// probes is how many events from the stuck one on are sent with care.
+const probes = 1 << 14
+
+// probe reports whether an event is sent alone to find out whether the partitions take events again: the stuck one, and behind it the
+// 2nd, the 4th, the 8th and so on. So whatever fails next, no more is repeated than what has got through since.
+func (s *Sink) probe(e *decoder.Event, txn Transaction) bool {
+	stuck := s.cfg.Stuck
+	if stuck == nil || (&EventError{Commit: txn.Commit, Index: e.Index}).Before(stuck) {
+		return false
+	}
+	s.probed++
+	if s.probed == probes {
+		s.cfg.Stuck = nil
+	}
+	return s.probed&(s.probed-1) == 0
 }
 
 // Failed is closed when the first permanent error has happened; Err returns it.

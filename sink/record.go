@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -45,6 +46,7 @@ type flight struct {
 	index   uint32
 	size    int64
 	alone   bool                // in a Kafka transaction of its own
+	written atomic.Bool         // the brokers have it, in a transaction that is not committed yet
 	pos     checkpoint.Position // how far the stream is with it, with exactly once
 	slab    *slab
 	arena   *arena // of its bytes, among those of others; nil = they are large

@@ -32,6 +32,9 @@ type Config struct {
 	// Refused is an event that the brokers have refused, perhaps for the sake of another that was on its way with it. What is before
 	// it is published first, and from it on each event is on its way alone, until one is refused alone. Nil = there is none.
 	Refused *EventError
+	// Stuck is the event with which the Sink before failed although nobody refused it. What is before it is published first, then
+	// it alone, and nothing behind it until it is: a Sink that fails again with it repeats nothing. Nil = there is none.
+	Stuck *EventError
 	Room    chan<- struct{} // told, without waiting for it, when a sink that was Held may take the next event
 	Health  *Health
 	Before  *Sink                       // was closed, and this one follows it: its counts go on; nil = this is the first
@@ -51,6 +54,7 @@ type Sink struct {
 	byBytes   map[string]*topic // topics again, for the goroutine that produces
 	name      []byte
 	suspected int                  // events that were on their way alone
+	probed    int                  // events from Stuck on
 	promise   func(*flight, error) // of every record: done
 	how       delivery
 
@@ -137,7 +141,12 @@ func New(cfg Config) (*Sink, error) {
 func (s *Sink) Begin(ctx context.Context) error { return s.how.begin(ctx) }
 
 // Start says where the stream begins, before the first Produce, and how a position is stored.
-func (s *Sink) Start(pos checkpoint.Position, state Encode) { s.how.start(pos, state) }
+func (s *Sink) Start(pos checkpoint.Position, state Encode) {
+	if e := s.cfg.Stuck; e != nil && pos.Published(checkpoint.LSN(e.Commit), e.Index) {
+		s.cfg.Stuck = nil
+	}
+	s.how.start(pos, state)
+}
 
 // Reached says how far the stream is after something that is no event. After a permanent error it says nothing: an event before
 // it may never have been sent, and its position must not be passed.
@@ -168,7 +177,8 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 		s.moved.Store(moment(time.Now()))
 	}
 	s.bytes.Add(f.size)
-	f.alone = s.suspect(e, txn)
+	suspect, probe := s.suspect(e, txn), s.probe(e, txn)
+	f.alone = suspect || probe
 	if t.inFlight.Add(1) == 1 {
 		t.moved.Store(moment(time.Now()))
 	}

@@ -37,6 +37,8 @@ type CommitError struct {
 	Refused bool // the brokers refuse the position for good
 	Slow    bool // it holds more than can be sent in time
 	Err     error
+	// Waiting is the first event of a slow transaction that the brokers have not confirmed. Nil = they have all of it.
+	Waiting *EventError
 }
 
 func (e *CommitError) Error() string {
@@ -137,7 +139,7 @@ func (t *transactions) shut(cut checkpoint.Position) {
 	t.poke()
 }
 
-func (t *transactions) confirmed(*flight) {}
+func (t *transactions) confirmed(f *flight) { f.written.Store(true) }
 
 func (t *transactions) lost() { t.breakUp() }
 
@@ -184,6 +186,18 @@ func (t *transactions) start(pos checkpoint.Position, state Encode) {
 	t.state, t.at, t.committed, t.open = state, pos, pos, true
 	t.ended = make(chan struct{})
 	go t.run()
+}
+
+// unwritten is the first event of the transaction that the brokers do not have; nil = they have all of it.
+func (t *transactions) unwritten() *EventError {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.batch {
+		if !f.written.Load() {
+			return f.event()
+		}
+	}
+	return nil
 }
 
 // reopen lets the client have what came meanwhile. It returns what was published.

@@ -100,7 +100,7 @@ func (f *fixture) honest(stop error) {
 // session, or in it before it has sent anything: no clean stop, since a start repeats that.
 func TestStopAfterAFailure(t *testing.T) {
 	t.Parallel()
-	for name, code := range map[string]int16{"refused": kerr.PolicyViolation.Code, "outage": kerr.UnknownServerError.Code} {
+	for name, code := range map[string]int16{"refused": kerr.PolicyViolation.Code, "outage": kerr.SaslAuthenticationFailed.Code} {
 		for when, next := range map[string]bool{"before the next session": false, "in the next session": true} {
 			t.Run(name+", "+when, func(t *testing.T) {
 				t.Parallel()
@@ -190,7 +190,7 @@ func TestOwnWalsenderIsNoSuccessor(t *testing.T) {
 			dead.Store(true)
 		}
 		conns = nil
-		return kerr.UnknownServerError.Code
+		return kerr.SaslAuthenticationFailed.Code
 	}, "end_lsn")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

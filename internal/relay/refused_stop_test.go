@@ -45,7 +45,7 @@ func TestBadRowBehindAnOutage(t *testing.T) {
 					}
 					code := kerr.NotEnoughReplicas.Code
 					if time.Since(began) > 3*time.Second {
-						given, code = true, kerr.UnknownServerError.Code
+						given, code = true, kerr.SaslAuthenticationFailed.Code
 					}
 					return refuse(r, func(string) int16 { return code }), nil, true
 				})

@@ -68,6 +68,7 @@ type Relay struct {
 	last    checkpoint.State // where the last session ended; zero before
 	sent    checkpoint.State // how far events of it may be published
 	refused *sink.EventError // what the brokers refused, perhaps for the sake of another; nil = nothing
+	stuck   *sink.EventError // with which an outage ended the last sink; nil = with none
 	first   int64            // bytes that the first Kafka transaction of a session may hold, with exactly once
 	text    bool             // columns shall not come in binary form
 	warned  map[string]bool  // what [cdc.View.Warnings] has found so far
@@ -267,7 +268,7 @@ func TransactionalID(source string) string { return "walpost/" + source }
 func (r *Relay) sinkConfig() sink.Config {
 	cfg := sink.Config{
 		Client: r.cfg.Kafka, Dial: r.cfg.Dial, NewClient: r.cfg.NewClient, Topic: r.cfg.Topic, Source: r.source(), StateTopic: r.cfg.StateTopic,
-		CreateTopics: r.cfg.CreateTopics, MaxRequest: r.cfg.MaxRequest, Linger: r.cfg.Linger, Room: r.room, Before: r.out, Store: r.store, Refused: r.refused,
+		CreateTopics: r.cfg.CreateTopics, MaxRequest: r.cfg.MaxRequest, Linger: r.cfg.Linger, Room: r.room, Before: r.out, Store: r.store, Refused: r.refused, Stuck: r.stuck,
 		Health: r.health, Observe: r.cfg.Observe, Log: r.log.With().Str("component", "sink").Logger(),
 	}
 	if r.cfg.ExactlyOnce {

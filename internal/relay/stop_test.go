@@ -21,7 +21,7 @@ func TestStopWithoutAStoredPosition(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := setup(t)
-			failing := f.refuses(always(kerr.UnknownServerError.Code), "end_lsn")
+			failing := f.refuses(always(kerr.SaslAuthenticationFailed.Code), "end_lsn")
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			ended := make(chan error, 1)

@@ -42,10 +42,15 @@ func (r *Relay) verdict(ctx context.Context, s *session, err error) error {
 	case doubtful:
 		r.refused = event
 		return errRefused
+	case event != nil && event.Outage:
+		r.stuck = event
 	}
 	var commit *sink.CommitError
 	if errors.As(err, &commit) && commit.Slow {
 		r.smaller()
+		if commit.Waiting != nil {
+			r.stuck = commit.Waiting
+		}
 	}
 	if fenced(err) && !s.rightful && r.superseded(ctx, s) {
 		return &cdc.StopError{

@@ -33,7 +33,7 @@ var mutations = []struct{ name, file, old, new string }{
 	{"nobody is told that there is room", "checkpoint/watermark.go", "w.safe.Store(freed)\n\tsignal(w.room)", "w.safe.Store(freed)"},
 	{"the publication is not looked at", "cdc/check.go", "func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {\n", "func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {\n\tearlier = nil\n"},
 	{"confirm past the last look at the publication", "internal/relay/keeper.go", "g.saved = max(g.saved, lsn)\n\tg.stream.Confirm(min(g.saved, g.sound))", "g.saved = max(g.saved, lsn)\n\tg.stream.Confirm(g.saved)"},
-	{"memory of an event that is not published yet is used again", "sink/transactions.go", "func (t *transactions) confirmed(*flight) {}", "func (t *transactions) confirmed(f *flight) { f.free() }"},
+	{"memory of an event that is not published yet is used again", "sink/transactions.go", "confirmed(f *flight) { f.written.Store(true) }", "confirmed(f *flight) { f.free() }"},
 	{"no status while there is no room", "internal/relay/session.go", "return s.stream.Wait(ctx, s.r.room)", "<-s.r.room; return nil"},
 	{"halt at the first of several that were refused together", "sink/errors.go", "return e.Sent && !e.Outage && !e.Alone && !e.Lost()", "return false"},
 	{"halt at a row whose predecessors wait", "internal/relay/session.go", "outlast := !stop && (transient(cause) || ofARow(cause))", "outlast := !stop && transient(cause)"},

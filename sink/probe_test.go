@@ -1,0 +1,100 @@
+package sink
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/decoder"
+)
+
+// TestProbes: from the stuck event on each power of two is alone, and after a while none is.
+func TestProbes(t *testing.T) {
+	t.Parallel()
+	s := &Sink{cfg: Config{Stuck: &EventError{Commit: 100, Index: 3}}}
+	var alone []int
+	for i := range 3 * probes {
+		if s.probe(&decoder.Event{Index: uint32(i)}, Transaction{Commit: 100}) {
+			alone = append(alone, i)
+		}
+	}
+	if want := []int{3, 4, 6, 10, 18, 34, 66}; !slices.Equal(alone[:7], want) || len(alone) != 15 {
+		t.Errorf("%d events are alone: %v, want 15, at first %v", len(alone), alone, want)
+	}
+}
+
+// TestStuckEventIsPassed: a session that starts behind the event that was stuck has none.
+func TestStuckEventIsPassed(t *testing.T) {
+	t.Parallel()
+	for rows, stuck := range map[uint32]bool{3: true, 4: false} {
+		s := &Sink{cfg: Config{Stuck: &EventError{Commit: 100, Index: 3}}}
+		s.how = atLeastOnce{s, nil}
+		s.Start(checkpoint.Position{End: 90, Commit: 100, Rows: rows}, nil)
+		if got := s.cfg.Stuck != nil; got != stuck {
+			t.Errorf("%d rows are published: stuck %t, want %t", rows, got, stuck)
+		}
+	}
+}
+
+// TestNothingFollowsAStuckEvent: one sink after the other fails with the same event. Each publishes what is before it, and nothing
+// that is behind it, so that the next repeats nothing.
+func TestNothingFollowsAStuckEvent(t *testing.T) {
+	t.Parallel()
+	for delivery, setup := range map[string]func(*testing.T, func(*Config), ...kfake.Opt) *fixture{"at least once": setup, "exactly once": exactly} {
+		t.Run(delivery, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t, func(c *Config) { c.Stuck = &EventError{Commit: 3} }, kfake.SeedTopics(1, "bad", "good"))
+			heal := f.answer("bad", kerr.CorruptMessage.Code)
+			send := func(from int) error {
+				f.marks = f.marks[:from-1]
+				for i := from; i <= 20; i++ {
+					topic := "good"
+					if i == 3 {
+						topic = "bad"
+					}
+					if err := f.produce(topic, "k", fmt.Sprint(i), 1); err != nil {
+						return err
+					}
+				}
+				return f.flush()
+			}
+			from := 1
+			for range 3 {
+				var failed *EventError
+				if err := send(from); !errors.As(err, &failed) || failed.EventID != "3" || !failed.Outage {
+					t.Fatalf("the error is %v", err)
+				}
+				f.waitDone(f.marks[:2]...)
+				f.sink.Close()
+				f.next()
+				from = 3
+			}
+			heal()
+			if err := send(from); err != nil {
+				t.Fatal(err)
+			}
+			if got := f.committed("good"); len(got) != 19 {
+				t.Errorf("events %q are published, want 19, each once", got)
+			}
+		})
+	}
+}
+
+// next has another sink follow the one that was closed.
+func (f *fixture) next() {
+	f.t.Helper()
+	cfg := f.sink.cfg
+	cfg.Before, cfg.Stuck = f.sink, &EventError{Commit: 3}
+	after, err := New(cfg)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(after.Close)
+	f.sink = after
+	f.begin()
+}
