@@ -226,8 +226,9 @@ func (c Config) slotMissing(err error) error {
 func (c Config) publicationMissing(err error) error {
 	return &StopError{
 		What: fmt.Sprintf("publication %q does not exist, or did not exist where the slot reads", c.Publication),
-		Hint: "events committed while the publication was missing are not in the stream. `walpost init --accept-gap` makes it if it is not there, moves the slot behind it, " +
-			"and records both. Start walpost, and only then insert again everything that was not published after the stored position: what the slot had not read yet is skipped, too",
+		Hint: fmt.Sprintf("events committed while the publication was missing are not in the stream. `walpost init --accept-gap` makes it if it is not there, moves the slot behind it, "+
+			"and records both. Start walpost, and only then insert again everything that was not published after the stored position: what the slot had not read yet is skipped, too. "+
+			"If no position was stored, and walpost stops here again: SELECT pg_replication_slot_advance('%s', pg_current_wal_lsn()), and the same once more", c.Slot),
 		Gap: true,
 		Err: err,
 	}
