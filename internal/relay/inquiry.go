@@ -145,10 +145,12 @@ func (q Inquiry) Find(ctx context.Context) (found []string) {
 	if q.metadata, err = q.topics(ctx); err != nil {
 		return nil // no broker answers: that is known already
 	}
-	found = q.brokers(ctx)
-	found = append(found, q.partition(ctx, q.StateTopic, 0)...)
-	if q.ID != "" && len(found) == 0 {
-		found = q.coordinator(ctx)
+	if found = q.brokers(ctx); len(found) > 0 {
+		return found // the rest follows from it
+	}
+	found = q.partition(ctx, q.StateTopic, 0)
+	if q.ID != "" {
+		found = append(found, q.coordinator(ctx)...)
 	}
 	return found
 }
