@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -20,6 +22,7 @@ const sinceOutage = time.Second
 // Health knows whether the brokers answer, from what every request of the clients meets that carry it as a hook. It says
 // so once a change, and again while it lasts.
 type Health struct {
+	Login  string // who logs in, with which password; empty = nobody. Set before it is used
 	log    zerolog.Logger
 	latest atomic.Pointer[time.Time] // when the brokers answered last; nil = the client has not said
 
@@ -76,6 +79,9 @@ func (h *Health) answers() {
 func (h *Health) fails(addr string, err error) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed) {
 		return // it was we who gave up
+	}
+	if h.Login != "" && (errors.Is(err, kerr.SaslAuthenticationFailed) || errors.Is(err, kerr.UnsupportedSaslMechanism)) {
+		err = fmt.Errorf("the login of %s is refused: %w", h.Login, err)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

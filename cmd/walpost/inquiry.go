@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -16,6 +17,9 @@ const brokersTime = 20 * time.Second
 
 // explain asks the brokers why they did not do in time what a command asked for. A refusal of theirs says it already.
 func explain(ctx context.Context, cfg config.Config, system string, err error) error {
+	if errors.Is(err, kerr.SaslAuthenticationFailed) {
+		return fmt.Errorf("the login of %s is refused: %w", cfg.KafkaLogin(), err)
+	}
 	var refused *kerr.Error
 	if err == nil || ctx.Err() != nil || errors.As(err, &refused) && !refused.Retriable {
 		return err

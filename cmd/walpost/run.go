@@ -126,7 +126,7 @@ func newRelayConfig(cfg config.Config, log zerolog.Logger) (relay.Config, error)
 		return relay.Config{}, err
 	}
 	return relay.Config{
-		CDC: stream, Columns: cfg.Columns, Kafka: kafka, Dial: dial,
+		CDC: stream, Columns: cfg.Columns, Kafka: kafka, Dial: dial, Login: cfg.KafkaLogin(),
 		Topic: template, StateTopic: cfg.StateTopic, CreateTopics: cfg.CreateTopics,
 		ExactlyOnce: cfg.Delivery == config.ExactlyOnce, Interval: cfg.TransactionInterval, Batch: int64(cfg.TransactionBytes),
 		MaxInFlight: int64(cfg.MaxInFlightBytes), MaxRequest: int64(cfg.KafkaMaxRequestBytes), Linger: cfg.KafkaLinger, DrainTimeout: cfg.DrainTimeout,

@@ -2,15 +2,12 @@ package config
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -32,52 +29,25 @@ func (c *Config) KafkaOptions() ([]kgo.Opt, error) {
 	return options, nil
 }
 
-// kafkaDialTimeout bounds one attempt to connect to a broker.
-const kafkaDialTimeout = 10 * time.Second
-
-// KafkaDialer is how to connect to a broker: plain, or with TLS.
-func (c *Config) KafkaDialer() (func(ctx context.Context, network, addr string) (net.Conn, error), error) {
-	dialer := &net.Dialer{Timeout: kafkaDialTimeout}
-	if !c.KafkaTLS {
-		return dialer.DialContext, nil
+// KafkaLogin is who logs in at the brokers, and where the password comes from; empty = nobody does.
+func (c *Config) KafkaLogin() string {
+	switch {
+	case c.KafkaSASLMechanism == "":
+		return ""
+	case c.KafkaSASLPasswordFile != "":
+		return fmt.Sprintf("user %q with the password in WALPOST_KAFKA_SASL_PASSWORD_FILE %s", c.KafkaSASLUser, c.KafkaSASLPasswordFile)
+	default:
+		return fmt.Sprintf("user %q with the password in %s", c.KafkaSASLUser, passwordVariable)
 	}
-	tlsConfig, err := c.kafkaTLSConfig()
-	if err != nil {
-		return nil, err
-	}
-	return (&tls.Dialer{NetDialer: dialer, Config: tlsConfig}).DialContext, nil
 }
 
-func (c *Config) kafkaTLSConfig() (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.KafkaTLSServerName}
-	if c.KafkaCAFile != "" {
-		pool, err := readAuthorities(c.KafkaCAFile)
-		if err != nil {
-			return nil, err
-		}
-		config.RootCAs = pool
-	}
-	if c.KafkaCertFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.KafkaCertFile, c.KafkaKeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("load client certificate: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
-}
+// unreadableError says that a file with credentials cannot be read. Whoever rotates it may be about to write it. The Kafka client asks
+// an error whether it is temporary: it then tries again, and gives up no record that is on its way.
+type unreadableError struct{ err error }
 
-func readAuthorities(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read authorities: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read authorities: no certificate in PEM form in %s", path)
-	}
-	return pool, nil
-}
+func (e *unreadableError) Error() string   { return e.err.Error() }
+func (e *unreadableError) Unwrap() error   { return e.err }
+func (e *unreadableError) Temporary() bool { return true }
 
 // kafkaSASL reads the password at each login, so that a rotated password file needs no restart.
 func (c *Config) kafkaSASL() (sasl.Mechanism, error) {
@@ -105,11 +75,11 @@ func (c *Config) kafkaPassword() (string, error) {
 	}
 	text, err := os.ReadFile(c.KafkaSASLPasswordFile)
 	if err != nil {
-		return "", fmt.Errorf("read password file: %w", err)
+		return "", &unreadableError{fmt.Errorf("read password file of user %q: %w", c.KafkaSASLUser, err)}
 	}
 	password := strings.TrimRight(string(text), "\r\n")
 	if password == "" {
-		return "", fmt.Errorf("read password file: %s is empty", c.KafkaSASLPasswordFile)
+		return "", &unreadableError{fmt.Errorf("read password file of user %q: %s is empty", c.KafkaSASLUser, c.KafkaSASLPasswordFile)}
 	}
 	return password, nil
 }

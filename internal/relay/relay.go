@@ -23,6 +23,7 @@ type Config struct {
 	Columns      map[string]string // logical name -> the table's own; absent = the same
 	Kafka        []kgo.Opt         // seeds and SASL; no dialer
 	Dial         func(ctx context.Context, network, addr string) (net.Conn, error)
+	Login        string                                     // at the brokers, as in [sink.Health]
 	NewClient    func(opts ...kgo.Opt) (sink.Client, error) // nil = [kgo.NewClient]
 	NewStore     func(source string) (Store, error)         // nil = [checkpoint.NewStore] on the state topic
 	Topic        *sink.Template
@@ -85,8 +86,10 @@ type Relay struct {
 
 // New returns a Relay. It connects when it runs.
 func New(cfg Config) *Relay {
+	health := sink.NewHealth(cfg.Log.With().Str("component", "sink").Logger())
+	health.Login = cfg.Login
 	return &Relay{
-		cfg: cfg, log: cfg.Log, room: make(chan struct{}, 1), warned: map[string]bool{}, health: sink.NewHealth(cfg.Log.With().Str("component", "sink").Logger()),
+		cfg: cfg, log: cfg.Log, room: make(chan struct{}, 1), warned: map[string]bool{}, health: health,
 		view: view{state: Starting, reason: "starting"},
 	}
 }
