@@ -119,6 +119,9 @@ func (t *transactions) end(cut checkpoint.Position) error {
 		slow := &CommitError{Err: flushed, Slow: errors.Is(flushed, errSlow)}
 		if slow.Slow {
 			slow.Waiting = t.unwritten()
+			if reason := t.s.trouble.reason(); reason != "" {
+				slow.Err = fmt.Errorf("%w: %s", flushed, reason)
+			}
 		}
 		return slow
 	}

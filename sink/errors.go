@@ -34,21 +34,26 @@ func NoErrors() map[string]uint64 {
 // EventError says that an event cannot be published: it breaks the contract, or the brokers refuse it for good, or an
 // outage ended its producer.
 type EventError struct {
-	EventID string
-	Commit  uint64 // LSN of its transaction's commit record
-	Index   uint32 // of the row change in its transaction
-	Topic   string
-	Reason  string // one of those that NoErrors lists
-	Hint    string // what helps, if the brokers refused it
-	Sent    bool   // it was on its way to the brokers
-	Alone   bool   // no other was on its way with it: it is this one that is refused
-	Outage  bool   // nobody refused the event: another Sink may publish it
-	Err     error
+	EventID   string
+	Commit    uint64 // LSN of its transaction's commit record
+	Index     uint32 // of the row change in its transaction
+	Topic     string
+	Partition int32  // of the record that was sent; -1 = the client has not chosen one
+	Reason    string // one of those that NoErrors lists
+	Hint      string // what helps, if the brokers refused it
+	Sent      bool   // it was on its way to the brokers
+	Alone     bool   // no other was on its way with it: it is this one that is refused
+	Outage    bool   // nobody refused the event: another Sink may publish it
+	Err       error
 }
 
 func (e *EventError) Error() string {
-	return fmt.Sprintf("publish event %q of the transaction at %X/%X (row %d) to topic %q: %v",
-		e.EventID, e.Commit>>32, uint32(e.Commit), e.Index, e.Topic, e.Err)
+	partition := ""
+	if e.Sent && e.Partition >= 0 {
+		partition = fmt.Sprintf(", partition %d", e.Partition)
+	}
+	return fmt.Sprintf("publish event %q of the transaction at %X/%X (row %d) to topic %q%s: %v",
+		e.EventID, e.Commit>>32, uint32(e.Commit), e.Index, e.Topic, partition, e.Err)
 }
 
 func (e *EventError) Unwrap() error { return e.Err }

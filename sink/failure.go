@@ -49,7 +49,7 @@ func (s *Sink) blame(f *flight, err error, sent bool) {
 // event names the event of a flight.
 func (f *flight) event() *EventError {
 	return &EventError{
-		EventID: string(f.record.Headers[0].Value), Commit: f.commit, Index: f.index, Topic: f.topic.name,
+		EventID: string(f.record.Headers[0].Value), Commit: f.commit, Index: f.index, Topic: f.topic.name, Partition: f.record.Partition,
 	}
 }
 
@@ -164,6 +164,9 @@ func (s *Sink) Stats() Stats {
 	st.Up, st.Reason, st.Reconnects = s.health.Look()
 	if m := s.missing.Load(); m != nil && st.Reason == "" && st.Events > 0 {
 		st.Reason = *m
+	}
+	if st.Reason == "" && st.Events > 0 {
+		st.Reason = s.trouble.reason()
 	}
 	if stalled := since(s.moved.Load()); st.Reason == "" && st.Events > 0 && stalled > stall {
 		st.Reason = fmt.Sprintf("%d events are in flight, and none was confirmed for %s", st.Events, stalled.Round(time.Second))

@@ -97,13 +97,20 @@ func shuts(msg string, keyvals []any) bool {
 }
 
 // clientLog passes the log of the Kafka client on, a level lower than the client ranks it: what an operator has to
-// know, the relay says itself. It shuts the gate.
+// know, the relay says itself. It shuts the gate, and tells of partitions in trouble.
 type clientLog struct {
-	gate *gate
-	log  zerolog.Logger
+	gate    *gate
+	trouble *trouble
+	log     zerolog.Logger
 }
 
-func (l *clientLog) Level() kgo.LogLevel { return kgo.LogLevelInfo }
+// Level is asked before each line.
+func (l *clientLog) Level() kgo.LogLevel {
+	if l.trouble.on.Load() {
+		return kgo.LogLevelDebug
+	}
+	return kgo.LogLevelInfo
+}
 
 func (l *clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	if shuts(msg, keyvals) {
@@ -112,6 +119,7 @@ func (l *clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	if msg == producerRefused { // on the goroutine that asks
 		l.gate.pause(betweenProducers)
 	}
+	l.trouble.hear(msg, keyvals)
 	event := l.log.Trace()
 	if level <= kgo.LogLevelWarn {
 		event = l.log.Debug()

@@ -86,8 +86,8 @@ func (b *builder) build(e *decoder.Event, txn Transaction, t *topic, mark Mark) 
 		return v
 	}
 	r := &f.record
-	r.Topic, r.Key, r.Timestamp = t.name, put(e.Key), txn.Read
-	if e.Payload != nil { // NULL is a tombstone; an empty payload is a value
+	r.Topic, r.Partition, r.Key, r.Timestamp = t.name, -1, put(e.Key), txn.Read // the client chooses the partition
+	if e.Payload != nil {                                                       // NULL is a tombstone; an empty payload is a value
 		r.Value = put(e.Payload)
 	}
 	h := append(f.headers[:0], kgo.RecordHeader{Key: "id", Value: put(e.ID)})

@@ -34,7 +34,7 @@ type Config struct {
 	Refused *EventError
 	// Stuck is the event with which the Sink before failed although nobody refused it. What is before it is published first, then
 	// it alone, and nothing behind it until it is: a Sink that fails again with it repeats nothing. Nil = there is none.
-	Stuck *EventError
+	Stuck   *EventError
 	Room    chan<- struct{} // told, without waiting for it, when a sink that was Held may take the next event
 	Health  *Health
 	Before  *Sink                       // was closed, and this one follows it: its counts go on; nil = this is the first
@@ -48,6 +48,7 @@ type Sink struct {
 	log       zerolog.Logger
 	client    Client
 	gate      *gate
+	trouble   trouble
 	health    *Health
 	builder   builder
 	topics    topics
@@ -111,7 +112,7 @@ func New(cfg Config) (*Sink, error) {
 	}
 	client, err := newClient(append(opts,
 		kgo.Dialer(s.gate.dialer(dial)),
-		kgo.WithLogger(&clientLog{s.gate, cfg.Log}),
+		kgo.WithLogger(&clientLog{s.gate, &s.trouble, cfg.Log}),
 		kgo.WithHooks(cfg.Health),
 		// An address that accepts and closes, as load balancers do without a backend, is an outage and no refusal.
 		kgo.AlwaysRetryEOF(),
@@ -284,6 +285,12 @@ const metadataMinAge = 250 * time.Millisecond
 
 // epochMicros is 2000-01-01, the zero of Postgres' clock, in Unix time.
 const epochMicros = 946684800 * 1000000
+
+// InFlight reports whether events are in flight.
+func (s *Sink) InFlight() bool { return s.events.Load() > 0 }
+
+// Watch says whether events have been waiting for longer than usual. While they do, Stats tells which partition they wait for.
+func (s *Sink) Watch(waiting bool) { s.trouble.watch(waiting) }
 
 // Held reports whether the caller has to wait before the next Produce: the fate of a record must be known first.
 func (s *Sink) Held() bool { return s.held.Load() && s.Err() == nil }

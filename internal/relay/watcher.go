@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/walpost/walpost/cdc"
+	"github.com/walpost/walpost/checkpoint"
 )
 
 const (
@@ -25,7 +26,9 @@ const (
 // server shuts down, or rows may be missing in the stream.
 func (s *session) watch(ctx context.Context) error {
 	last := time.Now()
+	var progress progress
 	for {
+		s.noteWait(&progress)
 		stalled := s.sayStall()
 		s.sayDecoding()
 		wait := time.Until(last.Add(lookRarely))
@@ -157,6 +160,24 @@ func (s *session) sayDecoding() {
 	case reason != "" && s.decodingNotice.Due("", reason):
 		s.log.Info().Uint32("pid", s.stream.PID()).Msg(reason)
 	}
+}
+
+// progress is how far events were published when the watcher asked last.
+type progress struct {
+	at       time.Time
+	position checkpoint.Position
+	inFlight bool
+}
+
+// noteWait tells the sink whether events have been waiting for a second.
+func (s *session) noteWait(last *progress) {
+	if time.Since(last.at) < lookOften/2 {
+		return
+	}
+	now := progress{at: time.Now(), inFlight: s.out.InFlight()}
+	now.position, _, _ = s.watermark.Position()
+	s.out.Watch(last.inFlight && now.inFlight && now.position == last.position)
+	*last = now
 }
 
 // busy reports whether a look would let something through or notice something in time.

@@ -1,0 +1,137 @@
+package sink
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// trouble knows which partitions the brokers do not take events for, and why. The client tries again without a word but in its debug
+// log, which costs time for each request. So it is asked for that log only while something waits.
+type trouble struct {
+	on atomic.Bool
+
+	mu      sync.Mutex
+	answers map[place]string // of the brokers, for the first batch of a partition
+}
+
+// place is a partition.
+type place struct {
+	topic     string
+	partition int32
+}
+
+// troubles is how many partitions are remembered. One is named.
+const troubles = 100
+
+// watch says whether something waits. If nothing does, there is no trouble.
+func (t *trouble) watch(on bool) {
+	if t.on.Swap(on) == on || on {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.answers = nil
+}
+
+// set notes the last answer for a partition; empty = the brokers took the batch.
+func (t *trouble) set(p place, answer string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, known := t.answers[p]
+	switch {
+	case answer == "":
+		delete(t.answers, p)
+	case known || len(t.answers) < troubles && t.on.Load():
+		if t.answers == nil {
+			t.answers = map[place]string{}
+		}
+		t.answers[p] = answer
+	}
+}
+
+// reason names one partition; empty = none is in trouble.
+func (t *trouble) reason() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.answers) == 0 {
+		return ""
+	}
+	p := slices.MinFunc(slices.Collect(maps.Keys(t.answers)), func(a, b place) int {
+		if c := strings.Compare(a.topic, b.topic); c != 0 {
+			return c
+		}
+		return int(a.partition - b.partition)
+	})
+	others := ""
+	if n := len(t.answers) - 1; n > 0 {
+		others = fmt.Sprintf(" (and %d more)", n)
+	}
+	return fmt.Sprintf("waiting for topic %q, partition %d%s: %s", p.topic, p.partition, others, t.answers[p])
+}
+
+// What the client logs of the answer to a produce request, and of a partition that the brokers do not offer.
+const (
+	produced   = "produced" // at the level of debug
+	producedTo = "to"
+)
+
+// hear takes a line of the client's log.
+func (t *trouble) hear(msg string, keyvals []any) {
+	if !t.on.Load() {
+		return
+	}
+	value := func(key string) any {
+		if at := slices.Index(keyvals, any(key)); at >= 0 && at+1 < len(keyvals) {
+			return keyvals[at+1]
+		}
+		return nil
+	}
+	switch msg {
+	case produced:
+		if to, ok := value(producedTo).(string); ok {
+			t.parse(to)
+		}
+	case loadFailed:
+		topic, _ := value("topic").(string)
+		partition, known := value("partition").(int32)
+		if err, ok := value("err").(error); ok && known {
+			t.set(place{topic, partition}, err.Error())
+		}
+	}
+}
+
+// parse reads topic[partition{outcome}, ...], ... where the outcome of a batch is from=>to, or retrying@from,count(answer).
+func (t *trouble) parse(to string) {
+	for {
+		topic, rest, ok := strings.Cut(to, "[")
+		if !ok {
+			return
+		}
+		for {
+			number, after, ok := strings.Cut(rest, "{")
+			partition, err := strconv.ParseInt(number, 10, 32)
+			outcome, after, closed := strings.Cut(after, "}")
+			if !ok || !closed || err != nil {
+				return
+			}
+			p := place{strings.TrimPrefix(topic, ", "), int32(partition)}
+			switch answer, failed := strings.CutPrefix(outcome, "retrying@"); {
+			case failed:
+				_, answer, _ = strings.Cut(answer, "(")
+				t.set(p, strings.TrimSuffix(answer, ")"))
+			case strings.Contains(outcome, "=>") && !strings.HasPrefix(outcome, "skipped@"):
+				t.set(p, "")
+			}
+			var more bool
+			if rest, more = strings.CutPrefix(after, ", "); !more {
+				to = strings.TrimPrefix(after, "]")
+				break
+			}
+		}
+	}
+}
