@@ -48,11 +48,6 @@ func (h *Hosts) connect(ctx context.Context, cfg *pgconn.Config, log zerolog.Log
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type outcome struct {
-		at  int
-		pg  *pgconn.PgConn
-		err error
-	}
 	outcomes := make(chan outcome, len(candidates))
 	attempt := func(at int) {
 		one := candidates[at].cfg
@@ -83,20 +78,30 @@ func (h *Hosts) connect(ctx context.Context, cfg *pgconn.Config, log zerolog.Log
 				next.Reset(0)
 				continue
 			}
-			go func(left int) { // whoever is too late
-				for range left {
-					if late := <-outcomes; late.pg != nil {
-						closing, cancel := context.WithTimeout(context.Background(), time.Second)
-						_ = late.pg.Close(closing)
-						cancel()
-					}
-				}
-			}(len(began) - ended)
+			go closeLate(outcomes, len(began)-ended)
 			h.answered(candidates, o.at, began, errs, log)
 			return o.pg, nil
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// outcome is that of an attempt to connect to a candidate.
+type outcome struct {
+	at  int
+	pg  *pgconn.PgConn
+	err error
+}
+
+// closeLate closes the connections of attempts that were too late.
+func closeLate(outcomes <-chan outcome, left int) {
+	for range left {
+		if late := <-outcomes; late.pg != nil {
+			closing, cancel := context.WithTimeout(context.Background(), time.Second)
+			_ = late.pg.Close(closing) // nothing was asked of it
+			cancel()
+		}
+	}
 }
 
 // answered notes who has answered, and says once who has not.

@@ -85,9 +85,6 @@ func (s *Sink) suspect(e *decoder.Event, txn Transaction) bool {
 	return true
 }
 
-// probes is how many events from the stuck one on are sent with care.
-const probes = 1 << 14
-
 // probe reports whether an event is sent alone to find out whether the partitions take events again: the stuck one, and behind it the
 // 2nd, the 4th, the 8th and so on. So whatever fails next, no more is repeated than what has got through since.
 func (s *Sink) probe(e *decoder.Event, txn Transaction) bool {
@@ -96,9 +93,6 @@ func (s *Sink) probe(e *decoder.Event, txn Transaction) bool {
 		return false
 	}
 	s.probed++
-	if s.probed == probes {
-		s.cfg.Stuck = nil
-	}
 	return s.probed&(s.probed-1) == 0
 }
 
