@@ -257,6 +257,17 @@ func TestInspect(t *testing.T) {
 			if v, err = Inspect(t.Context(), f.cfg); err != nil || v.WALEnd > max(idle, parseLSN(f.value("pg_current_wal_flush_lsn()"))) {
 				t.Errorf("a look at %s says that the WAL ends at %s (%v)", idle, v.WALEnd, err)
 			}
+			f.exec("CREATE ROLE plain LOGIN REPLICATION")
+			plain := f.cfg
+			plain.Postgres = f.cfg.Postgres.Copy()
+			plain.Postgres.User = "plain"
+			if seen, err := Inspect(t.Context(), plain); err != nil || len(seen.Hazards) != 1 {
+				t.Errorf("a plain role sees hazards of %d tables, want 1 (%v)", len(seen.Hazards), err)
+			}
+			f.exec("REVOKE SELECT ON pg_catalog.pg_proc FROM PUBLIC")
+			if seen, err := Inspect(t.Context(), plain); err != nil || seen.Slot == nil || len(seen.Tables) != 1 || len(seen.Hazards) != 0 {
+				t.Errorf("a role that may not read pg_proc learns the rest: %v", err)
+			}
 			locker, err := f.sql.Begin(t.Context())
 			if err != nil {
 				t.Fatal(err)
