@@ -74,8 +74,8 @@ func (s *Store) createTopic(ctx context.Context, admin *kadm.Client) (kadm.Topic
 			return id, s.awaitTopic(ctx, admin)
 		case first == nil:
 			first, last = err, err
-		case !errors.Is(err, kerr.InvalidReplicationFactor) || !errors.Is(last, kerr.InvalidReplicationFactor):
-			last = err // else too few brokers for their default are too few for three as well, and the default is the one to name
+		case v.replicas < 0 || !errors.Is(err, kerr.InvalidReplicationFactor):
+			last = err // else there are too few brokers for three replicas, which was only a guess
 		}
 		var more bool
 		if v, more = v.plainer(err); !more {

@@ -154,6 +154,21 @@ func TestStateTopicRefused(t *testing.T) {
 	}
 }
 
+// TestThreeReplicasAreAGuess: a policy refuses the topic, and there are too few brokers for three replicas. The policy is what counts.
+func TestThreeReplicasAreAGuess(t *testing.T) {
+	t.Parallel()
+	cluster, open := setup(t)
+	follow(cluster, func(asked *kmsg.CreateTopicsRequestTopic) (int16, string) {
+		if asked.ReplicationFactor > 1 {
+			return kerr.InvalidReplicationFactor.Code, "only 1 broker(s) are registered"
+		}
+		return kerr.PolicyViolation.Code, "topics begin with the name of a team"
+	})
+	if _, _, err := open("1/a").Load(t.Context()); !errors.Is(err, kerr.PolicyViolation) || !strings.Contains(err.Error(), "the name of a team") {
+		t.Errorf("Load = %v, want POLICY_VIOLATION", err)
+	}
+}
+
 // TestLastRefusalCounts: the settings are refused, and then too few brokers are up. That is an outage, and not for an operator.
 func TestLastRefusalCounts(t *testing.T) {
 	t.Parallel()
