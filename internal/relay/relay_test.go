@@ -83,6 +83,19 @@ func TestHaltSaysWhatToDo(t *testing.T) {
 		{&kafkaError{&checkpoint.TopicError{Topic: "state", Partitions: 3}}, []string{"3 partitions", "WALPOST_STATE_TOPIC"}},
 		{&kafkaError{&checkpoint.RecordError{Topic: "state", Offset: 7, Err: errors.New("bad")}}, []string{"offset 7", "newer walpost"}},
 		{&kafkaError{kerr.TopicAuthorizationFailed}, []string{"TOPIC_AUTHORIZATION_FAILED", "grant READ"}},
+		{
+			&kafkaError{&checkpoint.CreateError{Topic: "state", Says: "it collides", Err: kerr.InvalidTopicException}},
+			[]string{"INVALID_TOPIC_EXCEPTION: it collides", "name another topic in WALPOST_STATE_TOPIC"},
+		},
+		{
+			&kafkaError{&checkpoint.CreateError{Topic: "state", Says: "no", Err: kerr.PolicyViolation}},
+			[]string{"POLICY_VIOLATION: no", "as the rules of the cluster want it"},
+		},
+		{&kafkaError{&checkpoint.CreateError{Topic: "state", Err: kerr.TopicAuthorizationFailed}}, []string{"grant READ"}},
+		{
+			&sink.EventError{EventID: "e10", Commit: 0x10, Hint: "delete the other", Err: &checkpoint.CreateError{Topic: "a_b", Says: "it collides", Err: kerr.InvalidTopicException}},
+			[]string{"it collides", "delete the other. If the event itself is wrong", "pg_replication_slot_advance"},
+		},
 		{&cdc.StopError{What: "gone", Hint: "bring it back"}, []string{"gone", "bring it back"}},
 	} {
 		var h *Halt
