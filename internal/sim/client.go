@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/walpost/walpost/checkpoint"
@@ -147,6 +148,10 @@ func (c *client) try(p *partition, b *buffer, batch []promised, epoch int16) boo
 	}
 	c.k.mu.Lock()
 	if !c.k.available(p) || c.by.isDead() {
+		c.k.mu.Unlock()
+		return false
+	}
+	if kerr.IsRetriable(refused) && !errors.Is(refused, kerr.CorruptMessage) { // the client makes that exception
 		c.k.mu.Unlock()
 		return false
 	}

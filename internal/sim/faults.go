@@ -234,7 +234,8 @@ func (w *world) refuse(random *rand.Rand) {
 	w.revive()
 }
 
-// giveUp has the brokers answer an event with an error that says nothing of it, for a while: the client gives up, and another goes on.
+// giveUp has the brokers answer an event with an error that says nothing of it, for a while: the client gives up, and another goes on, or
+// it sends the event again itself.
 func (w *world) giveUp(random *rand.Rand) {
 	id := fmt.Sprint("e", w.events+1+random.IntN(3))
 	answer := func(err error) {
@@ -242,7 +243,7 @@ func (w *world) giveUp(random *rand.Rand) {
 		defer w.kafka.mu.Unlock()
 		w.kafka.poison[id] = err
 	}
-	answer(kerr.UnknownServerError)
+	answer([]error{kerr.CorruptMessage, kerr.UnknownServerError}[random.IntN(2)])
 	w.insert(random, 5)
 	time.Sleep(time.Duration(random.IntN(4000)) * time.Millisecond)
 	answer(nil)
@@ -256,7 +257,7 @@ func (w *world) spoil(random *rand.Rand) {
 	case 0:
 		w.kafka.partitions[random.IntN(partitionCount)].stuck = true
 	case 1:
-		w.kafka.poison[fmt.Sprint("e", w.events+1+random.IntN(3))] = kerr.UnknownServerError
+		w.kafka.poison[fmt.Sprint("e", w.events+1+random.IntN(3))] = kerr.CorruptMessage
 	case 2, 5:
 		w.kafka.endFault = []fault{lost, swallowed}[random.IntN(2)]
 	case 3:
