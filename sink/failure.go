@@ -42,6 +42,7 @@ func (s *Sink) deny(f *flight, err error) {
 func (s *Sink) blame(f *flight, err error, sent bool) {
 	reason, hint := classify(f.topic.name, err, s.cfg.Exactly != nil)
 	e := f.event()
+	e.Partition = f.record.Partition // the client is done with the record
 	e.Reason, e.Hint, e.Sent, e.Alone, e.Outage, e.Err = reason, hint, sent, f.alone, reason == reasonOutage, err
 	_ = s.latch(reason, e) // whoever waits learns of it from Failed and Err
 }
@@ -49,7 +50,7 @@ func (s *Sink) blame(f *flight, err error, sent bool) {
 // event names the event of a flight.
 func (f *flight) event() *EventError {
 	return &EventError{
-		EventID: string(f.record.Headers[0].Value), Commit: f.commit, Index: f.index, Topic: f.topic.name, Partition: f.record.Partition,
+		EventID: string(f.record.Headers[0].Value), Commit: f.commit, Index: f.index, Topic: f.topic.name, Partition: -1,
 	}
 }
 

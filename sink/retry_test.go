@@ -66,6 +66,35 @@ func TestUnknownAnswerIsNoEnd(t *testing.T) {
 	}
 }
 
+// TestUnknownAnswerForATopic: the client does not give events up for an answer to its request for metadata either.
+func TestUnknownAnswerForATopic(t *testing.T) {
+	t.Parallel()
+	f := setup(t, nil, kfake.SeedTopics(1, "orders"))
+	if err := f.produce("orders", "k", "e1", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+	moved := f.answer("orders", kerr.NotLeaderForPartition.Code) // so that the client asks for the topic again
+	unknown := f.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "orders", Err: kerr.UnknownServerError, Count: -1})
+	if err := f.produce("orders", "k", "e2", 1); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for unknown.Hits() < 3 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if n, err := unknown.Hits(), f.sink.Err(); n < 3 || err != nil {
+		t.Fatalf("asked for the topic %d times, error %v", n, err)
+	}
+	unknown.Remove()
+	moved()
+	if err := f.flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestProducerIDIsAskedForWithPauses: the client would ask again at once.
 func TestProducerIDIsAskedForWithPauses(t *testing.T) {
 	t.Parallel()
