@@ -382,18 +382,26 @@ func TestLoadOfALongTopic(t *testing.T) {
 	cluster, open := setup(t)
 	s := open("1/a")
 	expectLoad(t, s, State{}, false)
-	const records = 20_000
+	const (
+		records = 20_000
+		answer  = 8 << 10 // bytes: of many answers each comes well within the patience, however busy the machine is
+	)
+	writer, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ProducerBatchMaxBytes(answer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
 	for i := range records {
 		value, err := at(LSN(i + 1)).Encode("1/a")
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.client.Produce(t.Context(), &kgo.Record{Topic: "state", Key: []byte("1/a"), Value: value}, nil)
+		writer.Produce(t.Context(), &kgo.Record{Topic: "state", Key: []byte("1/a"), Value: value}, nil)
 	}
-	if err := s.client.Flush(t.Context()); err != nil {
+	if err := writer.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	slow, err := NewStore([]kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.FetchMaxPartitionBytes(64 << 10), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+	slow, err := NewStore([]kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.FetchMaxPartitionBytes(answer), kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 		return slowConn{conn}, err
 	})}, "state", "1/a", zerolog.Nop())
