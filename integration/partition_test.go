@@ -16,6 +16,9 @@ func TestPartitionThatFails(t *testing.T) {
 	for _, answer := range []*kerr.Error{kerr.UnknownServerError, kerr.CorruptMessage, kerr.SaslAuthenticationFailed} {
 		for _, delivery := range []string{"at-least-once", "exactly-once"} {
 			t.Run(answer.Message+", "+delivery, func(t *testing.T) {
+				if answer == kerr.SaslAuthenticationFailed { // as the one before it to the relay
+					long(t)
+				}
 				t.Parallel()
 				partitionFails(t, answer, delivery)
 			})

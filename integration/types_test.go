@@ -55,10 +55,10 @@ func TestColumnTypes(t *testing.T) {
 			relay.Stop(t)
 		}
 		for _, c := range []struct{ column, typ, using, says string }{
-			{"payload", "hstore", "''", `"payload" is of type hstore`},
+			{"payload", "hstore", "''", `"payload" is of type public.hstore`},
 			{"payload", "int", "1", `"payload" is of type integer`},
-			{"payload", "kind", "'order'", `"payload" is of type kind`},
-			{"headers", "hstore", "''", `"headers" is of type hstore`},
+			{"payload", "kind", "'order'", `"payload" is of type public.kind`},
+			{"headers", "hstore", "''", `"headers" is of type public.hstore`},
 			{"headers", "text", "''", `"headers" is of type text`},
 		} {
 			env.Exec(t, fmt.Sprintf("ALTER TABLE outbox ALTER %s TYPE %s USING %s", c.column, c.typ, c.using))
