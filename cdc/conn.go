@@ -39,6 +39,9 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	c := &Conn{cfg: cfg}
 	pg, reader, err := cfg.connectReplication(ctx, c.notice)
 	if err != nil {
+		if disagree(err) {
+			return nil, cfg.connectError(err)
+		}
 		if unusable := unusable(err); unusable != nil {
 			return nil, unusable
 		}

@@ -79,7 +79,7 @@ func Transient(err error) bool {
 	if errors.As(err, &stop) || errors.As(err, &settings) {
 		return false
 	}
-	if errors.Is(err, ErrSlotInUse) || errors.Is(err, ErrStopping) || errors.Is(err, ErrStandby) {
+	if errors.Is(err, ErrSlotInUse) || errors.Is(err, ErrStopping) || errors.Is(err, ErrStandby) || disagree(err) {
 		return true
 	}
 	var broken *brokenError
@@ -151,6 +151,9 @@ func ConnectError(host string, port uint16, err error) error {
 }
 
 func (c Config) connectError(err error) error {
+	if disagree(err) {
+		return fmt.Errorf("connect to Postgres: %w", err)
+	}
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) && refused.Code == "55000" { // here not a slot that cannot be read, but a database that is closed for a while
 		return &brokenError{"connect to Postgres", refused}

@@ -14,8 +14,9 @@ type TableHazards struct {
 	Rules       []HazardRule `json:"rules"`    // ON INSERT DO INSTEAD
 	Dropping    string       `json:"dropping"` // a BEFORE INSERT trigger whose function may return NULL; empty = none
 	Guarded     bool         `json:"guarded"`  // a BEFORE UPDATE trigger may refuse that a row moves
-	Key         []string     `json:"key"`      // columns of the partition key; none = it has expressions
+	Key         []string     `json:"key"`      // columns of the partition keys, at all levels; none = there are expressions
 	Identity    []string     `json:"replica_identity"`
+	Whole       bool         `json:"whole"` // the replica identity is the whole row
 	Detaching   string       `json:"detaching"`
 	// AccessMethod is one that is not heap; empty = none.
 	AccessMethod string `json:"access_method"`
@@ -88,10 +89,14 @@ func (v View) Warnings(cfg Config) []Warning {
 	return found
 }
 
-// showsMoves reports whether the stream shows the DELETE of a row that moves, with its id, so that its INSERT is known to be none of
-// a service.
+// showsMoves reports whether the stream shows the DELETE of each row that moves, with its id, so that its INSERT is known to be none of
+// a service. With the whole row as replica identity not each is known: the UPDATE may have changed the event as well.
 func (v View) showsMoves(cfg Config, h TableHazards) bool {
-	return v.Publication != nil && v.Publication.Delete && len(h.Key) > 0 && len(cfg.Columns) > 0 && slices.Contains(h.Identity, cfg.Columns[0])
+	if v.Publication == nil || !v.Publication.Delete || h.Whole || len(h.Key) == 0 || len(cfg.Columns) == 0 {
+		return false
+	}
+	id := cfg.Columns[0]
+	return slices.Contains(h.Identity, id) && !slices.Contains(h.Key, id)
 }
 
 // PartitionKey returns the columns by which a table is partitioned; nil = it is not, or not by columns alone.

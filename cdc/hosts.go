@@ -18,6 +18,8 @@ import (
 const (
 	// nextHost is how long an address may be silent before the next one is tried beside it.
 	nextHost = time.Second
+	// unfitHost is the head start of all others before an address that turned out to be unfit: a standby may let us in sooner than its primary.
+	unfitHost = 5 * time.Second
 	// lookupTimeout is how long names of hosts may take to become addresses.
 	lookupTimeout = 5 * time.Second
 )
@@ -69,13 +71,15 @@ func (h *Hosts) connect(ctx context.Context, cfg *pgconn.Config, log zerolog.Log
 			if n := len(began); n < len(candidates) {
 				began = append(began, time.Now())
 				go attempt(n)
-				next.Reset(nextHost)
+				next.Reset(h.wait(candidates, n+1))
 			}
 		case o := <-outcomes:
 			ended++
 			if o.err != nil {
 				errs[o.at] = o.err
-				next.Reset(0)
+				if ended == len(began) || h.wait(candidates, len(began)) == nextHost {
+					next.Reset(0)
+				}
 				continue
 			}
 			go closeLate(outcomes, len(began)-ended)
@@ -83,7 +87,44 @@ func (h *Hosts) connect(ctx context.Context, cfg *pgconn.Config, log zerolog.Log
 			return o.pg, nil
 		}
 	}
-	return nil, errors.Join(errs...)
+	return nil, newHostsError(errs)
+}
+
+// hostsError is what several addresses have answered. Only if all of them say so it is more than an outage.
+type hostsError struct{ errs []error }
+
+func newHostsError(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return &hostsError{errs}
+}
+
+func (e *hostsError) Error() string   { return errors.Join(e.errs...).Error() }
+func (e *hostsError) Unwrap() []error { return e.errs }
+
+// disagree reports whether some addresses have answered with what is an outage, and others with what is none.
+func disagree(err error) bool {
+	var hosts *hostsError
+	if !errors.As(err, &hosts) {
+		return false
+	}
+	outage := func(err error) bool { return unusable(err) == nil && Transient(err) }
+	return slices.ContainsFunc(hosts.errs, outage) && slices.ContainsFunc(hosts.errs, func(err error) bool { return !outage(err) })
+}
+
+// wait is how long the candidate at an index waits for those before it.
+func (h *Hosts) wait(candidates []candidate, at int) time.Duration {
+	if h == nil || at >= len(candidates) {
+		return nextHost
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if candidates[at].addr == h.unfit {
+		return unfitHost
+	}
+	return nextHost
 }
 
 // outcome is that of an attempt to connect to a candidate.

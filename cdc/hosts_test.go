@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/url"
 	"strings"
@@ -24,6 +25,36 @@ func dark(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = listener.Close() })
+	return listener.Addr().String()
+}
+
+// slowly passes connections on to an address after a while.
+func slowly(t *testing.T, to string, after time.Duration) string {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = conn.Close() }()
+				<-time.After(after)
+				server, err := (&net.Dialer{}).Dial("tcp", to)
+				if err != nil {
+					return
+				}
+				defer func() { _ = server.Close() }()
+				go func() { _, _ = io.Copy(server, conn); _ = server.Close() }()
+				_, _ = io.Copy(conn, server)
+			}()
+		}
+	}()
 	return listener.Addr().String()
 }
 
@@ -86,6 +117,30 @@ func TestHosts(t *testing.T) {
 	connect(t.Context())
 	if took := connect(t.Context()); took > nextHost {
 		t.Errorf("the second address of a name took %s", took)
+	}
+
+	// A standby lets us in before its primary does, which takes its time.
+	slow := slowly(t, good, nextHost*3/2)
+	u.Host = slow + "," + good
+	if cfg.Postgres, err = pgconn.ParseConfig(u.String()); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Hosts = &Hosts{unfit: good}
+	connect(t.Context())
+	if cfg.Hosts.last != slow {
+		t.Errorf("%q was taken, want %q, which is slow and the only one that is fit", cfg.Hosts.last, slow)
+	}
+
+	// One address refuses for good, and another is away: that is an outage.
+	away := &net.OpError{Op: "dial", Err: errors.New("refused")}
+	wrong := &pgconn.PgError{Code: "42704", Message: "unrecognized configuration parameter"}
+	for _, c := range []struct {
+		errs      []error
+		transient bool
+	}{{[]error{away, wrong}, true}, {[]error{wrong, wrong}, false}, {[]error{wrong}, false}, {[]error{away, away}, true}} {
+		if got := Transient(cfg.connectError(newHostsError(c.errs))); got != c.transient {
+			t.Errorf("%v is transient: %t, want %t", c.errs, got, c.transient)
+		}
 	}
 
 	// All are dark: an outage, as long as the caller waits.

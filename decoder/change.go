@@ -5,17 +5,20 @@ type Kind uint8
 
 // The kinds of a Change. Other is everything that is passed over: messages
 // that carry no event, and row changes that are not an insert into one of the
-// configured tables.
+// configured tables. Moved is the insert of a row that was moved to another
+// partition: no event either, but somebody should know.
 const (
 	Other Kind = iota
 	Begin
 	Commit
 	Insert
+	Moved
 )
 
 // Change is what one message said.
 type Change struct {
-	// Event is the row of an Insert, nil otherwise. It is borrowed: it and
+	// Event is the row of an Insert, or the id and the table of a row that was
+	// Moved; nil otherwise. It is borrowed: it and
 	// all its bytes are valid until the next Decode.
 	Event *Event
 	// CommitLSN is set by Begin and Commit: the start of the transaction's

@@ -68,8 +68,13 @@ func (d *Decoder) insert(r *reader) (Change, *Error) {
 	if columns != len(want) {
 		return Change{}, p.blame(fault("row with %d columns, where its relation has %d", columns, len(want)))
 	}
-	if d.foreign && d.localOnly || gone && d.moved(oid, p, row) {
+	if d.foreign && d.localOnly {
 		return Change{}, nil
+	}
+	if gone && d.moved(oid, p, row) {
+		d.event.Schema, d.event.Table, d.event.Index = p.schema, p.table, index
+		d.event.ID, err = d.required(p, colID)
+		return Change{Kind: Moved, Event: &d.event}, err
 	}
 	if err := d.fill(p); err != nil {
 		return Change{}, p.blame(err)

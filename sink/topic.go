@@ -104,6 +104,7 @@ func (t *topics) published() map[string]uint64 {
 // creates a missing topic if it may, and else waits for it. It returns an error only if no waiting helps, or ctx ends.
 func (s *Sink) resolve(ctx context.Context, t *topic) error {
 	defer s.missing.Store(nil)
+	denied := 0 // how often the brokers have denied a topic that they had just made, or that is there already
 	for {
 		err := s.lookup(ctx, t.name)
 		switch {
@@ -124,9 +125,12 @@ func (s *Sink) resolve(ctx context.Context, t *topic) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, kerr.UnknownTopicOrPartition) && s.cfg.CreateTopics:
-			err = s.create(ctx, t.name)
-			if err == nil {
-				continue
+			missing := err
+			if err = s.create(ctx, t.name); err == nil {
+				if denied++; denied <= 10 {
+					continue
+				}
+				err = fmt.Errorf("the brokers say that it exists, and do not offer it (it is being deleted?): %w", missing)
 			}
 		}
 		if errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.InvalidTopicException) || errors.Is(err, kerr.PolicyViolation) {
@@ -170,7 +174,7 @@ func (s *Sink) reportMissing(name string, err error) {
 	s.said = name
 	s.mu.Unlock()
 	due := s.waits.Due(name, err.Error())
-	if due && errors.Is(err, kerr.UnknownTopicOrPartition) {
+	if due && errors.Is(err, kerr.UnknownTopicOrPartition) && !s.cfg.CreateTopics {
 		s.log.Warn().Str("topic", name).Msg("topic does not exist: its events wait, nothing is lost; create it, or set WALPOST_CREATE_TOPICS=true")
 	} else if due {
 		s.log.Warn().Str("topic", name).Err(err).Msg("topic cannot be used yet: its events wait, nothing is lost")

@@ -44,6 +44,9 @@ type session struct {
 	// Of the watcher: when the log says again what lasts.
 	blindNotice, stallNotice, decodingNotice sink.Notice
 
+	moved       int // rows that moved to another partition; of pump
+	movedNotice sink.Notice
+
 	hurry   chan struct{} // store at once: the server wants to know our position, or the bound is reached
 	look    chan struct{} // the watcher shall look now
 	resting atomic.Bool   // the watcher looks rarely until something comes
@@ -116,6 +119,8 @@ func (s *session) pump(ctx context.Context) error {
 				return err
 			}
 			s.rouse()
+		case decoder.Moved:
+			s.sayMoved(change.Event)
 		case decoder.Commit:
 			s.watermark.Commit(cdc.LSN(change.EndLSN))
 			s.out.Reached(s.watermark.Reached())
@@ -123,6 +128,15 @@ func (s *session) pump(ctx context.Context) error {
 		if err := untilRoom(s.full, func() error { return s.stream.Wait(ctx, s.r.room) }); err != nil {
 			return err
 		}
+	}
+}
+
+// sayMoved says that an INSERT was taken for the second half of an UPDATE, and is no event.
+func (s *session) sayMoved(e *decoder.Event) {
+	s.moved++
+	if s.movedNotice.Due("", "moved") {
+		s.log.Info().Str("table", e.Schema+"."+e.Table).Bytes("event_id", e.ID).Int("rows", s.moved).
+			Msg("a row moved to another partition: its event is not published again")
 	}
 }
 

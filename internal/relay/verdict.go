@@ -73,5 +73,8 @@ func (r *Relay) superseded(ctx context.Context, s *session) bool {
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
 	defer cancel()
 	view, err := cdc.Inspect(limited, r.cfg.CDC)
-	return err == nil && view.Slot != nil && view.Slot.Active && view.Slot.ActivePID != int(s.stream.PID())
+	if err != nil || view.CheckServer(r.system, s.history.Current()) != nil { // a copy of the slot on a standby says nothing
+		return false
+	}
+	return view.Slot != nil && view.Slot.Active && view.Slot.ActivePID != int(s.stream.PID())
 }
