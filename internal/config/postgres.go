@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -75,9 +74,8 @@ func (c *Config) passwordFile() string {
 		if found := keywordPassfile.FindStringSubmatch(c.PostgresURL); found != nil {
 			return found[2]
 		}
-	} else if u, err := url.Parse(c.PostgresURL); err == nil && u.Query().Has("passfile") {
-		files := u.Query()["passfile"]
-		return files[len(files)-1]
+	} else if file, found := queryValue(c.PostgresURL, "passfile"); found {
+		return file
 	}
 	if file := os.Getenv("PGPASSFILE"); file != "" {
 		return file
@@ -135,23 +133,16 @@ func parseReason(err *pgconn.ParseConfigError) string {
 	return reason
 }
 
-func isURL(given string) bool {
-	return strings.HasPrefix(given, "postgres://") || strings.HasPrefix(given, "postgresql://")
-}
-
 // holdsPassword tells whether the text itself carries a secret, wherever else a password may come from.
 func holdsPassword(given string) bool {
 	if !isURL(given) {
 		return keywordPassword.MatchString(given)
 	}
-	u, err := url.Parse(given)
-	if err != nil {
-		// It cannot be read as a URL, so nobody can say that it is harmless.
-		return strings.Contains(given, "@")
-	}
-	_, inUser := u.User.Password()
-	query := u.Query()
-	return inUser || query.Has("password") || query.Has("sslpassword")
+	userinfo, hosts, path, _ := splitURL(given)
+	_, plain := queryValue(given, "password")
+	_, ofKey := queryValue(given, "sslpassword")
+	// An @ behind the user is of a password that holds a slash or an @ of its own.
+	return plain || ofKey || strings.Contains(userinfo, ":") || strings.Contains(hosts+path, "@")
 }
 
 func namesSSLMode(given string) bool {
@@ -161,20 +152,8 @@ func namesSSLMode(given string) bool {
 	if !isURL(given) {
 		return keywordSSLMode.MatchString(given)
 	}
-	u, err := url.Parse(given)
-	return err == nil && u.Query().Has("sslmode")
-}
-
-// with adds a parameter. Of two of one name the last counts.
-func with(given, name, value string) string {
-	if !isURL(given) {
-		return given + " " + name + "=" + value
-	}
-	base, query, found := strings.Cut(given, "?")
-	if !found || query == "" {
-		return base + "?" + name + "=" + value
-	}
-	return base + "?" + query + "&" + name + "=" + value
+	_, found := queryValue(given, "sslmode")
+	return found
 }
 
 func onlyLocal(config *pgconn.Config) bool {

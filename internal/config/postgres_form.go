@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,7 +18,7 @@ func checkForm(given string) error {
 	case given == "":
 		return nil
 	case isURL(given):
-		if u, err := url.Parse(given); err == nil && u.Query().Has("ssl") { // the driver would replace it by sslmode
+		if _, found := queryValue(given, "ssl"); found { // the driver would replace it by sslmode
 			return foreign(map[string]string{"ssl": ""})
 		}
 		if strings.TrimRight(given, " \t\r\n") != given {
