@@ -95,23 +95,27 @@ func parsePostgres(given string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, errors.New("is not a Postgres URL or list of keywords")
 	}
-	if err := foreign(config.RuntimeParams); err != nil {
-		return nil, err
-	}
-	return config, misspelled(config.RuntimeParams)
+	return config, checkMeaning(given, &config.Config)
 }
 
 // parameters are those that the driver knows. It takes any other for a setting of the server.
 var parameters = []string{
-	"application_name", "channel_binding", "client_encoding", "connect_timeout", "dbname", "host", "options", "passfile", "password", "port", "require_auth",
+	"application_name", "channel_binding", "client_encoding", "connect_timeout", "database", "dbname", "host", "krbspn", "krbsrvname",
+	"max_protocol_version", "min_protocol_version", "options", "passfile", "password", "port", "require_auth",
 	"service", "servicefile", "sslcert", "sslcertmode", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni", "target_session_attrs", "timezone", "user",
 }
+
+// ofServer are those of them that are settings of the server, whose names may be in any letters.
+var ofServer = []string{"application_name", "client_encoding", "timezone"}
 
 // misspelled names a parameter that is probably a known one in other letters: the server would refuse it at every start.
 func misspelled(given map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if slices.Contains(parameters, strings.ToLower(name)) {
+		switch lower := strings.ToLower(name); {
+		case slices.Contains(parameters, name) || slices.Contains(ofServer, lower):
 			continue
+		case slices.Contains(parameters, lower):
+			return fmt.Errorf("has a parameter %q in other letters: write %s", name, lower)
 		}
 		if meant := closest(name, parameters); meant != "" {
 			return fmt.Errorf("has a parameter %q, which is unknown (did you mean %s?)", name, meant)

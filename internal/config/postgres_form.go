@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 var scheme = regexp.MustCompile(`^(?i)([a-z][a-z0-9+.\-]*):`)
@@ -21,10 +23,7 @@ func checkForm(given string) error {
 		if _, found := queryValue(given, "ssl"); found { // the driver would replace it by sslmode
 			return foreign(map[string]string{"ssl": ""})
 		}
-		if strings.TrimRight(given, " \t\r\n") != given {
-			return errors.New("has white space behind it: leave it out")
-		}
-		return nil
+		return checkParts(given)
 	case strings.TrimSpace(given) != given && strings.Contains(given, "://"):
 		return errors.New("has white space around it: leave it out")
 	case strings.HasPrefix(given, `"`) || strings.HasPrefix(given, "'"):
@@ -33,11 +32,66 @@ func checkForm(given string) error {
 	if found := scheme.FindStringSubmatch(given); found != nil {
 		return checkScheme(found[1], strings.HasPrefix(given, found[0]+"//"))
 	}
-	if !strings.Contains(given, "=") {
-		return errors.New("is not a Postgres URL (postgres://user@host/database) or list of keywords (host=... dbname=... user=...)")
+	switch lower := strings.ToLower(given); {
+	case strings.Contains(lower, "postgres://") || strings.Contains(lower, "postgresql://"):
+		return errors.New("has something in front of postgres://: the URL alone is wanted")
+	case !strings.Contains(given, "="):
+		return errNeither
 	}
 	return nil
 }
+
+// errNeither is of what the driver would take for keywords that it does not know.
+var errNeither = errors.New("is not a Postgres URL (postgres://user@host/database) or list of keywords (host=... dbname=... user=...)")
+
+// checkParts refuses a URL of which the driver would take a piece of the password for the host or the
+// database, and repeat it in its errors.
+func checkParts(given string) error {
+	_, hosts, path, _ := splitURL(given)
+	switch {
+	case strings.TrimSpace(given) != given:
+		return errors.New("has white space behind it: leave it out")
+	case strings.Contains(hosts+path, "@"):
+		return errors.New("has an unescaped / or @ in the password, or an @ in the database: write %2F and %40")
+	case strings.HasPrefix(path, "//"):
+		return errors.New("has a database that begins with a slash: it must be postgres://user@host/database")
+	case strings.Contains(path, ";") && strings.Contains(path, "="):
+		return errors.New("has parameters behind a semicolon: parameters begin with ?, and & stands between them")
+	}
+	return nil
+}
+
+// checkMeaning looks at what the driver has made of the text.
+func checkMeaning(given string, config *pgconn.Config) error {
+	hosts := []string{config.Host}
+	for _, fallback := range config.Fallbacks {
+		hosts = append(hosts, fallback.Host)
+	}
+	for _, host := range hosts {
+		socket := strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@")
+		if !socket && strings.ContainsAny(host, "/@;&=()'\"` ") {
+			return errors.New("has a host with a character that no host has: / @ ; & = or a bracket. White space stands between keywords, " +
+				"and a password in a URL has %2F for / and %40 for @")
+		}
+	}
+	if err := foreign(config.RuntimeParams); err != nil {
+		return err
+	}
+	for name := range config.RuntimeParams {
+		switch {
+		case settingName.MatchString(name):
+		case isURL(given):
+			return errors.New("has a parameter with a name that no setting of Postgres can have: & stands between parameters, and = behind a name")
+		default:
+			return errNeither
+		}
+	}
+	return misspelled(config.RuntimeParams)
+}
+
+// settingName is how settings of Postgres are called; those of extensions have a dot. Another name
+// may be a piece of a URL with a password in it.
+var settingName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*$`)
 
 func checkScheme(name string, slashes bool) error {
 	lower := strings.ToLower(name)
@@ -55,7 +109,7 @@ func checkScheme(name string, slashes bool) error {
 		}
 		return fmt.Errorf("has the scheme %s:// in upper case: %s", name, wanted)
 	case !slashes:
-		return errors.New("is not a Postgres URL (postgres://user@host/database) or list of keywords (host=... dbname=... user=...)")
+		return errNeither
 	}
 	return fmt.Errorf("has the scheme %s://, which is not of Postgres: %s", lower, wanted)
 }
@@ -85,6 +139,7 @@ var foreigners = map[string]string{
 	"ssl": ofJDBC + " and " + ofNode, "uselibpqcompat": ofNode, "sslca": ofNode, "idletimeoutmillis": ofNode, "connectiontimeoutmillis": ofNode, "max": ofNode,
 	"prepared_statement_cache_size": ofPython, "prepared_statement_name_func": ofPython, "async_fallback": ofPython, "command_timeout": ofPython,
 	"pool_size": ofEcto, "pool": ofRails, "prepared_statements": ofRails, "encoding": ofRails, "adapter": ofRails, "schema_search_path": ofRails,
+	"server": ofNpgsql, "username": ofNpgsql, "uid": ofNpgsql, "user id": ofNpgsql, "pwd": ofNpgsql, "psw": ofNpgsql,
 	"pooling": ofNpgsql, "timeout": ofNpgsql, "trust server certificate": ofNpgsql,
 	"binary_parameters": "lib/pq", "endpoint": "a proxy of Neon",
 }
@@ -95,6 +150,7 @@ var instead = map[string]string{
 	"ssl": "sslmode says it", "sslca": "sslrootcert says it", "sslaccept": "sslmode says it", "applicationname": "application_name says it",
 	"connecttimeout": "connect_timeout says it", "logintimeout": "connect_timeout says it", "encoding": "walpost publishes UTF-8",
 	"targetservertype": "target_session_attrs says it",
+	"server":           "host says it", "username": "user says it", "uid": "user says it", "user id": "user says it", "pwd": "password says it", "psw": "password says it",
 }
 
 // harmless are parameters of libpq that the driver does not know, and that may be left out: the sockets have keepalives of their own,
