@@ -89,16 +89,22 @@ func settle(ctx context.Context, pg *pgconn.PgConn) error {
 	if serverMajor(pg) >= 17 {
 		set = append(set, "SET transaction_timeout = 0") // a walsender decodes inside a transaction, for as long as Kafka holds it up
 	}
-	if set == nil {
+	results, err := pg.Exec(ctx, strings.Join(append(set, readBack), "; ")).ReadAll()
+	if err != nil {
+		return err
+	}
+	if len(results) == 0 {
 		return nil
 	}
-	_, err := pg.Exec(ctx, strings.Join(set, "; ")).ReadAll()
-	return err
+	return checkReached(results[len(results)-1])
 }
 
 // serverMajor is the major version of the server; 0 = not known.
 func serverMajor(pg *pgconn.PgConn) int {
-	version := pg.ParameterStatus("server_version")
+	return majorOf(pg.ParameterStatus("server_version"))
+}
+
+func majorOf(version string) int {
 	digits := strings.IndexFunc(version+" ", func(r rune) bool { return r < '0' || r > '9' })
 	major, err := strconv.Atoi(version[:digits])
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -21,11 +22,11 @@ func unusable(err error) error {
 	switch {
 	case tooOld(pg):
 		return &SettingsError{
-			What: fmt.Sprintf("the server is older than Postgres %d, and walpost needs %d or later", oldestMajor, oldestMajor),
+			What: fmt.Sprintf("the server is older than Postgres %d, or not Postgres, and walpost needs %d or later", oldestMajor, oldestMajor),
 			Hint: "give the address of a server of a later version",
 			Err:  pg,
 		}
-	case pg.Code == "08P01" && strings.Contains(pg.Message, "startup parameter"): // PgBouncer, in English alone
+	case pg.Code == "08P01" && fromPgBouncer(pg.Message):
 		return poolerError(pg)
 	case pg.Code == "0A000" && strings.Contains(pg.Message, "RDS Proxy"):
 		return poolerError(pg)
@@ -45,9 +46,43 @@ func unusable(err error) error {
 // oldestMajor is the oldest version of Postgres whose streams can be read.
 const oldestMajor = 14
 
-// tooOld reports whether a server refused what every server has that will do.
+// tooOld reports whether a server refused a setting of ours that every server has which will do. The
+// message may be in any language, but has the name.
 func tooOld(err *pgconn.PgError) bool {
-	return err.Code == "42704" && strings.Contains(err.Message, "idle_session_timeout")
+	if err.Code != "42704" {
+		return false
+	}
+	for _, word := range strings.FieldsFunc(err.Message, func(r rune) bool { return r != '_' && r != '.' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
+		if _, ours := sessionSettings[word]; ours {
+			return true
+		}
+	}
+	return false
+}
+
+// fromPgBouncer knows messages that are in English alone: refusals of what every session of ours sends,
+// or, where PgBouncer ignores that, of what it has no settings for.
+func fromPgBouncer(message string) bool {
+	return strings.Contains(message, "startup parameter") || strings.Contains(strings.ToLower(message), "bouncer")
+}
+
+// readBack asks for settings that were sent at the start of the session, and that are not the defaults.
+const readBack = "SELECT pg_catalog.current_setting('client_min_messages'), pg_catalog.current_setting('search_path')"
+
+// checkReached refuses a server that has not got the settings of a session. A pooler may be told to ignore
+// what it does not know (ignore_startup_parameters of PgBouncer), or does so by itself. The server would then
+// keep warnings of skipped rows to itself, for one. Setting them afterwards would not do: the next
+// statement may be for another of the pooler's connections.
+func checkReached(result *pgconn.Result) error {
+	if len(result.Rows) != 1 || len(result.Rows[0]) != 2 {
+		return nil
+	}
+	for i, name := range []string{"client_min_messages", "search_path"} {
+		if got := string(result.Rows[0][i]); got != sessionSettings[name] {
+			return poolerError(fmt.Errorf("%s is %q, and not %q as it was sent", name, got, sessionSettings[name]))
+		}
+	}
+	return nil
 }
 
 // checkVersion refuses a server whose version is too old; one that cannot be read will do.
@@ -80,7 +115,7 @@ func (e *SettingsError) Unwrap() error { return e.Err }
 // poolerError says that no Postgres answers at an address, but something that shares out its connections.
 func poolerError(err error) error {
 	return &SettingsError{
-		What: "a connection pooler answers at the address of Postgres, and a pooler passes no replication on",
+		What: "a connection pooler answers at the address of Postgres, and walpost needs the server itself",
 		Hint: "give the direct address of the server in WALPOST_POSTGRES_URL (with PgBouncer usually port 5432 of its host= setting)",
 		Err:  err,
 	}
