@@ -29,6 +29,9 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, a
 	if err != nil {
 		return err
 	}
+	if err := replicates(ctx, stream); err != nil {
+		return fmt.Errorf("%w; nothing was changed", err)
+	}
 	conn, closeConn, err := connect(ctx, cfg, stream)
 	if err != nil {
 		return err
@@ -59,6 +62,21 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, a
 		fmt.Fprintf(stdout, "slot %s: moved behind publication %s: what was inserted before is in the table alone\n", options.Slot, options.Publication)
 	}
 	return checkSetUp(ctx, cfg, stream, stdout)
+}
+
+// replicates tells of an address at which no relay could ever read what is made now: a slot there would
+// keep WAL for nobody. What else refuses a replication connection may come right before a relay starts.
+func replicates(ctx context.Context, stream cdc.Config) error {
+	conn, err := cdc.Connect(ctx, stream)
+	if err == nil {
+		conn.Close()
+		return nil
+	}
+	var settings *cdc.SettingsError
+	if errors.As(err, &settings) {
+		return settings
+	}
+	return nil
 }
 
 // connect opens a connection for SQL, to the address that answered an inspection. The returned function closes it: everything is committed
