@@ -251,7 +251,7 @@ func (c Config) alteredHint() string {
 
 // inDoubt says that inserts may have been left out of the stream; sql ends that.
 func inDoubt(cfg Config, what, sql string) error {
-	return &StopError{What: what, Hint: sql + "; " + cfg.alteredHint(), Gap: true}
+	return &StopError{What: what, Hint: sql + "; " + cfg.alteredHint(), Mend: sql, Gap: true}
 }
 
 // onePhaseHint makes the slot one without two_phase, in place: a copy has the same position, and not this option.

@@ -59,6 +59,7 @@ var ErrStandby = errors.New("the server is a standby: waiting for its promotion,
 type StopError struct {
 	What string // what was found
 	Hint string // the command or SQL that helps
+	Mend string // the part of Hint that is all where nothing has read a slot yet; empty = Hint
 	Gap  bool   // the stream may lack events, now or once it goes on
 	Err  error  // the cause, if there is one
 }

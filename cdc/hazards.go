@@ -119,7 +119,7 @@ func rowsStay(table string, key []string) string {
 		}
 		changed = strings.Join(parts, " OR ")
 	}
-	return "CREATE FUNCTION outbox_rows_stay() RETURNS trigger LANGUAGE plpgsql AS " +
+	return "CREATE OR REPLACE FUNCTION outbox_rows_stay() RETURNS trigger LANGUAGE plpgsql AS " +
 		"$$ BEGIN RAISE EXCEPTION 'a row of the outbox must not move to another partition'; END $$; " +
 		fmt.Sprintf("CREATE TRIGGER outbox_rows_stay BEFORE UPDATE ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION outbox_rows_stay()", table, changed)
 }

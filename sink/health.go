@@ -19,6 +19,9 @@ import (
 // sinceOutage is how long the brokers must have failed before it is said.
 const sinceOutage = time.Second
 
+// settled is how long the brokers have to answer before a new outage is said anew.
+const settled = time.Minute
+
 // Health knows whether the brokers answer, from what every request of the clients meets that carry it as a hook. It says
 // so once a change, and again while it lasts.
 type Health struct {
@@ -31,6 +34,7 @@ type Health struct {
 	failing    time.Time // since when every request fails; zero = they answer
 	said       bool      // the outage was said
 	notice     Notice    // when it is said again
+	over       time.Time // when an outage was last said to be over
 	reason     string
 	reconnects uint64
 }
@@ -71,8 +75,14 @@ func (h *Health) answers() {
 	if h.said {
 		h.reconnects++
 		h.log.Info().Dur("outage_ms", time.Since(h.failing)).Msg("Kafka answers again")
+		h.over = now
 	}
-	h.notice.End()
+	// Where one broker answers and another does not, as at an address that is advertised and cannot be reached, outages follow each
+	// other within seconds. They are one to the log.
+	if !h.over.IsZero() && now.Sub(h.over) > settled {
+		h.notice.End()
+		h.over = time.Time{}
+	}
 	h.answered, h.failing, h.said, h.reason = true, time.Time{}, false, ""
 }
 

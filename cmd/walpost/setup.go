@@ -110,6 +110,10 @@ func foundBefore(ctx context.Context, cfg config.Config, stream cdc.Config, acce
 		return false, nil // a standby, which the report says
 	}
 	if err := view.CheckFound(stream); err != nil {
+		var stop *cdc.StopError
+		if errors.As(err, &stop) && view.Slot == nil && stop.Mend != "" { // there is no history to look into
+			err = &cdc.StopError{What: stop.What, Hint: stop.Mend}
+		}
 		return false, fmt.Errorf("%w; nothing was changed", err)
 	}
 	if view.Slot == nil {

@@ -131,6 +131,9 @@ func parseReason(err *pgconn.ParseConfigError) string {
 		message = message[at+len("`: "):]
 	}
 	reason, _, _ := strings.Cut(message, " (")
+	if strings.HasSuffix(reason, "failed to parse as URL") {
+		reason += ": in a password or a name write a space as %20, @ as %40, / as %2F, : as %3A, % as %25, or give the password in PGPASSWORD or a password file"
+	}
 	if inner := errors.Unwrap(err); inner != nil && strings.Contains(reason, "TLS") {
 		return fmt.Sprintf("%s: %v", reason, inner)
 	}

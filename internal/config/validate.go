@@ -38,6 +38,9 @@ func (c *Config) Validate(optional ...string) []string { return c.check(optional
 
 func (c *Config) check(optional []string) faults {
 	var f faults
+	for i, broker := range c.KafkaBrokers {
+		c.KafkaBrokers[i] = strings.TrimSpace(broker) // behind a comma, as people write lists
+	}
 	c.checkPostgres(&f, slices.Contains(optional, "postgres-url"))
 	c.checkTables(&f)
 	c.checkBrokers(&f, slices.Contains(optional, "kafka-brokers"))

@@ -71,6 +71,7 @@ func TestValidate(t *testing.T) {
 		{"same topics", func(c *Config) { c.Topic, c.StateTopic = "x", "x" }, "topic of its own"},
 		{"exactly once", func(c *Config) { c.Delivery = "exactly-once" }, ""},
 		{"delivery", func(c *Config) { c.Delivery = "maybe" }, "is neither at-least-once nor exactly-once"},
+		{"space in brokers", func(c *Config) { c.KafkaBrokers = []string{"a:1", " b:2 "} }, ""},
 		{"origin", func(c *Config) { c.Origin = "local" }, `"local" is neither any nor none`},
 		{"interval", func(c *Config) { c.TransactionInterval = time.Minute }, "1m0s is not between 1ms and 10s"},
 		{"batch", func(c *Config) { c.TransactionBytes = 1000 }, "1000B is less than 64KiB"},

@@ -67,6 +67,9 @@ func (r *Relay) explain(ctx context.Context, err error) error {
 	if r.cfg.NewStore != nil || !ofKafka(err) {
 		return err
 	}
+	if errors.Is(err, kerr.SaslAuthenticationFailed) && r.cfg.Login != "" {
+		return fmt.Errorf("the login of %s is refused: %w", r.cfg.Login, err)
+	}
 	return r.inquiry().Explain(ctx, err)
 }
 

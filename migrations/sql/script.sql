@@ -2,6 +2,9 @@
 -- Run it with psql in the database of the outbox, as a role that may create them: it needs CREATE on the schema and
 -- on the database, must own the tables, and for the slot it needs REPLICATION.
 
+-- Names in this script are UTF-8; behind a pipe psql would take them for the encoding of the server.
+SET client_encoding TO 'UTF8';
+
 BEGIN;
 
 -- Two of these at once would both find nothing and both create.
