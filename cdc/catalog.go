@@ -116,18 +116,21 @@ SELECT jsonb_build_object('schema', w.nspname, 'name', w.relname, 'partitioned',
       SELECT FROM pg_depend e WHERE e.classid = 'pg_rewrite'::regclass AND e.objid = r.oid AND e.refclassid = 'pg_class'::regclass
         AND e.refobjid <> d.oid AND e.refobjid IN (SELECT oid FROM wanted))),
   'dropping', (SELECT coalesce(min(t.tgname), '') FROM named d CROSS JOIN LATERAL (
-      SELECT t.tgname, t.tgfoid FROM pg_trigger t WHERE t.tgrelid = d.oid AND t.tgparentid = 0 AND t.tgenabled <> 'D' AND t.tgtype & 7 = 7 OFFSET 0) t
+      SELECT t.tgname, t.tgfoid, t.tgtype FROM pg_trigger t WHERE t.tgrelid = d.oid AND t.tgparentid = 0 AND t.tgenabled <> 'D' AND t.tgtype & 7 = 7 OFFSET 0) t
       JOIN pg_proc f ON f.oid = t.tgfoid JOIN pg_language l ON l.oid = f.prolang
     WHERE d.root = w.oid
       AND NOT EXISTS (SELECT FROM named k WHERE k.root = w.oid AND k.inherits AND (k.nspname, k.relname) IN ($tables))
-      AND CASE l.lanname WHEN 'plpgsql' THEN f.prosrc ~* '\mreturn\s+null\M' WHEN 'internal' THEN false WHEN 'c' THEN false
+      AND CASE l.lanname WHEN 'plpgsql' THEN regexp_replace(regexp_replace(f.prosrc, '--[^\n]*|/\*.*?\*/', ' ', 'g'),
+          CASE WHEN t.tgtype & 8 = 8 THEN '\mreturn\s+old\s*;' ELSE '^$' END, '', 'gi') ~* '\mreturn\M(?!\s+new\s*;)|\mnew\s*:?=\s*null\M' WHEN 'internal' THEN false WHEN 'c' THEN false
         ELSE f.prosrc ~* 'skip|\m(null|none)\M' END),
   'guarded', EXISTS (SELECT FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid
-    WHERE t.tgrelid = w.oid AND t.tgenabled IN ('O', 'A') AND t.tgtype & 19 = 19 AND f.prosrc ~* '\mraise\M'),
+    WHERE t.tgrelid = w.oid AND t.tgenabled IN ('O', 'A') AND t.tgtype & 19 = 19 AND t.tgattr::text = ''
+      AND f.prosrc ~* '\mraise\s+(exception|''|sqlstate)'),
   'key', (SELECT CASE WHEN bool_or(k.partexprs IS NOT NULL) THEN '[]' ELSE coalesce(jsonb_agg(DISTINCT a.attname), '[]') END
     FROM named d JOIN pg_partitioned_table k ON k.partrelid = d.oid
     LEFT JOIN pg_attribute a ON a.attrelid = k.partrelid AND a.attnum = ANY (k.partattrs::int2[]) WHERE d.root = w.oid),
-  'whole', (SELECT c.relreplident = 'f' FROM pg_class c WHERE c.oid = w.oid),
+  'mixed', EXISTS (SELECT FROM named d JOIN pg_class c ON c.oid = d.oid WHERE d.root = w.oid AND c.relreplident <> 'd'),
+  'partition', (SELECT c.relispartition FROM pg_class c WHERE c.oid = w.oid),
   'replica_identity', (SELECT coalesce(jsonb_agg(a.attname), '[]') FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
     WHERE c.oid = w.oid AND (c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND a.attnum = ANY (x.indkey::int2[])
       AND CASE c.relreplident WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident ELSE false END))),

@@ -26,7 +26,6 @@ var sessionSettings = map[string]string{
 	// Newer servers tell of rows that they skip in a warning alone.
 	"client_min_messages": "warning",
 	// What our own questions and statements mean.
-	"search_path":                 "pg_catalog, pg_temp",
 	"quote_all_identifiers":       "off",
 	"standard_conforming_strings": "on",
 	"row_security":                "on",
@@ -82,7 +81,8 @@ func settle(ctx context.Context, pg *pgconn.PgConn) error {
 	if err := checkVersion(pg); err != nil {
 		return err
 	}
-	var set []string
+	// Not at the start of the session: a trigger on login may rely on what the user has set.
+	set := []string{"SET search_path = pg_catalog, pg_temp"}
 	if pg.ParameterStatus("server_encoding") == "SQL_ASCII" {
 		set = append(set, "SET client_encoding = 'SQL_ASCII'") // bytes of any encoding come through as they are
 	}

@@ -209,6 +209,13 @@ func (c Config) serverError(pg *pgconn.PgError) error {
 		}
 	case transientState(pg.Code):
 		return fmt.Errorf("slot %q: %w", c.Slot, pg)
+	case pg.Code == "22P05" || pg.Code == "22021":
+		return &StopError{
+			What: fmt.Sprintf("Postgres cannot write a text on the stream of slot %q in UTF-8", c.Slot),
+			Hint: "a row of the outbox has a character that UTF-8 does not: the first row in the table that is not published. It can only be passed over, with its transaction: " +
+				"docs/OPERATIONS.md, A row that can never be published",
+			Err: pg,
+		}
 	default:
 		return &StopError{
 			What: fmt.Sprintf("Postgres ended the stream of slot %q", c.Slot),

@@ -16,7 +16,8 @@ type TableHazards struct {
 	Guarded     bool         `json:"guarded"`  // a BEFORE UPDATE trigger may refuse that a row moves
 	Key         []string     `json:"key"`      // columns of the partition keys, at all levels; none = there are expressions
 	Identity    []string     `json:"replica_identity"`
-	Whole       bool         `json:"whole"` // the replica identity is the whole row
+	Mixed       bool         `json:"mixed"`     // the replica identity is not the primary key everywhere
+	Partition   bool         `json:"partition"` // it is a partition itself
 	Detaching   string       `json:"detaching"`
 	// AccessMethod is one that is not heap; empty = none.
 	AccessMethod string `json:"access_method"`
@@ -57,6 +58,11 @@ func (v View) checkHazards() error {
 func (v View) Warnings(cfg Config) []Warning {
 	var found []Warning
 	warn := func(what, hint string) { found = append(found, Warning{what, hint}) }
+	if v.Unseen != "" {
+		warn("rules, triggers and subscriptions of the outbox cannot be looked at, and could keep rows from the stream: "+v.Unseen,
+			fmt.Sprintf("GRANT SELECT ON pg_catalog.pg_proc, pg_catalog.pg_rewrite, pg_catalog.pg_trigger, pg_catalog.pg_subscription_rel TO %s, or whichever was revoked",
+				quoteIdent(cfg.Postgres.User)))
+	}
 	for _, h := range v.Hazards {
 		table, quoted := h.Schema+"."+h.Name, quoteIdent(h.Schema)+"."+quoteIdent(h.Name)
 		for _, r := range h.Rules {
@@ -66,7 +72,7 @@ func (v View) Warnings(cfg Config) []Warning {
 			}
 		}
 		if h.Dropping != "" {
-			warn(fmt.Sprintf("trigger %q on table %s seems to return NULL for some rows: their INSERT succeeds, and leaves no row and no event", h.Dropping, table),
+			warn(fmt.Sprintf("trigger %q on table %s seems to return NULL for some rows, or another row than NEW: then their INSERT succeeds, and leaves no row and no event", h.Dropping, table),
 				"have its function return NEW, or name the table that it writes to in WALPOST_TABLE as well")
 		}
 		if h.Detaching != "" {
@@ -81,6 +87,10 @@ func (v View) Warnings(cfg Config) []Warning {
 			warn(fmt.Sprintf("subscription %q writes into table %s: each row that it copies or applies becomes an event", h.Subscription, table),
 				"WALPOST_ORIGIN=none leaves them out, unless they are meant")
 		}
+		if h.Partition {
+			warn(fmt.Sprintf("table %s is a partition: an UPDATE that moves a row into it publishes the row again: in the stream it is an INSERT", table),
+				"refuse it with a trigger on the partitioned table: docs/OPERATIONS.md, Rows that move between partitions")
+		}
 		if h.Partitioned && !h.Guarded && !v.showsMoves(cfg, h) {
 			warn(fmt.Sprintf("an UPDATE that moves a row of table %s to another partition publishes it again: in the stream it is an INSERT", table),
 				"refuse it: "+rowsStay(quoted, h.Key))
@@ -90,10 +100,17 @@ func (v View) Warnings(cfg Config) []Warning {
 }
 
 // showsMoves reports whether the stream shows the DELETE of each row that moves, with its id, so that its INSERT is known to be none of
-// a service. With the whole row as replica identity not each is known: the UPDATE may have changed the event as well.
+// a service. With another replica identity than the primary key not each is known, at all levels: the UPDATE may have changed the event as well.
 func (v View) showsMoves(cfg Config, h TableHazards) bool {
-	if v.Publication == nil || !v.Publication.Delete || h.Whole || len(h.Key) == 0 || len(cfg.Columns) == 0 {
+	if v.Publication == nil || !v.Publication.Delete || h.Mixed || len(h.Key) == 0 || len(cfg.Columns) == 0 {
 		return false
+	}
+	for _, p := range v.Publication.Tables {
+		for _, column := range h.Key {
+			if p.Schema == h.Schema && p.Name == h.Name && p.Columns != nil && !slices.Contains(p.Columns, column) {
+				return false
+			}
+		}
 	}
 	id := cfg.Columns[0]
 	return slices.Contains(h.Identity, id) && !slices.Contains(h.Key, id)

@@ -178,7 +178,7 @@ func TestSessionSettings(t *testing.T) {
 			t.Errorf("%s = %s, want %s", name, value, want)
 		}
 	}
-	if settings.RuntimeParams["work_mem"] != "1MB" || settings.RuntimeParams["application_name"] != "mine" || !seen["search_path"] {
+	if settings.RuntimeParams["work_mem"] != "1MB" || settings.RuntimeParams["application_name"] != "mine" || !seen["search_path"] { // which is set once it has begun
 		t.Errorf("settings are %v", settings.RuntimeParams)
 	}
 }

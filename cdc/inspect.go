@@ -25,6 +25,7 @@ type View struct {
 	Publication *PublicationView // nil = there is none
 	Tables      []TableView      // those that exist
 	Holder      string           // the session or transaction that is open the longest; empty = none
+	Unseen      string           // why Hazards could not be asked for; empty = they were
 	Hazards     []TableHazards   // what may come between an INSERT and its event; none = not known, or no table
 	Walsender   *Walsender       // the process that reads the slot; nil = none does
 }
@@ -157,7 +158,11 @@ func (i *Inspector) inspect(ctx context.Context, cfg Config) (View, error) {
 		// Whatever the server says: a look can be repeated, and until it succeeds nothing is confirmed.
 		return View{}, &brokenError{"look at the slot and the publication" + inTheWay(ctx, i.pg, err), err}
 	}
-	return parseView(results)
+	view, parseErr := parseView(results)
+	if parseErr == nil && err != nil {
+		view.Unseen = err.Error()
+	}
+	return view, parseErr
 }
 
 // Open reports whether there is a connection.

@@ -31,6 +31,7 @@ func unusable(err error) error {
 	case pg.Code == "0A000" && strings.Contains(pg.Message, "RDS Proxy"):
 		return poolerError(pg)
 	case pg.Code == "42704", // unrecognized configuration parameter
+		pg.Code == "42601",                     // options= that are none
 		pg.Code == "22023", pg.Code == "22P02", // its value
 		pg.Code == "55P02", // set at the start of the server alone
 		pg.Code == "42501" && strings.HasPrefix(pg.Routine, "set_config_"): // set by superusers alone
@@ -67,17 +68,17 @@ func fromPgBouncer(message string) bool {
 }
 
 // readBack asks for settings that were sent at the start of the session, and that are not the defaults.
-const readBack = "SELECT pg_catalog.current_setting('client_min_messages'), pg_catalog.current_setting('search_path')"
+const readBack = "SELECT pg_catalog.current_setting('client_min_messages')"
 
 // checkReached refuses a server that has not got the settings of a session. A pooler may be told to ignore
 // what it does not know (ignore_startup_parameters of PgBouncer), or does so by itself. The server would then
 // keep warnings of skipped rows to itself, for one. Setting them afterwards would not do: the next
 // statement may be for another of the pooler's connections.
 func checkReached(result *pgconn.Result) error {
-	if len(result.Rows) != 1 || len(result.Rows[0]) != 2 {
+	if len(result.Rows) != 1 || len(result.Rows[0]) != 1 {
 		return nil
 	}
-	for i, name := range []string{"client_min_messages", "search_path"} {
+	for i, name := range []string{"client_min_messages"} {
 		if got := string(result.Rows[0][i]); got != sessionSettings[name] {
 			return poolerError(fmt.Errorf("%s is %q, and not %q as it was sent", name, got, sessionSettings[name]))
 		}

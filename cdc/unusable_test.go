@@ -65,8 +65,8 @@ func answer(conn net.Conn, version string, refusal *pgproto3.ErrorResponse) {
 		case err != nil || !ok:
 			return
 		case strings.Contains(query.String, readBack) && version == ignoring:
-			b.Send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("a"), DataTypeOID: 25}, {Name: []byte("b"), DataTypeOID: 25}}})
-			b.Send(&pgproto3.DataRow{Values: [][]byte{[]byte("notice"), []byte(`"$user", public`)}})
+			b.Send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("a"), DataTypeOID: 25}}})
+			b.Send(&pgproto3.DataRow{Values: [][]byte{[]byte("notice")}})
 			b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
 		case strings.Contains(query.String, "SELECT"):
 			b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 0")})

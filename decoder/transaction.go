@@ -66,6 +66,8 @@ func (d *Decoder) row(message string, oid uint32) (uint32, *plan, *Error) {
 		return 0, nil, fault("transaction with more than %d row changes", uint64(math.MaxUint32)+1)
 	}
 	d.rows++
-	d.gone.known = false
+	if p != nil { // what a trigger writes elsewhere meanwhile does not count
+		d.gone.known = false
+	}
 	return uint32(index), p, nil
 }

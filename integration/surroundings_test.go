@@ -137,6 +137,17 @@ func TestRulesAndTriggers(t *testing.T) {
 			CREATE TRIGGER tidy BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION tidy()`)
 		insert(t, env, "order", "k", 1)
 		warned(t, env, relay, "seems to return NULL")
+		runScript(t, env, `CREATE FUNCTION fine() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN -- never return null here
+				IF TG_OP = 'DELETE' THEN RETURN OLD; END IF; NEW.type := 'x'; RETURN NEW; END $$;
+			CREATE FUNCTION quiet() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE r outbox; BEGIN r := NULL; RETURN r; END $$;
+			ALTER TABLE outbox DISABLE TRIGGER tidy; CREATE TRIGGER fine BEFORE INSERT OR DELETE ON outbox FOR EACH ROW EXECUTE FUNCTION fine()`)
+		if output := env.Init(t); strings.Contains(output, "RETURN NULL") || strings.Contains(output, "return NULL") {
+			t.Errorf("init warns of a trigger that returns its row:\n%s", output)
+		}
+		env.Exec(t, "CREATE TRIGGER quiet BEFORE INSERT ON outbox FOR EACH ROW WHEN (NEW.aggregateid = 'never') EXECUTE FUNCTION quiet()")
+		if output := env.Init(t); !strings.Contains(output, `trigger "quiet"`) {
+			t.Errorf("init does not warn of a trigger that returns no row:\n%s", output)
+		}
 		env.Exec(t, "CREATE RULE twice AS ON INSERT TO outbox WHERE NEW.aggregateid = 'x' DO INSTEAD NOTHING")
 		insert(t, env, "order", "k", 1)
 		warned(t, env, relay, "instead of some INSERTs")
@@ -196,4 +207,39 @@ func TestRowsThatMove(t *testing.T) {
 		}
 		relay.Stop(t)
 	})
+}
+
+// TestRowsThatMoveBelow: partitions of partitions have keys of their own; triggers may write elsewhere between the two halves; and where not
+// each move is known, the warning is there.
+func TestRowsThatMoveBelow(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{14, 18} {
+		t.Run(fmt.Sprint("postgres ", major), func(t *testing.T) {
+			t.Parallel()
+			env := Setup(t, Needs{Postgres: major})
+			runScript(t, env, `CREATE TABLE outbox (id uuid NOT NULL DEFAULT gen_random_uuid(), aggregatetype text NOT NULL, aggregateid text NOT NULL, type text, payload jsonb, headers jsonb,
+				relayed boolean NOT NULL DEFAULT false, done boolean NOT NULL DEFAULT false, PRIMARY KEY (id, relayed, done)) PARTITION BY LIST (relayed);
+				CREATE TABLE o_new PARTITION OF outbox FOR VALUES IN (false) PARTITION BY LIST (done);
+				CREATE TABLE o_new_new PARTITION OF o_new FOR VALUES IN (false); CREATE TABLE o_new_done PARTITION OF o_new DEFAULT;
+				CREATE TABLE o_relayed PARTITION OF outbox DEFAULT;
+				CREATE TABLE audit (n int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id uuid);
+				CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO audit (id) VALUES (NEW.id); RETURN NEW; END $$;
+				CREATE TRIGGER audit BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION audit();
+				CREATE PUBLICATION walpost FOR TABLE outbox, audit WITH (publish_via_partition_root = true, publish = 'insert, update, delete')`)
+			relay := running(t, env)
+			insert(t, env, "order", "k", 4)
+			env.Exec(t, "UPDATE outbox SET done = true")
+			env.Exec(t, "UPDATE outbox SET relayed = true")
+			insert(t, env, "order", "later", 1)
+			if n := len(awaitRecords(t, env, env.Prefix+"order", 6)); n != 6 {
+				t.Errorf("%d records, want 6", n)
+			}
+			quietly(t, relay)
+			env.Exec(t, "ALTER TABLE o_relayed REPLICA IDENTITY FULL")
+			if output := env.Init(t); !strings.Contains(output, "publishes it again") || !strings.Contains(output, `OLD."done"`) || !strings.Contains(output, `OLD."relayed"`) {
+				t.Errorf("init says:\n%s", output)
+			}
+			relay.Stop(t)
+		})
+	}
 }

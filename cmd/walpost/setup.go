@@ -106,6 +106,11 @@ func foundBefore(ctx context.Context, cfg config.Config, stream cdc.Config, acce
 	if err != nil {
 		return false, err
 	}
+	for tries := 0; view.Timeline == 0 && tries < 3; tries++ { // of several hosts the next one may be the primary
+		if view, err = cdc.Inspect(ctx, stream); err != nil {
+			return false, err
+		}
+	}
 	if view.Timeline == 0 {
 		return false, nil // a standby, which the report says
 	}

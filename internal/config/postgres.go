@@ -54,7 +54,7 @@ func (c *Config) PostgresConnConfig() (*pgx.ConnConfig, error) {
 func (c *Config) PostgresLogin() string {
 	withPassfile, err := pgx.ParseConfig(c.PostgresURL)
 	if err != nil || withPassfile.Password == "" {
-		return "nowhere: none was found for this host, port, database and user"
+		return "nowhere: password file " + c.passwordFile() + " is not there or has none for this host, port, database and user, and nothing else names one"
 	}
 	without, err := pgx.ParseConfig(with(c.PostgresURL, "passfile", os.DevNull))
 	switch {

@@ -49,6 +49,24 @@ func CheckTypes(columns map[string]string, view cdc.View) error {
 	return nil
 }
 
+// warnOfLost names columns that events are made of, and that a table has lost since an earlier inspection: events go on without them,
+// or stop at the next row.
+func (r *Relay) warnOfLost(before, now cdc.View) {
+	for _, t := range before.Tables {
+		at := slices.IndexFunc(now.Tables, func(n cdc.TableView) bool { return n.OID == t.OID })
+		if at < 0 {
+			continue
+		}
+		for _, c := range t.Columns {
+			gone := !slices.ContainsFunc(now.Tables[at].Columns, func(n cdc.ColumnView) bool { return n.Name == c.Name })
+			if gone && slices.Contains(r.cfg.CDC.Columns, c.Name) {
+				r.log.Warn().Str("table", t.Schema+"."+t.Name).Str("column", c.Name).
+					Msg("the table has lost a column that events are made of: it was renamed or dropped (see WALPOST_COLUMNS)")
+			}
+		}
+	}
+}
+
 // warn says once what may cost or repeat events although the relay works.
 func (r *Relay) warn(view cdc.View) {
 	for _, w := range view.Warnings(r.cfg.CDC) {

@@ -200,6 +200,7 @@ func (s *session) verify(ctx context.Context) error {
 	if err := view.CheckUnaltered(s.r.cfg.CDC, s.trusted.view().Identity()); err != nil {
 		return fmt.Errorf("%w (until %s all was well)", err, s.trusted.verified())
 	}
+	s.r.warnOfLost(s.trusted.view(), view)
 	s.trusted.trust(view)
 	s.r.warn(view)
 	return nil
