@@ -21,7 +21,7 @@ func TestBusyWalsender(t *testing.T) {
 			f.exec("CREATE TABLE big (i int)")
 			asPlainRole(f)
 			s := f.start()
-			s.interval, s.silence = 100*time.Millisecond, time.Second
+			s.interval, s.silence = 100*time.Millisecond, 2*time.Second
 			longest := inspectOften(t, f, s)
 			throttle(t, s)
 			f.exec("INSERT INTO big SELECT generate_series(1, 600000)")
@@ -65,8 +65,10 @@ func inspectOften(t *testing.T, f *fixture, s *Stream) *atomic.Int64 {
 	t.Cleanup(func() { cancel(); <-ended })
 	go func() {
 		defer close(ended)
+		var inspector Inspector
+		defer inspector.Close()
 		for ticker := time.NewTicker(100 * time.Millisecond); ctx.Err() == nil; <-ticker.C {
-			view, err := Inspect(ctx, f.cfg)
+			view, err := inspector.Inspect(ctx, f.cfg, true)
 			if err == nil {
 				s.Inspected(view)
 			}

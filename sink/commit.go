@@ -108,6 +108,12 @@ func (t *transactions) end(cut checkpoint.Position) error {
 	select {
 	case err := <-stored:
 		if err != nil {
+			// The position may have been refused for the sake of an event beside it, whose promise is still to come: that is the one to name.
+			select {
+			case <-t.s.failed:
+				return errLost
+			case <-time.After(afterFailure):
+			}
 			return t.refusedPosition(err)
 		}
 	default:

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -73,8 +74,8 @@ func TestNeighboursOfARefusedEvent(t *testing.T) {
 			})
 			f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'good2'), (3, 't', 'k', 'good3'), (4, 't', 'k', 'bad4'), (5, 't', 'k', 'good5')")
 			before := []string{" good2 good3", " good2 good3"}
-			if !f.relay.cfg.ExactlyOnce {
-				before[1] += before[0] // the position is one of whole segments of a transaction
+			if !f.relay.cfg.ExactlyOnce { // the first may have been sent alone, and the position is one of whole segments of a transaction
+				before = []string{"( good2)? good2 good3", "(( good2)? good2 good3){2}"}
 			}
 			f.stopsAt4(before...)
 		})
@@ -105,7 +106,7 @@ func (f *fixture) stopsAt4(before ...string) {
 		if !errors.As(err, &halt) {
 			f.t.Fatalf("Run = %v", err)
 		}
-		if got := " " + strings.Join(f.seen("t"), " "); got != want || !strings.Contains(err.Error(), `publish event "4"`) {
+		if got := " " + strings.Join(f.seen("t"), " "); !regexp.MustCompile("^"+want+"$").MatchString(got) || !strings.Contains(err.Error(), `publish event "4"`) {
 			f.t.Errorf("start %d stops with %v, and consumers see%s; want event 4 named, and what is before it published", start, err, got)
 		}
 	}
