@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -13,6 +14,9 @@ import (
 // TestBusyWalsender has Postgres decode a large transaction of another table, for much longer than
 // it may be silent. Postgres 18 with a timeout that is off sends as little as 15 does.
 func TestBusyWalsender(t *testing.T) {
+	if os.Getenv("WALPOST_TEST_LONG") == "" {
+		t.Skip("how long a walsender is busy depends on the machine: set WALPOST_TEST_LONG=1. TestSignOfLife has the rule")
+	}
 	t.Parallel()
 	for _, major := range []int{14, 15, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
@@ -54,6 +58,41 @@ func asPlainRole(f *fixture) {
 	f.exec("CREATE ROLE plain LOGIN REPLICATION")
 	f.cfg.Postgres = f.cfg.Postgres.Copy()
 	f.cfg.Postgres.User = "plain"
+}
+
+// TestSignOfLife: two inspections in a row that find the walsender at work on one transaction are a sign of life; nothing less is.
+func TestSignOfLife(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 15, nil)
+	s := f.start()
+	const silent = 10 * time.Second
+	busy := func(progress string) Walsender {
+		return Walsender{PID: int(s.PID()), Visible: true, Progress: progress}
+	}
+	for name, c := range map[string]struct {
+		seen  []Walsender
+		alive bool
+	}{
+		"nothing seen":                {nil, false},
+		"once":                        {[]Walsender{busy("1")}, false},
+		"twice":                       {[]Walsender{busy("1"), busy("1")}, true},
+		"two transactions":            {[]Walsender{busy("1"), busy("2")}, false},
+		"two, then one of them twice": {[]Walsender{busy("1"), busy("2"), busy("2")}, true},
+		"idle between":                {[]Walsender{busy("1"), {PID: int(s.PID()), Visible: true, WaitType: "Activity"}, busy("1")}, false},
+		"blocked on its client":       {[]Walsender{{PID: int(s.PID()), Visible: true, WaitType: "Client"}, {PID: int(s.PID()), Visible: true, WaitType: "Client"}}, false},
+		"waits for the disk":          {[]Walsender{{PID: int(s.PID()), Visible: true, WaitType: "IO"}, {PID: int(s.PID()), Visible: true, WaitType: "IO"}}, true},
+		"of another stream":           {[]Walsender{{PID: 1, Visible: true}, {PID: 1, Visible: true}}, false},
+		"not for us to see":           {[]Walsender{{PID: int(s.PID())}, {PID: int(s.PID())}}, false},
+	} {
+		one := &Stream{c: s.c, interval: maxStatusInterval, silence: silence, heard: time.Now().Add(-silent), serviced: time.Now()}
+		one.work.start, one.work.deaf = one.heard, -1
+		for _, w := range c.seen {
+			one.Inspected(View{Walsender: &w})
+		}
+		if quiet := one.quiet(time.Now()); (quiet < silent/2) != c.alive {
+			t.Errorf("%s: quiet for %s, want a sign of life: %t", name, quiet, c.alive)
+		}
+	}
 }
 
 // inspectOften inspects as the relay does, and returns the longest time that Decoding has shown.
