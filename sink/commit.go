@@ -112,6 +112,7 @@ func (t *transactions) end(cut checkpoint.Position) error {
 			select {
 			case <-t.s.failed:
 				return errLost
+			case <-t.s.ctx.Done(): // it is being closed, and nobody is to be named
 			case <-time.After(afterFailure):
 			}
 			return t.refusedPosition(err)
