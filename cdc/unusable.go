@@ -67,7 +67,7 @@ func fromPgBouncer(message string) bool {
 	return strings.Contains(message, "startup parameter") || strings.Contains(strings.ToLower(message), "bouncer")
 }
 
-// readBack asks for settings that were sent at the start of the session, and that are not the defaults.
+// readBack asks for a setting that was sent at the start of the session, and that is not the default.
 const readBack = "SELECT pg_catalog.current_setting('client_min_messages')"
 
 // checkReached refuses a server that has not got the settings of a session. A pooler may be told to ignore
@@ -78,10 +78,9 @@ func checkReached(result *pgconn.Result) error {
 	if len(result.Rows) != 1 || len(result.Rows[0]) != 1 {
 		return nil
 	}
-	for i, name := range []string{"client_min_messages"} {
-		if got := string(result.Rows[0][i]); got != sessionSettings[name] {
-			return poolerError(fmt.Errorf("%s is %q, and not %q as it was sent", name, got, sessionSettings[name]))
-		}
+	const name = "client_min_messages"
+	if got := string(result.Rows[0][0]); got != sessionSettings[name] {
+		return poolerError(fmt.Errorf("%s is %q, and not %q as it was sent", name, got, sessionSettings[name]))
 	}
 	return nil
 }
