@@ -108,12 +108,12 @@ func (t *transactions) end(cut checkpoint.Position) error {
 	select {
 	case err := <-stored:
 		if err != nil {
-			// The position may have been refused for the sake of an event beside it, whose promise is still to come: that is the one to name.
+			// The position may have been refused for the sake of an event beside it, whose promise is still to come: that is the
+			// one to name. An error that the sink has from before may be of an event that was never in the transaction.
 			select {
-			case <-t.s.failed:
+			case <-t.event.Done():
 				return errLost
-			case <-t.s.ctx.Done(): // it is being closed, and nobody is to be named
-			case <-time.After(afterFailure):
+			case <-time.After(afterFailure / 2): // before Flush gives up
 			}
 			return t.refusedPosition(err)
 		}

@@ -92,6 +92,8 @@ type transactions struct {
 	ended   chan struct{}   // it has ended; nil before start
 	broken  context.Context // ended by a record that failed: its transaction must not be committed
 	breakUp context.CancelFunc
+	event   context.Context // ended by an event of the transaction that failed, and with the sink
+	lose    context.CancelFunc
 }
 
 func newTransactions(s *Sink, cfg Exactly) *transactions {
@@ -101,6 +103,7 @@ func newTransactions(s *Sink, cfg Exactly) *transactions {
 	}
 	t.done = sync.NewCond(&t.mu)
 	t.broken, t.breakUp = context.WithCancel(s.ctx)
+	t.event, t.lose = context.WithCancel(s.ctx)
 	return t
 }
 
@@ -141,7 +144,10 @@ func (t *transactions) shut(cut checkpoint.Position) {
 
 func (t *transactions) confirmed(f *flight) { f.written.Store(true) }
 
-func (t *transactions) lost() { t.breakUp() }
+func (t *transactions) lost() {
+	t.lose()
+	t.breakUp()
+}
 
 func (t *transactions) reached(pos checkpoint.Position) {
 	t.mu.Lock()

@@ -248,6 +248,33 @@ func TestRefusedStateRecordIsTold(t *testing.T) {
 	}
 }
 
+// TestRefusedPositionBeforeRefusedEvent: an event breaks the contract while what comes before it is on its way, and the brokers refuse
+// the position behind that. Whoever passes over the event relies on the one before it, so the transaction is what has failed.
+func TestRefusedPositionBeforeRefusedEvent(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, func(c *Config) { c.Linger = 50 * time.Millisecond })
+	f.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.cluster.KeepControl()
+		return refusal(req.(*kmsg.ProduceRequest), func(p *kmsg.ProduceResponseTopicPartition, records string) {
+			if !strings.Contains(records, "before") {
+				p.ErrorCode = kerr.TransactionAbortable.Code
+			}
+		}), nil, true
+	})
+	if err := f.produce("orders", "k", "before", 10); err != nil {
+		t.Fatal(err)
+	}
+	var event *EventError
+	if err := f.produce("no topic!", "k", "bad", 10); !errors.As(err, &event) {
+		t.Fatalf("an illegal topic: %v", err)
+	}
+	err := f.flush()
+	var commit *CommitError
+	if !errors.As(err, &commit) {
+		t.Errorf("the sink ended with %v, want a commit that failed: the event before is not published", err)
+	}
+}
+
 // TestSaveBeforeReached: the keeper saves a position that the watermark has already, a moment before the goroutine that reads says
 // how far it is. Nothing else wakes who commits.
 func TestSaveBeforeReached(t *testing.T) {
