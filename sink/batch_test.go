@@ -15,7 +15,7 @@ import (
 func TestTransactionHoldsNoMore(t *testing.T) {
 	t.Parallel()
 	const events = 80
-	sizes := backlog(t, events, Exactly{Bytes: 2000})
+	sizes := backlog(t, events, 2000, 0)
 	if slices.Max(sizes) > 4 || len(sizes) < events/4 {
 		t.Errorf("transactions hold %v events of some 600 bytes each, want at most 4", sizes)
 	}
@@ -24,16 +24,16 @@ func TestTransactionHoldsNoMore(t *testing.T) {
 // TestTransactionsGrow: after small ones that are fast there are larger ones.
 func TestTransactionsGrow(t *testing.T) {
 	t.Parallel()
-	sizes := backlog(t, 80, Exactly{Bytes: 10_000, First: 2000})
+	sizes := backlog(t, 80, 10_000, 2000)
 	if sizes[1] > 4 || slices.Max(sizes) < 10 || slices.Max(sizes) > 20 {
 		t.Errorf("transactions hold %v events, want about 4, then 8, then 17", sizes)
 	}
 }
 
 // backlog produces events while the first transaction is being committed, and returns how many each transaction holds.
-func backlog(t *testing.T, events int, how Exactly) []int {
+func backlog(t *testing.T, events int, most, first int64) []int {
 	t.Helper()
-	f := exactly(t, func(c *Config) { c.Exactly.Bytes, c.Exactly.First = how.Bytes, how.First })
+	f := exactly(t, func(c *Config) { c.Exactly.Bytes, c.First = most, first })
 	asked, release := make(chan struct{}), make(chan struct{})
 	ask := sync.OnceFunc(func() { close(asked) })
 	f.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {

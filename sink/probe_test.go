@@ -16,7 +16,7 @@ import (
 // TestProbes: from the stuck event on, the first, second, fourth, eighth and so on is alone.
 func TestProbes(t *testing.T) {
 	t.Parallel()
-	s := &Sink{cfg: Config{Stuck: &EventError{Commit: 100, Index: 3}}}
+	s := &Sink{cfg: Config{Handover: Handover{Stuck: &EventError{Commit: 100, Index: 3}}}}
 	var alone []int
 	for i := range 3 + 1<<14 {
 		if s.probe(&decoder.Event{Index: uint32(i)}, Transaction{Commit: 100}) {
@@ -32,7 +32,7 @@ func TestProbes(t *testing.T) {
 func TestStuckEventIsPassed(t *testing.T) {
 	t.Parallel()
 	for rows, stuck := range map[uint32]bool{3: true, 4: false} {
-		s := &Sink{cfg: Config{Stuck: &EventError{Commit: 100, Index: 3}}}
+		s := &Sink{cfg: Config{Handover: Handover{Stuck: &EventError{Commit: 100, Index: 3}}}}
 		s.how = atLeastOnce{s, nil}
 		s.Start(checkpoint.Position{End: 90, Commit: 100, Rows: rows}, nil)
 		if got := s.cfg.Stuck != nil; got != stuck {

@@ -27,19 +27,27 @@ type Config struct {
 	CreateTopics bool
 	MaxRequest   int64 // bytes of the largest request; 0 = the brokers' default of socket.request.max.bytes
 	Linger       time.Duration
-	Store        Store    // of positions, for at least once
-	Exactly      *Exactly // nil = at least once
-	// Refused is an event that the brokers have refused, perhaps for the sake of another that was on its way with it. What is before
-	// it is published first, and from it on each event is on its way alone, until one is refused alone. Nil = there is none.
+	Store        Store           // of positions, for at least once
+	Exactly      *Exactly        // nil = at least once
+	Handover                     // of the Sink before
+	Room         chan<- struct{} // told, without waiting for it, when a sink that was Held may take the next event
+	Health       *Health
+	Observe      func(latency time.Duration) // called per confirmed event with the time since its commit; nil = nobody asks
+	Log          zerolog.Logger
+}
+
+// Handover is what one Sink leaves to the next. The zero value is for the first.
+type Handover struct {
+	Before *Sink // it was closed: its counts go on; nil = there was none
+	// Refused is an event that the brokers refused, perhaps for the sake of another in the same batch. What is before it is
+	// published first, and from it on each event is sent in a batch of its own, until one is refused. Nil = there is none.
 	Refused *EventError
 	// Stuck is the event with which the Sink before failed although nobody refused it. What is before it is published first, then
-	// it alone, and nothing behind it until it is: a Sink that fails again with it repeats nothing. Nil = there is none.
-	Stuck   *EventError
-	Room    chan<- struct{} // told, without waiting for it, when a sink that was Held may take the next event
-	Health  *Health
-	Before  *Sink                       // was closed, and this one follows it: its counts go on; nil = this is the first
-	Observe func(latency time.Duration) // called per confirmed event with the time since its commit; nil = nobody asks
-	Log     zerolog.Logger
+	// that event alone, and nothing behind it until it is: a Sink that fails again with it repeats nothing. Nil = there is none.
+	Stuck *EventError
+	// First is what the first Kafka transaction may hold, in bytes; each next one holds more while they do not take long.
+	// 0 = as much as Exactly says.
+	First int64
 }
 
 // Sink produces events. Produce and Held belong to one goroutine; all else may be called by any.

@@ -23,8 +23,6 @@ type Exactly struct {
 	// Interval is how long a transaction may stay open, Bytes how much it may hold.
 	Interval time.Duration
 	Bytes    int64
-	// First is what the first one may hold: more and more from one to the next while they do not take long. 0 = Bytes.
-	First int64
 }
 
 // transactionTimeout is how long the brokers let a transaction stay open. One that was left open by a kill hides what others
@@ -98,8 +96,8 @@ type transactions struct {
 
 func newTransactions(s *Sink, cfg Exactly) *transactions {
 	t := &transactions{s: s, cfg: cfg, limit: cfg.Bytes, wake: make(chan struct{}, 1)}
-	if cfg.First > 0 {
-		t.limit = min(cfg.First, cfg.Bytes)
+	if first := s.cfg.First; first > 0 {
+		t.limit = min(first, cfg.Bytes)
 	}
 	t.done = sync.NewCond(&t.mu)
 	t.broken, t.breakUp = context.WithCancel(s.ctx)

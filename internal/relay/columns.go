@@ -68,11 +68,11 @@ func (r *Relay) warnOfLost(before, now cdc.View) {
 }
 
 // warn says once what may cost or repeat events although the relay works.
-func (r *Relay) warn(view cdc.View) {
-	for _, w := range view.Warnings(r.cfg.CDC) {
-		if !r.warned[w.What] {
-			r.warned[w.What] = true
-			r.log.Warn().Str("what_to_do", w.Hint).Msg(w.What)
+func (s *session) warn(view cdc.View) {
+	for _, w := range view.Warnings(s.r.cfg.CDC) {
+		if !s.said.warnings[w.What] {
+			s.said.warnings[w.What] = true
+			s.log.Warn().Str("what_to_do", w.Hint).Msg(w.What)
 		}
 	}
 }
@@ -81,10 +81,11 @@ const byteaOID = 17
 
 // wantsBinary reports whether columns should come in their binary form: the text form doubles a bytea, and the server
 // cannot send one of half a gigabyte in it at all. Only if every wanted column has a binary form that we read.
-func (r *Relay) wantsBinary(view cdc.View) bool {
-	if r.text {
+func (s *session) wantsBinary(view cdc.View) bool {
+	if s.text {
 		return false
 	}
+	r := s.r
 	wanted := map[string]bool{}
 	for _, c := range r.cfg.CDC.Columns {
 		wanted[c] = true

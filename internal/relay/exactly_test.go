@@ -77,9 +77,7 @@ func (f *fixture) await(what string, ok func() bool) {
 }
 
 func (f *fixture) again() *Relay {
-	next := New(f.relay.cfg)
-	f.t.Cleanup(next.close)
-	return next
+	return New(f.relay.cfg)
 }
 
 // TestForeignTransactionIsNoGap: another relay's open transaction hides what is stored behind it. A start after an orderly stop waits for
@@ -127,7 +125,7 @@ func TestForeignTransactionRepeatsNothing(t *testing.T) {
 	stop() // kill -9: neither a drain nor a last status
 	<-done
 	s.stream.Close()
-	f.relay.close()
+	f.left().closeAll()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	err := f.again().Run(ctx)
@@ -202,7 +200,7 @@ func TestStandbyTakesTheReleasedSlot(t *testing.T) {
 	if _, startErr := standby.Start(t.Context(), 0, false); startErr != nil {
 		t.Fatal(startErr)
 	}
-	if err := f.relay.verdict(t.Context(), s, err); !transient(err) {
+	if !passes(err) || s.superseded(t.Context(), err) {
 		t.Errorf("exit 3 though nobody has fenced us: %v", err)
 	}
 }
@@ -211,10 +209,10 @@ func TestStandbyTakesTheReleasedSlot(t *testing.T) {
 func TestKeeperSaysWhyTheSinkEnded(t *testing.T) {
 	t.Parallel()
 	event := &sink.EventError{Sent: true, Outage: true, Reason: "outage", Err: kerr.TransactionAbortable}
-	if !transient(event) {
+	if !passes(event) {
 		t.Error("said by Failed: permanent")
 	}
-	if !transient(&kafkaError{event}) {
+	if !passes(&kafkaError{event}) {
 		t.Error("said by the keeper: permanent, exit 3")
 	}
 }

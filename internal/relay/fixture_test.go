@@ -25,6 +25,8 @@ type fixture struct {
 	broker *kfake.Cluster
 	cfg    cdc.Config
 	relay  *Relay
+	first  handover // of the first session
+	last   *session // nil = there was none
 }
 
 func setup(t *testing.T) *fixture {
@@ -62,7 +64,8 @@ func setup(t *testing.T) *fixture {
 		CDC: f.cfg, Kafka: []kgo.Opt{kgo.SeedBrokers(f.broker.ListenAddrs()...)}, Topic: template, StateTopic: "state",
 		MaxInFlight: 1 << 20, DrainTimeout: 3 * time.Second, Log: zerolog.Nop(),
 	})
-	t.Cleanup(f.relay.close)
+	f.first = newHandover()
+	t.Cleanup(func() { f.left().closeAll() })
 	return f
 }
 
@@ -80,7 +83,24 @@ func (f *fixture) exec(sql string) {
 	}
 }
 
-func (f *fixture) look() cdc.View {
+// left is what the last session leaves to the next.
+func (f *fixture) left() *handover {
+	if f.last == nil {
+		return &f.first
+	}
+	return &f.last.handover
+}
+
+// next is a session that has not begun.
+func (f *fixture) next() *session {
+	f.last = f.relay.newSession(*f.left())
+	return f.last
+}
+
+// passes reports whether err goes away by itself.
+func passes(err error) bool { return classify(err).class.passes() }
+
+func (f *fixture) inspect() cdc.View {
 	f.t.Helper()
 	view, err := cdc.Inspect(f.t.Context(), f.cfg)
 	if err != nil {
@@ -97,7 +117,7 @@ func (f *fixture) connect() *cdc.Conn {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(conn.Close)
-	if err := f.relay.open(conn.System); err != nil {
+	if err := f.next().open(conn.System); err != nil {
 		f.t.Fatal(err)
 	}
 	return conn
@@ -107,7 +127,7 @@ func (f *fixture) connect() *cdc.Conn {
 func (f *fixture) store(end cdc.LSN) {
 	f.t.Helper()
 	state := checkpoint.State{Position: checkpoint.Position{End: end}, Timeline: 1, At: time.Now()}
-	if err := f.relay.store.Save(f.t.Context(), state); err != nil {
+	if err := f.left().store.Save(f.t.Context(), state); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -115,12 +135,13 @@ func (f *fixture) store(end cdc.LSN) {
 func (f *fixture) resume() *session {
 	f.t.Helper()
 	for {
-		s, err := f.relay.resume(f.t.Context())
+		s := f.next()
+		err := s.resume(f.t.Context())
 		if err == nil {
 			f.t.Cleanup(s.stream.Close)
 			return s
 		}
-		if !transient(err) {
+		if !passes(err) {
 			f.t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond) // a backend of the test that has just ended may hold the slot for a moment

@@ -14,8 +14,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/walpost/walpost/sink"
 )
 
 // inquiryTime bounds an inquiry. With kafkaTimeout before it an outage is explained within half a minute.
@@ -48,81 +46,6 @@ func (e *InquiryError) Error() string {
 	return strings.Join(e.Found, "; ") + " (" + e.Err.Error() + ")"
 }
 func (e *InquiryError) Unwrap() error { return e.Err }
-
-// ofKafka reports whether err is an outage that the brokers may explain.
-func ofKafka(err error) bool {
-	if err == nil || errors.Is(err, context.Canceled) || fenced(err) {
-		return false
-	}
-	var (
-		kafka  *kafkaError
-		commit *sink.CommitError
-		event  *sink.EventError
-	)
-	return (errors.As(err, &kafka) || errors.As(err, &commit) || errors.As(err, &event) && event.Outage) && transient(err)
-}
-
-// explain asks the brokers about an outage of theirs. Between two sessions nobody waits for it, and a stop ends it.
-func (r *Relay) explain(ctx context.Context, err error) error {
-	if r.cfg.NewStore != nil || !ofKafka(err) {
-		return err
-	}
-	if errors.Is(err, kerr.SaslAuthenticationFailed) && r.cfg.Login != "" {
-		return fmt.Errorf("the login of %s is refused: %w", r.cfg.Login, err)
-	}
-	return r.inquiry().Explain(ctx, err)
-}
-
-// unexplained reports whether err has an explanation that was not said yet.
-func (r *Relay) unexplained(err error) bool {
-	var inquiry *InquiryError
-	return errors.As(err, &inquiry) && r.news(strings.Join(inquiry.Found, "; "))
-}
-
-// news reports whether an explanation was not said yet, and notes that it is said now.
-func (r *Relay) news(found string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	told := r.told
-	r.told = found
-	return found != told
-}
-
-// patiently is called before a start waits for the brokers: if that takes unusually long, it asks them why. The caller calls what it
-// returns when the wait is over.
-func (r *Relay) patiently(ctx context.Context) (over func()) {
-	if r.cfg.NewStore != nil {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var asking sync.WaitGroup
-	asking.Go(func() {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(unusual):
-		}
-		found := strings.Join(r.inquiry().Find(ctx), "; ")
-		if found == "" || ctx.Err() != nil {
-			return
-		}
-		r.mu.Lock()
-		r.view.reason = found
-		r.mu.Unlock()
-		if r.news(found) {
-			r.log.Warn().Str("reason", found).Msg("the stream waits for Kafka, nothing is lost")
-		}
-	})
-	return func() { cancel(); asking.Wait() }
-}
-
-func (r *Relay) inquiry() Inquiry {
-	q := Inquiry{Kafka: r.cfg.Kafka, Dial: r.cfg.Dial, StateTopic: r.cfg.StateTopic}
-	if r.cfg.ExactlyOnce {
-		q.ID = TransactionalID(r.source())
-	}
-	return q
-}
 
 // Explain returns err with what the brokers say, or err alone if they say nothing that would explain it.
 func (q Inquiry) Explain(ctx context.Context, err error) error {

@@ -155,7 +155,7 @@ func TestInquiry(t *testing.T) {
 				}
 				return
 			}
-			if !strings.Contains(err.Error(), c.says) || !errors.Is(err, cause) || !transient(err) {
+			if !strings.Contains(err.Error(), c.says) || !errors.Is(err, cause) || !passes(err) {
 				t.Errorf("Explain = %v, want %q", err, c.says)
 			}
 		})
@@ -176,8 +176,8 @@ func TestInquiryAtTheTransactionLog(t *testing.T) {
 	}
 }
 
-// TestOfKafka: what the brokers are asked about, and what they are not.
-func TestOfKafka(t *testing.T) {
+// TestAtKafka: what the brokers are asked about, and what they are not.
+func TestAtKafka(t *testing.T) {
 	t.Parallel()
 	for err, want := range map[error]bool{
 		&kafkaError{context.DeadlineExceeded}:                      true,
@@ -188,9 +188,9 @@ func TestOfKafka(t *testing.T) {
 		&sink.CommitError{Refused: true, Err: kerr.InvalidRecord}:  false,
 		&sink.EventError{Outage: true, Err: errors.New("an EOF")}:  true,
 		&sink.EventError{Outage: false, Err: kerr.MessageTooLarge}: false,
-		errMoved: false,
+		errStale: false,
 	} {
-		if got := ofKafka(err); got != want {
+		if got := classify(err).atKafka; got != want {
 			t.Errorf("%v: %t", err, got)
 		}
 	}

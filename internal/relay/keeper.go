@@ -23,23 +23,23 @@ const (
 // keep carries the position back: stored first, confirmed second. It returns nil when ctx ends, or why no position can
 // be stored any more.
 func (s *session) keep(ctx context.Context) error {
-	last, hurry := time.Now(), false
+	last, now := time.Now(), false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.watermark.Moved():
-		case <-s.hurry:
-			hurry = true
+		case <-s.storeNow:
+			now = true
 		}
 		pos, n, _ := s.watermark.Position()
-		if pos == s.stored {
+		if pos == s.lastStored {
 			continue
 		}
-		if !hurry && !s.pause(ctx, last, n, n == s.passed) {
+		if !now && !s.pause(ctx, last, n, n == s.passed) {
 			return nil
 		}
-		last, hurry = time.Now(), false
+		last, now = time.Now(), false
 		pos, n, freed := s.watermark.Position()
 		if err := s.save(ctx, pos); err != nil {
 			return err
@@ -49,7 +49,7 @@ func (s *session) keep(ctx context.Context) error {
 	}
 }
 
-// pause waits until a position may be stored again, or until the server hurries. A pause for the sake of an idle advance
+// pause waits until a position may be stored again, or until the server wants to know. A pause for the sake of an idle advance
 // is longer, and ends when more than the given number of marks with events lies behind the position. False means that
 // ctx has ended.
 func (s *session) pause(ctx context.Context, last time.Time, passed uint64, idle bool) bool {
@@ -65,7 +65,7 @@ func (s *session) pause(ctx context.Context, last time.Time, passed uint64, idle
 			return false
 		case <-timer.C:
 			return true
-		case <-s.hurry:
+		case <-s.storeNow:
 			return true
 		case <-moved:
 			if _, n, _ := s.watermark.Position(); n != passed {
@@ -84,10 +84,10 @@ func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 	if err := s.out.Save(ctx, state); err != nil {
 		return &kafkaError{err}
 	}
-	s.r.pay(state)
-	s.stored = pos
-	s.trusted.store(pos.End)
-	s.rouse()
+	s.handover.stored(state)
+	s.lastStored = pos
+	s.confirmable.store(pos.End)
+	s.wakeWatcher()
 	return nil
 }
 
@@ -95,24 +95,24 @@ func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 func (s *session) state(pos checkpoint.Position) checkpoint.State {
 	return checkpoint.State{
 		Position: pos, Timeline: max(s.history.At(pos.Furthest()), s.timeline), At: time.Now(),
-		Generation: s.generation, Publication: s.trusted.view().Identity(),
+		Generation: s.generation, Publication: s.confirmable.inspected().Identity(),
 	}
 }
 
-// settle stores and confirms the last position of a session, and remembers it for the next one. It confirms nothing if
-// the session ended because rows may be missing.
-func (s *session) settle(ctx context.Context, cause error) {
+// storeLast stores the last position of a session, keeps it for the next one, and confirms it to Postgres unless confirm is
+// false: then rows may be missing in the stream.
+func (s *session) storeLast(ctx context.Context, confirm bool) {
 	pos, n, _ := s.watermark.Position()
-	s.r.last, s.r.sent = s.state(pos), s.state(s.watermark.Reached())
-	if refused := s.r.refused; refused != nil && pos.Published(cdc.LSN(refused.Commit), refused.Index) {
-		s.r.refused = nil // the brokers have taken it after all
+	s.last, s.reached = s.state(pos), s.state(s.watermark.Reached())
+	if first := s.sink.Refused; first != nil && pos.Published(cdc.LSN(first.Commit), first.Index) {
+		s.sink.Refused = nil // the brokers took it after all
 	}
-	if ctx.Err() != nil { // the drain took too long: what was confirmed in it shall not be sent again
+	if ctx.Err() != nil { // the drain took too long: what was published in it must not be sent again
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSave)
 		defer cancel()
 		ctx = last
 	}
-	if pos != s.stored {
+	if pos != s.lastStored {
 		if err := s.save(ctx, pos); err != nil {
 			if ctx.Err() != nil {
 				err = errors.New("the brokers did not answer in time")
@@ -121,70 +121,70 @@ func (s *session) settle(ctx context.Context, cause error) {
 			return
 		}
 	}
-	if inDoubt(cause) || s.closed || s.stream.Gone() {
+	if !confirm || s.closed || s.stream.Gone() {
 		return
 	}
-	if pos.End > s.trusted.verified() {
+	if pos.End > s.confirmable.verifiedUpTo() {
 		if err := s.verify(ctx); err != nil {
 			s.log.Debug().Err(err).Msg("the last position is stored, but could not be confirmed")
 		}
 	}
 }
 
-// unsavedPosition says what the last position that could not be stored means to a start: nothing, if no event lies between it and the one that
-// is. With exactly once none ever does, since every event that is published has its position with it.
+// unsavedPosition says what the last position that could not be stored means to a start: nothing, if no event lies between it and
+// the stored one. With exactly once none ever does, since every event that is published has its position with it.
 func (s *session) unsavedPosition(err error, passed uint64) {
 	err = fmt.Errorf("the last position is not stored: %w", err)
 	if s.r.cfg.ExactlyOnce || passed == s.passed {
-		s.log.Debug().Err(err).Msg("no event lies between the last position and the one that is stored")
+		s.log.Debug().Err(err).Msg("no event lies between the last position and the stored one")
 		return
 	}
-	s.r.owe(err, s.r.last)
+	s.mayRepeat(err, s.last)
 	s.log.Warn().Err(err).Msg("the last position could not be stored; it will be, or its events are sent again")
 }
 
-// gate lets a position through to the stream once it is stored, and the publication is known to have been whole until there.
-type gate struct {
+// confirmable lets the stream confirm a position to Postgres once it is stored, and the publication is verified up to there.
+type confirmable struct {
 	mu       sync.Mutex
 	stream   *cdc.Stream
-	saved    cdc.LSN
-	sound    cdc.LSN
-	lastView cdc.View
+	stored   cdc.LSN
+	verified cdc.LSN
+	lastView cdc.View // of the last inspection that found no fault
 }
 
-func (g *gate) init(stream *cdc.Stream, start cdc.LSN, view cdc.View) {
-	g.stream, g.saved, g.sound, g.lastView = stream, start, max(start, view.WALEnd), view
+func (c *confirmable) init(stream *cdc.Stream, start cdc.LSN, view cdc.View) {
+	c.stream, c.stored, c.verified, c.lastView = stream, start, max(start, view.WALEnd), view
 }
 
-func (g *gate) store(lsn cdc.LSN) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.saved = max(g.saved, lsn)
-	g.stream.Confirm(min(g.saved, g.sound))
+func (c *confirmable) store(lsn cdc.LSN) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stored = max(c.stored, lsn)
+	c.stream.Confirm(min(c.stored, c.verified))
 }
 
-func (g *gate) trust(view cdc.View) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.lastView = view
-	g.sound = max(g.sound, view.WALEnd)
-	g.stream.Confirm(min(g.saved, g.sound))
+func (c *confirmable) verify(view cdc.View) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastView = view
+	c.verified = max(c.verified, view.WALEnd)
+	c.stream.Confirm(min(c.stored, c.verified))
 }
 
-func (g *gate) view() cdc.View {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.lastView
+func (c *confirmable) inspected() cdc.View {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lastView
 }
 
-func (g *gate) stored() cdc.LSN {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.saved
+func (c *confirmable) storedUpTo() cdc.LSN {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stored
 }
 
-func (g *gate) verified() cdc.LSN {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.sound
+func (c *confirmable) verifiedUpTo() cdc.LSN {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.verified
 }

@@ -61,7 +61,7 @@ func TestTransactionTimeout(t *testing.T) {
 		if time.Since(began) > 6*time.Second || !holds(r, "xxxxxxxx") {
 			return nil, nil, false
 		}
-		signal(refused)
+		poke(refused)
 		return refuse(r, func(string) int16 { return kerr.NotEnoughReplicas.Code }), nil, true
 	})
 	f.exec("INSERT INTO outbox SELECT i, 't', 'k', repeat('x', 1000) FROM generate_series(1, 20000) i")

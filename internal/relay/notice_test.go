@@ -23,20 +23,20 @@ func TestOutageIsSaidAgain(t *testing.T) {
 	t.Parallel()
 	refused := func(port int) error { return fmt.Errorf("read tcp 127.0.0.1:%d: connection refused", port) }
 	password := errors.New("password authentication failed")
-	for name, report := range map[string]func(*Relay, *session, error){
-		"no session":    func(r *Relay, _ *session, err error) { r.report(err) },
-		"no inspection": func(_ *Relay, s *session, err error) { s.cannotInspect(err) },
+	for name, report := range map[string]func(*session, error){
+		"no session":    func(s *session, err error) { s.r.report(err, outage, s.said) },
+		"no inspection": (*session).cannotInspect,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
 				r := New(Config{Log: zerolog.New(&log)})
-				s := &session{r: r, log: r.log}
+				s := r.newSession(newHandover())
 				for i := range 11 * 60 {
-					report(r, s, refused(1000+i))
+					report(s, refused(1000+i))
 					if i > 60 {
-						report(r, s, password)
+						report(s, password)
 					}
 					time.Sleep(time.Second)
 				}
@@ -55,13 +55,14 @@ func TestWhoHasTheSlot(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	r := New(Config{Log: zerolog.New(&log)})
-	r.report(&heldError{"walpost", 41, false})
-	r.report(&heldError{"walpost", 42, false})
-	r.report(&heldError{"walpost", 43, true})
+	h := newHandover()
+	r.report(&heldError{"walpost", 41, false}, slotHeld, h.said)
+	r.report(&heldError{"walpost", 42, false}, slotHeld, h.said)
+	r.report(&heldError{"walpost", 43, true}, slotHeld, h.said)
 	if got := log.String(); strings.Count(got, "another relay") != 1 || !strings.Contains(got, "pg_terminate_backend(43)") {
 		t.Errorf("the log says:\n%s", got)
 	}
-	if !transient(&heldError{}) || !errors.Is(&heldError{}, cdc.ErrSlotInUse) {
+	if classify(&heldError{}).class != slotHeld || !errors.Is(&heldError{}, cdc.ErrSlotInUse) {
 		t.Error("a slot that is held is waited for")
 	}
 }
@@ -81,7 +82,7 @@ func TestStallIsSaidAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer out.Close()
-		s := &session{r: r, log: r.log, out: out}
+		s := r.newSession(handover{out: out})
 		began := time.Now()
 		s.saving.Store(&began)
 		for range 11 * 60 {

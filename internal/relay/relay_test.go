@@ -21,41 +21,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestTransient(t *testing.T) {
-	t.Parallel()
-	kafka := func(err error) error { return &kafkaError{fmt.Errorf("read state topic: %w", err)} }
-	for name, c := range map[string]struct {
-		err  error
-		want bool
-	}{
-		"slot in use":             {cdc.ErrSlotInUse, true},
-		"server stops":            {cdc.ErrStopping, true},
-		"moved meanwhile":         {errMoved, true},
-		"no answer in time":       {context.DeadlineExceeded, true},
-		"Kafka unreachable":       {kafka(errors.New("dial tcp: connection refused")), true},
-		"Kafka leaderless":        {kafka(kerr.LeaderNotAvailable), true},
-		"state topic vanished":    {kafka(kerr.UnknownTopicOrPartition), true},
-		"Kafka password rotated":  {kafka(kerr.SaslAuthenticationFailed), true},
-		"Kafka mechanism taken":   {kafka(kerr.UnsupportedSaslMechanism), true},
-		"state topic forbidden":   {kafka(kerr.TopicAuthorizationFailed), false},
-		"state topic too wide":    {kafka(&checkpoint.TopicError{Topic: "s", Partitions: 3}), false},
-		"state topic unreadable":  {kafka(&checkpoint.RecordError{Topic: "s", Err: errors.New("x")}), false},
-		"gap":                     {&checkpoint.GapError{}, false},
-		"restored":                {&checkpoint.RestoredError{}, false},
-		"in doubt":                {&cdc.StopError{What: "x"}, false},
-		"bytes nobody can decode": {&decoder.Error{Reason: "x"}, false},
-		"a client that gave up":   {&sink.EventError{Err: errors.New("x"), Outage: true}, true},
-		"standby":                 {cdc.ErrStandby, true},
-		"too few brokers yet":     {kafka(kerr.InvalidReplicationFactor), true},
-		"refused event":           {&sink.EventError{Err: kerr.MessageTooLarge}, false},
-		"never seen":              {errors.New("x"), false},
-	} {
-		if got := transient(c.err); got != c.want {
-			t.Errorf("%s: transient is %t, want %t", name, got, c.want)
-		}
-	}
-}
-
 func testRelay() *Relay {
 	return New(Config{
 		CDC:   cdc.Config{Postgres: &pgconn.Config{}, Slot: "walpost", Publication: "walpost"},
@@ -98,10 +63,7 @@ func TestHaltSaysWhatToDo(t *testing.T) {
 		},
 		{&cdc.StopError{What: "gone", Hint: "bring it back"}, []string{"gone", "bring it back"}},
 	} {
-		var h *Halt
-		if err := r.halt(fmt.Errorf("session: %w", c.err)); !errors.As(err, &h) {
-			t.Fatalf("%v is no Halt", err)
-		}
+		h := r.halt(classify(fmt.Errorf("session: %w", c.err)), "7")
 		for _, text := range c.says {
 			if !strings.Contains(h.Error()+" "+h.Hint, text) {
 				t.Errorf("%T does not say %q: %s; %s", c.err, text, h, h.Hint)
@@ -126,8 +88,7 @@ func TestHaltAtAGap(t *testing.T) {
 		{(cdc.View{Timeline: 1}).Check(cdc.Config{Slot: "walpost"}), "does not exist"},
 		{&sink.EventError{EventID: "e9", Reason: "data_loss", Hint: "look for it", Err: kerr.OutOfOrderSequenceNumber}, "look for it"},
 	} {
-		var h *Halt
-		if err := r.halt(c.err); !errors.As(err, &h) || !h.Gap || !strings.Contains(h.Error()+" "+h.Hint, c.says) {
+		if h := r.halt(classify(c.err), "7"); !h.Gap || !strings.Contains(h.Error()+" "+h.Hint, c.says) {
 			t.Errorf("%v: %+v, want a gap", c.err, h)
 		}
 	}
@@ -205,7 +166,7 @@ func TestWantsBinary(t *testing.T) {
 		payload, kind uint32
 		want          bool
 	}{{17, 25, true}, {3802, 25, false}, {17, 50000, false}} {
-		if got := r.wantsBinary(view(c.payload, c.kind)); got != c.want {
+		if got := r.newSession(newHandover()).wantsBinary(view(c.payload, c.kind)); got != c.want {
 			t.Errorf("payload %d, aggregatetype %d: binary %t, want %t", c.payload, c.kind, got, c.want)
 		}
 	}
@@ -215,7 +176,7 @@ func TestWantsBinary(t *testing.T) {
 // an event that is confirmed then must not wait for ten seconds.
 func TestPauseEndsForEvents(t *testing.T) {
 	t.Parallel()
-	s := &session{watermark: checkpoint.NewWatermark(checkpoint.Position{End: 100}, 1<<20, make(chan struct{}, 1)), hurry: make(chan struct{}, 1)}
+	s := &session{watermark: checkpoint.NewWatermark(checkpoint.Position{End: 100}, 1<<20, make(chan struct{}, 1)), storeNow: make(chan struct{}, 1)}
 	s.watermark.Idle(110)
 	_, passed, _ := s.watermark.Position()
 	s.watermark.Begin(120, time.Now())

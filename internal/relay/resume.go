@@ -11,124 +11,128 @@ import (
 	"github.com/walpost/walpost/decoder"
 )
 
-// errMoved says that the position or the slot changed between the look and the hold, or that rows are of an earlier table than the look
-// found: look again.
-var errMoved = errors.New("the look does not hold any more, and is repeated")
+// errStale says that the position or the slot changed between the inspection and the moment when the slot was held, or that rows
+// are of an earlier shape of the table than the inspection found.
+var errStale = errors.New("what the inspection found has changed meanwhile: inspecting again")
 
 // kafkaTimeout bounds one attempt to write the state topic before a session streams.
 const kafkaTimeout = 20 * time.Second
 
-// resume connects, takes the slot, and returns a session that is ready to stream. What it decides on before it holds
-// the slot is only a guess; it looks again afterwards, when nobody else can move it.
-func (r *Relay) resume(ctx context.Context) (*session, error) {
-	guess, err := cdc.Inspect(ctx, r.cfg.CDC)
+// resume connects, takes the slot, and makes the session ready to stream. What it decides on before it holds the slot is only a
+// guess; it inspects again afterwards, when nobody else can move the slot.
+func (s *session) resume(ctx context.Context) error {
+	cfg := s.r.cfg.CDC
+	guess, err := cdc.Inspect(ctx, cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := guess.Check(r.cfg.CDC); err != nil {
-		return nil, err
+	if err := guess.Check(cfg); err != nil {
+		return err
 	}
-	if err := CheckTypes(r.cfg.Columns, guess); err != nil {
-		return nil, err
+	if err := CheckTypes(s.r.cfg.Columns, guess); err != nil {
+		return err
 	}
 	if guess.Slot.Active {
-		return nil, &heldError{r.cfg.CDC.Slot, guess.Slot.ActivePID, guess.Slot.ActivePID == r.former}
+		return &heldError{cfg.Slot, guess.Slot.ActivePID, guess.Slot.ActivePID == s.walsender}
 	}
-	conn, err := cdc.Connect(ctx, r.cfg.CDC)
+	conn, err := cdc.Connect(ctx, cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s, err := r.take(ctx, conn, guess)
-	if err != nil {
+	if err := s.take(ctx, conn, guess); err != nil {
 		conn.Close()
-		return nil, err
+		return err
 	}
-	return s, nil
+	return nil
 }
 
-func (r *Relay) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) (*session, error) {
-	if err := r.open(conn.System); err != nil {
-		return nil, err
+// take takes the slot over conn, fences other producers, and begins where both leave off.
+func (s *session) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) error {
+	if err := s.open(conn.System); err != nil {
+		return err
 	}
-	wanted, err := r.position(ctx, conn, guess, r.store.Glance)
+	s.history = conn.History
+	wanted, err := s.position(ctx, guess, s.store.Glance)
 	var gap *checkpoint.GapError
 	if errors.As(err, &gap) { // or an open transaction of another relay hides what we have stored
-		wanted, err = r.position(ctx, conn, guess, r.store.Load)
+		wanted, err = s.position(ctx, guess, s.store.Load)
 	}
 	if err != nil {
-		return nil, r.outrun(ctx, conn, err)
+		return s.outrun(ctx, err)
 	}
-	binary := r.wantsBinary(guess)
+	binary := s.wantsBinary(guess)
 	stream, err := conn.Start(ctx, wanted.start.Position.End, binary)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r.former = int(stream.PID())
-	if err := r.takeOver(ctx); err != nil {
-		return nil, err
+	s.walsender = int(stream.PID())
+	if err := s.fence(ctx); err != nil {
+		return err
 	}
-	held, err := r.inspect(ctx, conn.History, &cdc.Inspector{}, false)
+	view, err := s.inspect(ctx, &cdc.Inspector{}, false)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	found, err := r.position(ctx, conn, held, r.store.Load)
+	found, err := s.position(ctx, view, s.store.Load)
 	if err != nil {
-		return nil, r.outrun(ctx, conn, err)
+		return s.outrun(ctx, err)
 	}
-	if found.start != wanted.start || binary != r.wantsBinary(held) {
-		return nil, errMoved
+	if found.start != wanted.start || binary != s.wantsBinary(view) {
+		return errStale
 	}
-	if err := held.CheckUnaltered(r.cfg.CDC, found.publication); err != nil {
-		return nil, err
+	if err := view.CheckUnaltered(s.r.cfg.CDC, found.publication); err != nil {
+		return err
 	}
-	start := found.start.Position
-	if err := r.settleStart(ctx, found, conn.History, held); err != nil {
-		return nil, err
+	if err := s.storeStart(ctx, found, view); err != nil {
+		return err
 	}
-	r.logStart(found.start, conn.History)
-	r.warnOfColumns(held)
-	r.warn(held)
-	s := &session{
-		r: r, log: r.log, history: conn.History, stream: stream, out: r.out,
-		decoder:   decoder.New(r.decoderConfig(held)),
-		watermark: checkpoint.NewWatermark(start, r.cfg.MaxInFlight, r.room),
-		start:     start, stored: start, timeline: found.start.Timeline, generation: found.generation,
-		hurry: make(chan struct{}, 1), look: make(chan struct{}, 1), stir: make(chan struct{}, 1),
-	}
-	s.trusted.init(stream, start.End, held)
-	s.out.Start(start, func(pos checkpoint.Position) ([]byte, error) { return s.state(pos).Encode(r.source()) })
-	return s, nil
+	s.logStart(found.start)
+	s.r.warnOfColumns(view)
+	s.warn(view)
+	s.begin(stream, found, view)
+	return nil
 }
 
-// outrun looks again where the stored position is not one of the server's: another relay may have moved on since the look, or after
-// a failover, and only a newer look can tell. Also while we held the slot: we may have lost it in a pause.
-func (r *Relay) outrun(ctx context.Context, conn *cdc.Conn, err error) error {
+// begin makes what a session streams with.
+func (s *session) begin(stream *cdc.Stream, found found, view cdc.View) {
+	start := found.start.Position
+	s.stream, s.decoder = stream, decoder.New(s.r.decoderConfig(view))
+	s.watermark = checkpoint.NewWatermark(start, s.r.cfg.MaxInFlight, s.r.room)
+	s.start, s.lastStored, s.timeline, s.generation = start, start, found.start.Timeline, found.generation
+	s.confirmable.init(stream, start.End, view)
+	s.out.Start(start, func(pos checkpoint.Position) ([]byte, error) { return s.state(pos).Encode(s.source()) })
+}
+
+// outrun inspects again where the stored position is not one of the server's: another relay may have moved on since the inspection,
+// or after a failover, and only a newer inspection can tell. Also while we held the slot: we may have lost it in a pause.
+func (s *session) outrun(ctx context.Context, err error) error {
 	var restored *checkpoint.RestoredError
 	if !errors.As(err, &restored) {
 		return err
 	}
-	again, lookErr := r.inspect(ctx, conn.History, &cdc.Inspector{}, false)
-	if lookErr != nil {
-		return lookErr
+	again, failed := s.inspect(ctx, &cdc.Inspector{}, false)
+	if failed != nil {
+		return failed
 	}
 	if restored.StoredTimeline == restored.Timeline && again.WALEnd >= restored.Stored { // no WAL end makes up for another timeline
-		return errMoved
+		return errStale
 	}
 	return err
 }
 
-// inspect looks at the server that the stream comes from; what it finds is sound.
-func (r *Relay) inspect(ctx context.Context, history cdc.History, inspector *cdc.Inspector, keep bool) (cdc.View, error) {
-	view, err := inspector.Inspect(ctx, r.cfg.CDC, keep)
+// inspect inspects the server that the stream comes from. With an error, what it found must not be relied on.
+func (s *session) inspect(ctx context.Context, inspector *cdc.Inspector, keep bool) (cdc.View, error) {
+	cfg := s.r.cfg.CDC
+	view, err := inspector.Inspect(ctx, cfg, keep)
 	if err != nil {
 		return cdc.View{}, err
 	}
-	if err := view.CheckServer(r.system, history.Current()); err != nil {
-		r.cfg.CDC.Hosts.Unfit()
+	if err := view.CheckServer(s.system, s.history.Current()); err != nil {
+		cfg.Hosts.Unfit()
 		inspector.Close()
 		return cdc.View{}, err
 	}
-	return view, view.Check(r.cfg.CDC)
+	return view, view.Check(cfg)
 }
 
 // found is where a session may start, and what is known of that position.
@@ -139,12 +143,11 @@ type found struct {
 	stored      bool // the state topic has the position
 }
 
-// position reads the stored position and decides where to start. A position of this process may be further than the
-// stored one: the last write may have failed with the last session.
-func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View,
+// position reads the stored position and decides where to start.
+func (s *session) position(ctx context.Context, view cdc.View,
 	read func(context.Context) (checkpoint.State, bool, error),
 ) (found, error) {
-	over := r.patiently(ctx)
+	over := s.patiently(ctx)
 	state, stored, err := read(ctx)
 	over()
 	if err != nil {
@@ -152,7 +155,7 @@ func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View,
 	}
 	known := stored
 	stored = stored && !state.Overwritten
-	if last := r.last; last.End != 0 {
+	if last := s.last; last.End != 0 {
 		if known {
 			last = last.Merge(state)
 		}
@@ -160,38 +163,41 @@ func (r *Relay) position(ctx context.Context, conn *cdc.Conn, view cdc.View,
 		state, known = last, true
 	}
 	start, err := checkpoint.Resume(state, known, checkpoint.Server{
-		Slot: r.cfg.CDC.Slot, ConfirmedFlush: view.Slot.Confirmed(), WALEnd: view.WALEnd,
-		Timeline: conn.History.Current(), Ended: conn.History.Ended,
+		Slot: s.r.cfg.CDC.Slot, ConfirmedFlush: view.Slot.Confirmed(), WALEnd: view.WALEnd,
+		Timeline: s.history.Current(), Ended: s.history.Ended,
 	})
 	return found{start, state.Publication, state.Generation, stored && start.Position == state.Position}, err
 }
 
-// settleStart stores the start of a session, unless the topic has it already. The first status confirms that position to
+// storeStart stores the start of a session, unless the topic has it already. The first status confirms that position to
 // Postgres, and nothing is confirmed that is not stored. The slot is held.
-func (r *Relay) settleStart(ctx context.Context, found found, history cdc.History, view cdc.View) error {
+func (s *session) storeStart(ctx context.Context, found found, view cdc.View) error {
 	identity := view.Identity()
 	pos := found.start.Position
-	state := checkpoint.State{Position: pos, Timeline: max(history.At(pos.Furthest()), found.start.Timeline), At: time.Now(), Generation: found.generation, Publication: identity}
+	state := checkpoint.State{
+		Position: pos, Timeline: max(s.history.At(pos.Furthest()), found.start.Timeline), At: time.Now(),
+		Generation: found.generation, Publication: identity,
+	}
 	if found.stored && maps.Equal(found.publication, identity) {
-		r.pay(state)
+		s.stored(state)
 		return nil
 	}
-	defer r.patiently(ctx)()
+	defer s.patiently(ctx)()
 	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
 	defer cancel()
-	if err := r.store.Save(ctx, state); err != nil {
+	if err := s.store.Save(ctx, state); err != nil {
 		return &kafkaError{err}
 	}
-	r.pay(state)
+	s.stored(state)
 	return nil
 }
 
-func (r *Relay) logStart(start checkpoint.Start, history cdc.History) {
+func (s *session) logStart(start checkpoint.Start) {
 	if start.Lost != 0 {
-		r.log.Warn().Stringer("lsn", start.Position.End).Stringer("published_until", start.Lost).Uint32("timeline", history.Current()).
+		s.log.Warn().Stringer("lsn", start.Position.End).Stringer("published_until", start.Lost).Uint32("timeline", s.history.Current()).
 			Msg("failover: events between these LSNs were published, and the new primary does not know them; going on from where its timeline began")
 	}
-	event := r.log.Info().Str("slot", r.cfg.CDC.Slot).Str("publication", r.cfg.CDC.Publication).Stringer("lsn", start.Position.End)
+	event := s.log.Info().Str("slot", s.r.cfg.CDC.Slot).Str("publication", s.r.cfg.CDC.Publication).Stringer("lsn", start.Position.End)
 	if start.First {
 		event.Msg("streaming: no stored position for this slot, its own was adopted")
 		return

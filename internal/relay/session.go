@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,54 +15,77 @@ import (
 	"github.com/walpost/walpost/sink"
 )
 
-// behind is how old a transaction is, when it is sent, if the stream is behind the present. Both times are the server's.
-const behind = 20 * time.Millisecond
+// catchUpAge: a transaction that is sent this long after its commit means that the stream is catching up. Both times are the server's.
+const catchUpAge = 20 * time.Millisecond
 
-// session is one replication connection and what belongs to it.
+// session is one replication connection and what belongs to it. Four goroutines share it: the pump, which calls the others'
+// functions once they have ended; the keeper; the watcher; and one that pings the brokers.
 type session struct {
-	r          *Relay
-	log        zerolog.Logger
-	history    cdc.History
-	stream     *cdc.Stream
-	decoder    *decoder.Decoder
-	out        *sink.Sink
-	watermark  *checkpoint.Watermark
-	start      checkpoint.Position
-	stored     checkpoint.Position // the last that was stored; of the keeper, and of settle after it
-	passed     uint64              // how many marks with events lie before stored
-	timeline   uint32              // the least of the states that it stores
-	generation uint32              // of the states that it stores
-	closed     bool
-	rightful   bool // fenced by the brokers alone: nobody else had the slot
-	pings      pings
-	inspector  cdc.Inspector             // of the watcher, and of settle after it
-	saving     atomic.Pointer[time.Time] // since when a position is being stored; nil = none is
-	why        atomic.Pointer[string]    // what the brokers say of what waits for them; nil = nothing
-	blind      atomic.Pointer[blindness] // why the watcher cannot look; nil = it can
+	handover // what it leaves to the next session
 
-	// Of the watcher: when the log says again what lasts.
-	blindNotice, stallNotice, decodingNotice sink.Notice
+	r       *Relay
+	log     zerolog.Logger
+	history cdc.History
 
-	moved       int // rows that moved to another partition; of pump
+	// Of the pump, which reads the stream, decodes, and produces. The watermark and the sink are safe for all.
+	stream      *cdc.Stream
+	decoder     *decoder.Decoder
+	watermark   *checkpoint.Watermark
+	start       checkpoint.Position // what is before it was published by another session
+	moved       int                 // rows that moved to another partition
 	movedNotice sink.Notice
+	closed      bool // the stream was closed by finish
+	heldSlot    bool // fenced by the brokers alone: no other relay had the slot when the session ended
 
-	hurry   chan struct{} // store at once: the server wants to know our position, or the bound is reached
-	look    chan struct{} // the watcher shall look now
-	resting atomic.Bool   // the watcher looks rarely until something comes
-	stir    chan struct{} // something has come
-	trusted gate
+	// Of the keeper, and of finish after it: the positions that go to the state topic. Each carries the least timeline and
+	// the generation of the start.
+	lastStored checkpoint.Position
+	passed     uint64 // how many marks with events lie before lastStored
+	timeline   uint32
+	generation uint32
+	saving     atomic.Pointer[time.Time] // since when a position is being stored; nil = none is
+
+	// Of the watcher, and of finish after it: inspections, and what the log says again while it lasts.
+	inspector                                  cdc.Inspector
+	inspectNotice, stallNotice, decodingNotice sink.Notice
+	pings                                      pings
+	uninspected                                atomic.Pointer[inspectFailure] // why the slot cannot be inspected; nil = it can
+	explained                                  atomic.Pointer[string]         // what the brokers say of what waits for them; nil = nothing
+
+	// A position goes back through confirmable: the keeper tells it what is stored, the watcher what is verified.
+	confirmable confirmable
+
+	// Wake-ups. Each channel holds one, and whoever finds it full has nothing to add.
+	storeNow   chan struct{} // the keeper: the server wants to know our position, or the in-flight bound is reached
+	inspectNow chan struct{} // the watcher
+	idle       atomic.Bool   // the watcher inspects every ten seconds, until wake
+	wake       chan struct{} // the watcher: an event is in flight, or a position waits to be confirmed
 }
 
-// session connects, resumes, streams, and ends in order. It returns why it ended.
-func (r *Relay) session(ctx context.Context) error {
-	defer r.retire()
-	s, err := r.resume(ctx)
-	if err != nil {
-		return err
+func (r *Relay) newSession(h handover) *session {
+	return &session{
+		handover: h, r: r, log: r.log,
+		storeNow: make(chan struct{}, 1), inspectNow: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 	}
-	defer s.inspector.Close()
-	r.streaming(s)
-	return r.verdict(ctx, s, s.finish(ctx, s.run(ctx)))
+}
+
+// session connects, resumes, streams, and ends in order. It returns what the next one needs, and how it ended.
+func (r *Relay) session(ctx context.Context, h handover) (handover, outcome) {
+	began := time.Now()
+	s := r.newSession(h)
+	err := s.resume(ctx)
+	var superseded bool
+	if err == nil {
+		s.said.outage.End()
+		r.streaming(s)
+		err = s.finish(ctx, s.run(ctx))
+		superseded = s.superseded(ctx, err)
+		s.inspector.Close()
+	}
+	s.release(r.cfg.ExactlyOnce)
+	return s.handover, outcome{
+		failure: classify(err), stopped: ctx.Err() != nil, superseded: superseded, long: time.Since(began) > longPause,
+	}
 }
 
 // run is the loop with the keeper and the watcher beside it, until one of them ends.
@@ -108,7 +130,7 @@ func (s *session) pump(ctx context.Context) error {
 			commit := cdc.LSN(change.CommitLSN)
 			txn = sink.Transaction{Timeline: s.history.At(commit), Commit: change.CommitLSN, Time: change.CommitTime}
 			s.watermark.Begin(commit, cdc.Time(change.CommitTime))
-			s.stream.Pace(msg.ServerTime-change.CommitTime > behind.Microseconds())
+			s.stream.Pace(msg.ServerTime-change.CommitTime > catchUpAge.Microseconds())
 		case decoder.Insert:
 			if s.start.Published(cdc.LSN(txn.Commit), change.Event.Index) {
 				continue
@@ -118,7 +140,7 @@ func (s *session) pump(ctx context.Context) error {
 			if err := s.out.Produce(change.Event, txn, mark, s.watermark.Reached()); err != nil {
 				return err
 			}
-			s.rouse()
+			s.wakeWatcher()
 		case decoder.Moved:
 			s.sayMoved(change.Event)
 		case decoder.Commit:
@@ -143,10 +165,10 @@ func (s *session) sayMoved(e *decoder.Event) {
 // undecoded says what a row that cannot be decoded means: in text form it may be one that can.
 func (s *session) undecoded(err error) error {
 	var bad *decoder.Error
-	if errors.As(err, &bad) && bad.Binary && !s.r.text {
-		s.r.text = true
+	if errors.As(err, &bad) && bad.Binary && !s.text {
+		s.text = true
 		s.log.Info().Err(err).Msg("the stream begins again in text form")
-		return errMoved
+		return errStale
 	}
 	return err
 }
@@ -159,7 +181,7 @@ func (s *session) full() bool {
 	if !s.watermark.Full() {
 		return false
 	}
-	signal(s.hurry)
+	poke(s.storeNow)
 	return true
 }
 
@@ -180,104 +202,13 @@ func (s *session) keepalive(msg cdc.Message) {
 	if !msg.ReplyRequested {
 		return
 	}
-	signal(s.hurry)
+	poke(s.storeNow)
 	if s.pings.storm(msg.WALEnd, time.Now()) {
-		signal(s.look)
+		poke(s.inspectNow)
 	}
 }
 
-// finish ends a session. This is the order of every shutdown: nothing more is received; what is in flight is confirmed;
-// the position is stored; it is confirmed to Postgres; the stream is closed. While it waits, status goes out as long as
-// the stream lives.
-func (s *session) finish(ctx context.Context, cause error) error {
-	stop := ctx.Err() != nil
-	switch {
-	case stop:
-		s.r.setState(Draining, "draining")
-	case transient(cause):
-		s.r.report(cause)
-	default:
-		s.r.setState(Draining, cause.Error())
-	}
-	s.rightful = fenced(cause) && !s.r.superseded(ctx, s) // looked at before the slot is free for a standby
-	s.watermark.Suspend()
-	// Who passes over a row passes over what comes before it, so that has to be published whatever time it takes.
-	outlast := !stop && (transient(cause) || ofARow(cause))
-	began := time.Now()
-	drain, cancel := s.r.drainContext(ctx, outlast)
-	defer cancel()
-
-	if s.stream.Gone() || outlast {
-		s.close() // a wait for Kafka without end must not hold the server: it may want to shut down
-	}
-	var flushed error
-	s.await(drain, func() { flushed = s.flush(drain) })
-	late, waited := drain.Err() != nil, time.Since(began).Round(time.Millisecond)
-	settling := drain // what a stop has left of its time
-	if outlast && !late && !transient(cause) {
-		settling, cancel = s.r.drainContext(ctx, false)
-		defer cancel()
-	}
-	s.await(settling, func() { s.settle(settling, cause) })
-	s.close()
-
-	switch {
-	case ctx.Err() != nil && (late || flushed != nil && transient(flushed)):
-		return &Halt{Err: fmt.Errorf("%w: %d events were still in flight after %s and will be sent again",
-			ErrDrain, s.out.Stats().Events, waited)}
-	case stop && flushed == nil && transient(cause):
-		return nil
-	case flushed != nil && transient(cause):
-		return flushed // the sink failed meanwhile
-	case ofARow(cause) && flushed != nil:
-		return flushed // what was on its way comes before the row that ended the session: refused, or to be sent again
-	default:
-		return cause
-	}
-}
-
-// flush waits for what is in flight, and goes on to store how far that is: the wait may be cut short.
-func (s *session) flush(ctx context.Context) error {
-	keeping, stop := context.WithCancel(ctx)
-	var keeper sync.WaitGroup
-	keeper.Go(func() {
-		// What it could not store, settle tries again.
-		_ = s.keep(keeping)
-	})
-	defer keeper.Wait()
-	defer stop()
-	return s.out.Flush(ctx)
-}
-
-// await runs f and keeps the stream alive meanwhile.
-func (s *session) await(ctx context.Context, f func()) {
-	done := make(chan struct{})
-	go func() { defer close(done); f() }()
-	if !s.closed && !s.stream.Gone() {
-		// Whatever it returns: what counts now is that f ends.
-		_ = s.stream.Wait(ctx, done)
-	}
-	<-done
-}
-
-// close ends the stream once.
-func (s *session) close() {
-	if s.closed {
-		return
-	}
-	s.closed = true
-	if s.stream.Gone() {
-		s.stream.Close()
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	if err := s.stream.Stop(ctx); err != nil {
-		s.log.Debug().Err(err).Msg("the stream did not end in order; the stored position counts")
-	}
-}
-
-func signal(c chan<- struct{}) {
+func poke(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

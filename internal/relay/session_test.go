@@ -26,12 +26,12 @@ import (
 func TestTakeoverBetweenLookAndHold(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	guess := f.look()
+	guess := f.inspect()
 	conn := f.connect()
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
-	f.store(f.look().WALEnd)
-	if _, err := f.relay.take(t.Context(), conn, guess); !errors.Is(err, errMoved) {
-		t.Fatalf("take = %v, want %v", err, errMoved)
+	f.store(f.inspect().WALEnd)
+	if err := f.next().take(t.Context(), conn, guess); !errors.Is(err, errStale) {
+		t.Fatalf("take = %v, want %v", err, errStale)
 	}
 }
 
@@ -41,18 +41,19 @@ func TestStoresBeforeItConfirms(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.connect().Close()
-	f.store(f.look().Slot.Confirmed())
+	f.store(f.inspect().Slot.Confirmed())
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
-	f.relay.last = checkpoint.State{Position: checkpoint.Position{End: f.look().WALEnd}, Timeline: 1}
+	last := checkpoint.State{Position: checkpoint.Position{End: f.inspect().WALEnd}, Timeline: 1}
+	f.left().last = last
 	s := f.resume()
 	f.runFor(s, 500*time.Millisecond)
 	s.stream.Close() // a kill
-	stored, _, err := f.relay.store.Load(t.Context())
+	stored, _, err := f.left().store.Load(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if confirmed := f.look().Slot.Confirmed(); confirmed < f.relay.last.End || stored.End < confirmed {
-		t.Fatalf("confirmed %s, stored %s; the session started at %s", confirmed, stored.End, f.relay.last.End)
+	if confirmed := f.inspect().Slot.Confirmed(); confirmed < last.End || stored.End < confirmed {
+		t.Fatalf("confirmed %s, stored %s; the session started at %s", confirmed, stored.End, last.End)
 	}
 }
 
@@ -125,7 +126,7 @@ func TestStreamBreaksWhileItSettles(t *testing.T) {
 	s.stream.Close()
 	s.await(t.Context(), func() {
 		time.Sleep(50 * time.Millisecond) // the wait finds out meanwhile
-		s.settle(t.Context(), context.Canceled)
+		s.storeLast(t.Context(), true)
 	})
 	if !s.stream.Gone() {
 		t.Fatal("nobody noticed that the connection is gone")
@@ -143,7 +144,7 @@ func TestStandbyBeforeItsPromotion(t *testing.T) {
 			standby := f.standby(keepSlot)
 			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
 			f.connect().Close()
-			f.store(f.look().WALEnd)
+			f.store(f.inspect().WALEnd)
 			if err := f.server.Stop(t.Context(), pgserver.Fast); err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +154,7 @@ func TestStandbyBeforeItsPromotion(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.relay.cfg.CDC.Postgres = f.cfg.Postgres
-			if _, err := f.relay.resume(t.Context()); !errors.Is(err, cdc.ErrStandby) || !transient(err) {
+			if err := f.next().resume(t.Context()); !errors.Is(err, cdc.ErrStandby) || !passes(err) {
 				t.Fatalf("resume = %v, want to wait", err)
 			}
 			if _, err := cdc.Connect(t.Context(), f.cfg); !errors.Is(err, cdc.ErrStandby) || !cdc.Transient(err) {
@@ -164,8 +165,8 @@ func TestStandbyBeforeItsPromotion(t *testing.T) {
 				return // what then is missing is missing
 			}
 			s := f.resume()
-			if !s.start.Before(checkpoint.Position{End: f.look().WALEnd}) || s.history.Current() != 2 {
-				t.Errorf("started at %v on timeline %d, the WAL ends at %s", s.start, s.history.Current(), f.look().WALEnd)
+			if !s.start.Before(checkpoint.Position{End: f.inspect().WALEnd}) || s.history.Current() != 2 {
+				t.Errorf("started at %v on timeline %d, the WAL ends at %s", s.start, s.history.Current(), f.inspect().WALEnd)
 			}
 		})
 	}

@@ -114,7 +114,7 @@ func TestStopInsideATransactionAfterFailover(t *testing.T) {
 	f := setup(t)
 	standby := f.standby(true)
 	f.connect().Close()
-	f.store(f.look().Slot.Confirmed()) // all of timeline 1
+	f.store(f.inspect().Slot.Confirmed()) // all of timeline 1
 	f.failOver(standby)
 	const rows = 300_000
 	f.exec("INSERT INTO outbox SELECT i, 't', 'k', repeat('x', 1000) FROM generate_series(1, " + strconv.Itoa(rows) + ") i")
@@ -128,7 +128,7 @@ func TestStopInsideATransactionAfterFailover(t *testing.T) {
 	}()
 	_ = s.run(run) // ended by stop
 	_ = s.finish(t.Context(), &kafkaError{errors.New("an outage for a moment")})
-	stored, _, err := f.relay.store.Load(t.Context())
+	stored, _, err := f.left().store.Load(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,15 +162,15 @@ func TestFailoverUndoesATransaction(t *testing.T) {
 	f := setup(t)
 	standby := f.standby(true)
 	f.connect().Close()
-	confirmed := f.look().Slot.Confirmed()
+	confirmed := f.inspect().Slot.Confirmed()
 	undone := checkpoint.State{Position: checkpoint.Position{End: confirmed, Commit: confirmed + 1<<20, Rows: 2}, Timeline: 1, At: time.Now()}
-	if err := f.relay.store.Save(t.Context(), undone); err != nil {
+	if err := f.left().store.Save(t.Context(), undone); err != nil {
 		t.Fatal(err)
 	}
 	f.failOver(standby)
 	want := checkpoint.Position{End: confirmed}
 	s := f.resume()
-	if stored, _, err := f.relay.store.Load(t.Context()); err != nil || stored.Position != want {
+	if stored, _, err := f.left().store.Load(t.Context()); err != nil || stored.Position != want {
 		t.Errorf("after the failover %v on timeline %d is stored (%v), want %v", stored.Position, stored.Timeline, err, want)
 	}
 	idle := checkpoint.Position{End: confirmed + 1} // as a keepalive brings one, before the point of the switch
@@ -178,9 +178,8 @@ func TestFailoverUndoesATransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.stream.Close()
-	f.relay.close()
-	f.relay = New(f.relay.cfg)
-	t.Cleanup(func() { f.relay.close() })
+	f.left().closeAll()
+	f.relay, f.first, f.last = New(f.relay.cfg), newHandover(), nil
 	if again := f.resume(); again.start != idle || again.timeline != 2 {
 		t.Errorf("the next start goes on from %v on timeline %d, want %v on 2", again.start, again.timeline, idle)
 	}
@@ -225,8 +224,8 @@ func TestFormerPrimary(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.connect()
-	state := checkpoint.State{Position: checkpoint.Position{End: f.look().Slot.Confirmed() + 8}, Timeline: 2, At: time.Now()}
-	if err := f.relay.store.Save(t.Context(), state); err != nil {
+	state := checkpoint.State{Position: checkpoint.Position{End: f.inspect().Slot.Confirmed() + 8}, Timeline: 2, At: time.Now()}
+	if err := f.left().store.Save(t.Context(), state); err != nil {
 		t.Fatal(err)
 	}
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
@@ -261,10 +260,10 @@ func TestOutrunWhileItHoldsTheSlot(t *testing.T) {
 		return busyStore{store, func() cdc.LSN {
 			f.exec("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
 			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
-			return f.look().WALEnd
+			return f.inspect().WALEnd
 		}}, err
 	}
-	if _, err := f.relay.resume(t.Context()); err == nil || !transient(err) {
+	if err := f.next().resume(t.Context()); err == nil || !passes(err) {
 		t.Errorf("resume = %v, want to try again", err)
 	}
 }

@@ -33,7 +33,7 @@ type Status struct {
 	Reconnects uint64 // streams after the first
 
 	Received, Stored, Confirmed cdc.LSN
-	Database                    *cdc.View // the last look at the database; nil before the first
+	Database                    *cdc.View // the last inspection; nil before the first
 	Oldest                      time.Time // commit time of the oldest transaction not wholly published; zero = none
 }
 
@@ -48,7 +48,7 @@ type view struct {
 	streams uint64
 }
 
-// saveTimeout is how long a position may take to be stored, or to be confirmed for want of a look, before that is said.
+// saveTimeout is how long a position may take to be stored, or to be confirmed, before that is said.
 const saveTimeout = 10 * time.Second
 
 // unsaved says that the position cannot be stored; empty = it can, or nobody tries.
@@ -73,9 +73,29 @@ func (r *Relay) setState(state State, reason string) {
 	r.view.state, r.view.reason = state, reason
 }
 
+// producing notes whose events a sink publishes.
+func (r *Relay) producing(source string, out *sink.Sink) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.view.source, r.view.out = source, out
+}
+
+// waitsFor notes why a start takes so long.
+func (r *Relay) waitsFor(reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.view.reason = reason
+}
+
+// guaranteed notes whether the brokers' transactions are good for exactly once.
+func (r *Relay) guaranteed(strong bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.view.weak = !strong
+}
+
 // streaming notes a new session.
 func (r *Relay) streaming(s *session) {
-	r.outage.End()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.view.state, r.view.reason, r.view.session = Streaming, "", s
@@ -116,11 +136,11 @@ func (r *Relay) Status() Status {
 		st.Reasons = append(st.Reasons, reason)
 	}
 	if v.session != nil && v.state == Streaming {
-		if why := v.session.why.Load(); why != nil {
+		if why := v.session.explained.Load(); why != nil {
 			st.Reasons = append(st.Reasons, *why)
 		}
 	}
-	if reason := v.session.unseen(); reason != "" && v.state == Streaming {
+	if reason := v.session.unconfirmed(); reason != "" && v.state == Streaming {
 		st.Reasons = append(st.Reasons, reason)
 	}
 	if reason := v.session.decoding(); reason != "" && v.state == Streaming {
@@ -132,8 +152,8 @@ func (r *Relay) Status() Status {
 		st.Reasons = append(st.Reasons, "no word from Kafka yet")
 	}
 	if s := v.session; s != nil {
-		database := s.trusted.view()
-		st.Database, st.Stored, st.Confirmed = &database, s.trusted.stored(), s.stream.Confirmed()
+		database := s.confirmable.inspected()
+		st.Database, st.Stored, st.Confirmed = &database, s.confirmable.storedUpTo(), s.stream.Confirmed()
 		st.Received = s.stream.Received()
 		for _, w := range database.Warnings(r.cfg.CDC) {
 			st.Warnings = append(st.Warnings, w.What+": "+w.Hint)

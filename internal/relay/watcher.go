@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -12,14 +11,14 @@ import (
 )
 
 const (
-	// lookOften is the time between two looks while positions wait to be trusted or events are in flight.
-	lookOften = time.Second
-	// lookRarely is the time between two looks at an idle database.
-	lookRarely = 10 * time.Second
-	// lingering is how long the connection of an inspection stays while no other inspection is due.
-	lingering = 2 * time.Second
-	// lookTimeout bounds one look.
-	lookTimeout = 10 * time.Second
+	// inspectOften is the time between two looks while positions wait to be trusted or events are in flight.
+	inspectOften = time.Second
+	// inspectIdle is the time between two looks at an idle database.
+	inspectIdle = 10 * time.Second
+	// keepConnection is how long the connection of an inspection stays while no other inspection is due.
+	keepConnection = 2 * time.Second
+	// inspectTimeout bounds one look.
+	inspectTimeout = 10 * time.Second
 )
 
 // watch looks at the slot and the publication for as long as the session runs. It returns what must end the session: the
@@ -31,26 +30,26 @@ func (s *session) watch(ctx context.Context) error {
 		s.noteWait(&progress)
 		stalled := s.sayStall()
 		s.sayDecoding()
-		wait := time.Until(last.Add(lookRarely))
-		s.resting.Store(true) // before it asks: what comes in between is noticed here or there
+		wait := time.Until(last.Add(inspectIdle))
+		s.idle.Store(true) // before it asks: what comes in between is noticed here or there
 		if s.busy() || stalled {
-			s.resting.Store(false)
-			wait = lookOften
+			s.idle.Store(false)
+			wait = inspectOften
 		} else if s.inspector.Open() {
-			wait = min(wait, lingering)
+			wait = min(wait, keepConnection)
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
-		case <-s.stir:
+		case <-s.wake:
 			timer.Stop()
 			continue
-		case <-s.look:
+		case <-s.inspectNow:
 			timer.Stop()
 		case <-timer.C:
-			if time.Since(last) < lookRarely && !s.busy() {
+			if time.Since(last) < inspectIdle && !s.busy() {
 				s.inspector.Close()
 				continue
 			}
@@ -61,8 +60,8 @@ func (s *session) watch(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			if s.blind.Swap(nil) != nil {
-				s.log.Info().Dur("outage_ms", s.blindNotice.End()).Msg("looking at the slot works again")
+			if s.uninspected.Swap(nil) != nil {
+				s.log.Info().Dur("outage_ms", s.inspectNotice.End()).Msg("looking at the slot works again")
 			}
 		case cdc.Stopping(err):
 			return fmt.Errorf("%w (%w)", cdc.ErrStopping, err)
@@ -78,29 +77,29 @@ func (s *session) watch(ctx context.Context) error {
 
 // cannotInspect notes the failure of an inspection.
 func (s *session) cannotInspect(err error) {
-	now := &blindness{time.Now(), err}
-	if before := s.blind.Load(); before != nil {
+	now := &inspectFailure{time.Now(), err}
+	if before := s.uninspected.Load(); before != nil {
 		now.since = before.since
 	}
-	s.blind.Store(now)
-	if s.blindNotice.Due("", err.Error()) {
+	s.uninspected.Store(now)
+	if s.inspectNotice.Due("", err.Error()) {
 		s.log.Warn().Err(err).Dur("outage_ms", time.Since(now.since)).
 			Msg("cannot look at the slot and the publication: positions wait to be confirmed until it works")
 	}
 }
 
-// blindness is why, and since when, the watcher cannot look.
-type blindness struct {
+// inspectFailure is why, and since when, the watcher cannot look.
+type inspectFailure struct {
 	since time.Time
 	err   error
 }
 
 // unseen says that nothing is confirmed for want of a look; empty = it is, or will be in a moment.
-func (s *session) unseen() string {
+func (s *session) unconfirmed() string {
 	if s == nil {
 		return ""
 	}
-	blind := s.blind.Load()
+	blind := s.uninspected.Load()
 	if blind == nil || time.Since(blind.since) < saveTimeout {
 		return ""
 	}
@@ -109,9 +108,9 @@ func (s *session) unseen() string {
 }
 
 // rouse ends a rest of the watcher. Whoever calls it has made the session busy before.
-func (s *session) rouse() {
-	if s.resting.Load() && s.resting.CompareAndSwap(true, false) {
-		signal(s.stir)
+func (s *session) wakeWatcher() {
+	if s.idle.Load() && s.idle.CompareAndSwap(true, false) {
+		poke(s.wake)
 	}
 }
 
@@ -171,7 +170,7 @@ type progress struct {
 
 // noteWait tells the sink whether events have been waiting for a second.
 func (s *session) noteWait(last *progress) {
-	if time.Since(last.at) < lookOften/2 {
+	if time.Since(last.at) < inspectOften/2 {
 		return
 	}
 	now := progress{at: time.Now(), inFlight: s.out.InFlight()}
@@ -182,34 +181,34 @@ func (s *session) noteWait(last *progress) {
 
 // busy reports whether a look would let something through or notice something in time.
 func (s *session) busy() bool {
-	return s.trusted.stored() > s.trusted.verified() || s.out.Stats().Events > 0
+	return s.confirmable.storedUpTo() > s.confirmable.verifiedUpTo() || s.out.Stats().Events > 0
 }
 
 // verify looks at the database and lets positions through as far as the look reaches.
 func (s *session) verify(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
-	view, err := s.r.inspect(ctx, s.history, &s.inspector, true)
-	if inDoubt(err) {
-		return fmt.Errorf("%w (until %s all was well)", err, s.trusted.verified())
+	view, err := s.inspect(ctx, &s.inspector, true)
+	if classify(err).class == doubt {
+		return fmt.Errorf("%w (until %s all was well)", err, s.confirmable.verifiedUpTo())
 	}
 	if err != nil {
 		return err
 	}
 	s.stream.Inspected(view)
-	if err := view.CheckUnaltered(s.r.cfg.CDC, s.trusted.view().Identity()); err != nil {
-		return fmt.Errorf("%w (until %s all was well)", err, s.trusted.verified())
+	if err := view.CheckUnaltered(s.r.cfg.CDC, s.confirmable.inspected().Identity()); err != nil {
+		return fmt.Errorf("%w (until %s all was well)", err, s.confirmable.verifiedUpTo())
 	}
-	s.r.warnOfLost(s.trusted.view(), view)
-	s.trusted.trust(view)
-	s.r.warn(view)
+	s.r.warnOfLost(s.confirmable.inspected(), view)
+	s.confirmable.verify(view)
+	s.warn(view)
 	return nil
 }
 
 // ping keeps the health of Kafka known while there is nothing to produce, and has the sink look for its topics while events
 // wait. It has a goroutine of its own, because brokers that do not answer must not hold up a look at Postgres.
 func (s *session) ping(ctx context.Context) {
-	ticker := time.NewTicker(lookRarely)
+	ticker := time.NewTicker(inspectIdle)
 	defer ticker.Stop()
 	for {
 		select {
@@ -218,7 +217,7 @@ func (s *session) ping(ctx context.Context) {
 		case <-ticker.C:
 		}
 		s.inquire(ctx)
-		limited, cancel := context.WithTimeout(ctx, lookTimeout)
+		limited, cancel := context.WithTimeout(ctx, inspectTimeout)
 		s.out.FindTopics(limited)
 		if s.out.Stats().Events == 0 {
 			// The hooks of the client note the outcome.
@@ -227,33 +226,6 @@ func (s *session) ping(ctx context.Context) {
 		cancel()
 	}
 }
-
-// inquire asks the brokers why events or their position wait, and says it once.
-func (s *session) inquire(ctx context.Context) {
-	if s.r.cfg.NewStore != nil || !s.waiting() {
-		s.why.Store(nil)
-		return
-	}
-	found := strings.Join(s.r.inquiry().Find(ctx), "; ")
-	if found == "" || ctx.Err() != nil {
-		s.why.Store(nil)
-		return
-	}
-	if before := s.why.Swap(&found); before == nil || *before != found {
-		s.log.Warn().Str("reason", found).Msg("events or their position wait, nothing is lost")
-	}
-}
-
-// waiting reports whether something has waited for the brokers for unusually long.
-func (s *session) waiting() bool {
-	if since := s.saving.Load(); since != nil && time.Since(*since) > unusual {
-		return true
-	}
-	return s.out.Idle() > unusual
-}
-
-// unusual is how long the brokers may take before they are asked why.
-const unusual = 5 * time.Second
 
 // pings recognises a server that wants to stop: its walsender asks for our position thousands of times a second until we
 // confirm everything that it has sent.

@@ -18,10 +18,10 @@ func TestPositionThatWasNotStored(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.connect()
-	f.store(f.look().Slot.Confirmed())
+	f.store(f.inspect().Slot.Confirmed())
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
-	end := f.look().WALEnd
-	f.relay.last = checkpoint.State{Position: checkpoint.Position{End: end}, Timeline: 1, At: time.Now()}
+	end := f.inspect().WALEnd
+	f.left().last = checkpoint.State{Position: checkpoint.Position{End: end}, Timeline: 1, At: time.Now()}
 	if s := f.resume(); s.start.End != end {
 		t.Errorf("it goes on from %s, want %s", s.start.End, end)
 	}
@@ -36,21 +36,21 @@ func TestOverwrittenIsWrittenAgain(t *testing.T) {
 			t.Parallel()
 			f := setup(t)
 			f.connect()
-			view := f.look()
+			view := f.inspect()
 			less := checkpoint.State{Position: checkpoint.Position{End: view.Slot.Confirmed()}, Timeline: 1, At: time.Now(), Publication: view.Identity()}
 			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
 			far := less
-			far.End = f.look().WALEnd
+			far.End = f.inspect().WALEnd
 			for _, state := range []checkpoint.State{far, less} {
-				if err := f.relay.store.Save(t.Context(), state); err != nil {
+				if err := f.left().store.Save(t.Context(), state); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if remembers {
-				f.relay.last = far
+				f.left().last = far
 			}
 			f.resume()
-			if stored, _, err := f.relay.store.Load(t.Context()); err != nil || stored.End != far.End || stored.Overwritten {
+			if stored, _, err := f.left().store.Load(t.Context()); err != nil || stored.End != far.End || stored.Overwritten {
 				t.Errorf("%+v is stored (%v), want %s in the last record", stored, err, far.End)
 			}
 		})
@@ -66,11 +66,11 @@ func TestSessionEndsInsideATransaction(t *testing.T) {
 	commit := s.start.End + 100
 	s.watermark.Begin(commit, time.Now())
 	s.watermark.Add(0, 100).Done()
-	if err := s.finish(t.Context(), &kafkaError{errors.New("an outage for a moment")}); !transient(err) {
+	if err := s.finish(t.Context(), &kafkaError{errors.New("an outage for a moment")}); !passes(err) {
 		t.Fatal(err)
 	}
 	want := checkpoint.Position{End: s.start.End, Commit: commit, Rows: 1}
-	if stored, _, err := f.relay.store.Load(t.Context()); err != nil || stored.Position != want {
+	if stored, _, err := f.left().store.Load(t.Context()); err != nil || stored.Position != want {
 		t.Errorf("%v is stored (%v), want %v", stored.Position, err, want)
 	}
 }
@@ -81,8 +81,8 @@ func TestGenerationStays(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.connect()
-	state := checkpoint.State{Position: checkpoint.Position{End: f.look().Slot.Confirmed()}, Timeline: 1, At: time.Now(), Generation: 3}
-	if err := f.relay.store.Save(t.Context(), state); err != nil {
+	state := checkpoint.State{Position: checkpoint.Position{End: f.inspect().Slot.Confirmed()}, Timeline: 1, At: time.Now(), Generation: 3}
+	if err := f.left().store.Save(t.Context(), state); err != nil {
 		t.Fatal(err)
 	}
 	s := f.resume()
@@ -90,7 +90,7 @@ func TestGenerationStays(t *testing.T) {
 		t.Errorf("a session behind generation 3 stores generation %d", got)
 	}
 	// The position has the publication with it now, which the one before lacked.
-	if stored, _, err := f.relay.store.Load(t.Context()); err != nil || stored.Generation != 3 || stored.Publication == nil {
+	if stored, _, err := f.left().store.Load(t.Context()); err != nil || stored.Generation != 3 || stored.Publication == nil {
 		t.Errorf("at its start it stored %+v, %v; want generation 3, and the publication", stored, err)
 	}
 }
@@ -101,21 +101,21 @@ func TestConfirmsNoFurtherThanTheLook(t *testing.T) {
 	f := setup(t)
 	f.connect()
 	s := f.resume()
-	sound := s.trusted.verified()
+	sound := s.confirmable.verifiedUpTo()
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
-	view := f.look()
+	view := f.inspect()
 	if view.WALEnd <= sound {
 		t.Fatalf("the WAL ends at %s, want it behind %s", view.WALEnd, sound)
 	}
-	s.trusted.store(view.WALEnd)
+	s.confirmable.store(view.WALEnd)
 	if got := s.stream.Confirmed(); got > sound {
 		t.Errorf("%s is confirmed, the last look was at %s", got, sound)
 	}
-	s.trusted.trust(s.trusted.view()) // a look at an earlier moment says nothing new
+	s.confirmable.verify(s.confirmable.inspected()) // a look at an earlier moment says nothing new
 	if got := s.stream.Confirmed(); got > sound {
 		t.Errorf("%s is confirmed, the last look was at %s", got, sound)
 	}
-	s.trusted.trust(view)
+	s.confirmable.verify(view)
 	if got := s.stream.Confirmed(); got != view.WALEnd {
 		t.Errorf("%s is confirmed after a look at %s", got, view.WALEnd)
 	}
@@ -126,12 +126,14 @@ func TestLookAtAnotherServer(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	conn := f.connect()
-	if _, err := f.relay.inspect(t.Context(), conn.History, &cdc.Inspector{}, false); err != nil {
+	s := f.last
+	s.history = conn.History
+	if _, err := s.inspect(t.Context(), &cdc.Inspector{}, false); err != nil {
 		t.Fatal(err)
 	}
-	f.relay.system = "1"
-	if _, err := f.relay.inspect(t.Context(), conn.History, &cdc.Inspector{}, false); err == nil {
-		t.Error("a look at another cluster is sound")
+	s.system = "1"
+	if _, err := s.inspect(t.Context(), &cdc.Inspector{}, false); err == nil {
+		t.Error("an inspection of another cluster is relied on")
 	}
 }
 
@@ -140,11 +142,11 @@ func TestPauseEndsForTheServer(t *testing.T) {
 	t.Parallel()
 	s := &session{
 		watermark: checkpoint.NewWatermark(checkpoint.Position{End: 1}, 1<<20, make(chan struct{}, 1)),
-		hurry:     make(chan struct{}, 1),
+		storeNow:  make(chan struct{}, 1),
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	signal(s.hurry)
+	poke(s.storeNow)
 	if !s.pause(ctx, time.Now(), 0, true) {
 		t.Error("the pause went on")
 	}
@@ -162,7 +164,7 @@ func TestLookInAStorm(t *testing.T) {
 	look := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		signal(s.look)
+		poke(s.inspectNow)
 		return s.watch(ctx)
 	}
 	if err := look(); err != nil {
@@ -186,7 +188,7 @@ func TestBlindRelayIsNotReady(t *testing.T) {
 	look := func() {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		signal(s.look)
+		poke(s.inspectNow)
 		if err := s.watch(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +200,7 @@ func TestBlindRelayIsNotReady(t *testing.T) {
 	if got := reasons(); strings.Contains(got, "looked at") {
 		t.Errorf("after one look that failed: %s", got)
 	}
-	s.blind.Store(&blindness{time.Now().Add(-2 * saveTimeout), s.blind.Load().err})
+	s.uninspected.Store(&inspectFailure{time.Now().Add(-2 * saveTimeout), s.uninspected.Load().err})
 	look()
 	if got := reasons(); !strings.Contains(got, "could not be looked at for 2") || !strings.Contains(got, "127.0.0.1:1") {
 		t.Errorf("after twenty seconds: %s", got)
@@ -221,14 +223,14 @@ func TestWatcherRests(t *testing.T) {
 	go func() { ended <- s.watch(ctx) }()
 	for i := range 3 {
 		time.Sleep(1500 * time.Millisecond) // it rests
-		if !s.resting.Load() {
+		if !s.idle.Load() {
 			t.Error("it does not rest though nothing has come")
 		}
 		f.exec(fmt.Sprintf("INSERT INTO outbox VALUES (%d, 't', 'k', 'x')", i))
-		end := f.look().WALEnd
-		s.trusted.store(end)
-		s.rouse()
-		for began := time.Now(); s.trusted.verified() < end; time.Sleep(20 * time.Millisecond) {
+		end := f.inspect().WALEnd
+		s.confirmable.store(end)
+		s.wakeWatcher()
+		for began := time.Now(); s.confirmable.verifiedUpTo() < end; time.Sleep(20 * time.Millisecond) {
 			if time.Since(began) > 5*time.Second {
 				t.Fatal("what came while it rested waits")
 			}

@@ -114,37 +114,43 @@ func TestStopAfterAFailure(t *testing.T) {
 					}
 					return code
 				})
-				r := f.again()
-				for r.out == nil || r.out.Err() == nil {
-					if err := r.session(ctx); !transient(err) {
-						t.Fatalf("a session ended with %v", err)
+				r, h := f.again(), newHandover()
+				defer func() { h.closeAll() }()
+				for h.out == nil || h.out.Err() == nil {
+					var o outcome
+					h, o = r.session(ctx, h)
+					var next step
+					if h, next = r.decide(h, o); next.action != tryAgain {
+						t.Fatalf("a session ended with %v", o.err)
 					}
 				}
 				mended.Store(true)
 				if next {
-					stopAtOnce(ctx, t, cancel, r)
+					h = stopAtOnce(ctx, t, cancel, r, h)
 				}
-				f.honest(r.stopped(ctx))
+				f.honest(r.stopped(ctx, h))
 			})
 		}
 	}
 }
 
 // stopAtOnce runs a session that is told to stop once it streams.
-func stopAtOnce(ctx context.Context, t *testing.T, stop func(), r *Relay) {
+func stopAtOnce(ctx context.Context, t *testing.T, stop func(), r *Relay, h handover) handover {
 	t.Helper()
-	s, err := r.resume(ctx)
-	for ; err != nil; s, err = r.resume(ctx) {
-		if !transient(err) {
+	s := r.newSession(h)
+	for err := s.resume(ctx); err != nil; err = s.resume(ctx) {
+		if !passes(err) {
 			t.Fatal(err)
 		}
+		s = r.newSession(s.handover)
 	}
 	r.streaming(s)
 	stop()
-	if err := r.verdict(ctx, s, s.finish(ctx, s.run(ctx))); err != nil {
+	if err := s.finish(ctx, s.run(ctx)); err != nil {
 		t.Fatal(err)
 	}
-	r.retire()
+	s.release(false)
+	return s.handover
 }
 
 // TestStopWhileARefusedEventGoesAlone: SIGTERM comes while the event that was refused is on its way again, and is taken. What had passed it is
@@ -221,9 +227,9 @@ func TestRestoredInsideATransaction(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.connect().Close()
-	view := f.look()
+	view := f.inspect()
 	stored := checkpoint.State{Position: checkpoint.Position{End: view.Slot.Confirmed(), Commit: view.WALEnd + 1<<20, Rows: 2}, Timeline: 1, At: time.Now()}
-	if err := f.relay.store.Save(t.Context(), stored); err != nil {
+	if err := f.left().store.Save(t.Context(), stored); err != nil {
 		t.Fatal(err)
 	}
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
