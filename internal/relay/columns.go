@@ -8,8 +8,8 @@ import (
 	"github.com/walpost/walpost/decoder"
 )
 
-// warnOfColumns names columns that no event can do without and that a table lacks. It is no reason to stop: the rows that
-// come first may have been inserted when it had them.
+// warnOfColumns names columns that no event can do without and that a table lacks. It is no reason
+// to stop: the rows that come first may have been inserted when it had them.
 func (r *Relay) warnOfColumns(view cdc.View) {
 	required := slices.Clone(r.cfg.Topic.Extra())
 	for _, logical := range []string{"id", "aggregatetype", "aggregateid", "payload"} {
@@ -25,8 +25,9 @@ func (r *Relay) warnOfColumns(view cdc.View) {
 	}
 }
 
-// CheckTypes tells whether a column of an outbox table has a type that no event can be made of: better at a start than at the first
-// row. columns maps the names of the contract to the tables' own. The error is a [*cdc.StopError].
+// CheckTypes tells whether a column of an outbox table has a type that no event can be made of:
+// better at a start than at the first row. columns maps the names of the contract to the tables'
+// own. The error is a [*cdc.StopError].
 func CheckTypes(columns map[string]string, view cdc.View) error {
 	for _, t := range view.Tables {
 		for _, logical := range contract {
@@ -49,8 +50,8 @@ func CheckTypes(columns map[string]string, view cdc.View) error {
 	return nil
 }
 
-// warnOfLost names columns that events are made of, and that a table has lost since an earlier inspection: events go on without them,
-// or stop at the next row.
+// warnOfLost names columns that events are made of, and that a table has lost since an earlier
+// inspection: events go on without them, or stop at the next row.
 func (r *Relay) warnOfLost(before, now cdc.View) {
 	for _, t := range before.Tables {
 		at := slices.IndexFunc(now.Tables, func(n cdc.TableView) bool { return n.OID == t.OID })
@@ -79,8 +80,9 @@ func (s *session) warn(view cdc.View) {
 
 const byteaOID = 17
 
-// wantsBinary reports whether columns should come in their binary form: the text form doubles a bytea, and the server
-// cannot send one of half a gigabyte in it at all. Only if every wanted column has a binary form that we read.
+// wantsBinary reports whether columns should come in their binary form: the text form doubles a
+// bytea, and the server cannot send one of half a gigabyte in it at all. Only if every wanted
+// column has a binary form that we read.
 func (s *session) wantsBinary(view cdc.View) bool {
 	if s.text {
 		return false
@@ -105,8 +107,8 @@ func (s *session) wantsBinary(view cdc.View) bool {
 // contract lists the columns of the contract that events are made of, the id first.
 var contract = []string{"id", "aggregatetype", "aggregateid", "type", "payload", "headers"}
 
-// EventColumns are the columns that events are made of, as the tables name them: those of the contract, and those that the
-// topic template names besides.
+// EventColumns are the columns that events are made of, as the tables name them: those of the
+// contract, and those that the topic template names besides.
 func EventColumns(mapping map[string]string, extra []string) []string {
 	var names []string
 	for _, logical := range contract {

@@ -12,8 +12,8 @@ import (
 	"github.com/walpost/walpost/checkpoint"
 )
 
-// TestPositionThatWasNotStored: the last position of a session could not be stored. The next session goes on from it all the same: its
-// events are published.
+// TestPositionThatWasNotStored: the last position of a session could not be stored. The next
+// session goes on from it all the same: its events are published.
 func TestPositionThatWasNotStored(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -27,8 +27,9 @@ func TestPositionThatWasNotStored(t *testing.T) {
 	}
 }
 
-// TestOverwrittenIsWrittenAgain: behind the furthest record of the state topic lies one that says less, which compaction may leave alone.
-// Whoever starts writes the furthest again, also one that remembers it.
+// TestOverwrittenIsWrittenAgain: behind the furthest record of the state topic lies one that says
+// less, which compaction may leave alone. Whoever starts writes the furthest again, also one that
+// remembers it.
 func TestOverwrittenIsWrittenAgain(t *testing.T) {
 	t.Parallel()
 	for name, remembers := range map[string]bool{"a new one": false, "one that remembers": true} {
@@ -75,8 +76,8 @@ func TestSessionEndsInsideATransaction(t *testing.T) {
 	}
 }
 
-// TestGenerationStays: positions count as those of the last `walpost init --accept-gap`. A session that stored its own without that
-// would be passed over by the next start.
+// TestGenerationStays: positions count as those of the last `walpost init --accept-gap`. A session
+// that stored its own without that would be ignored by the next start.
 func TestGenerationStays(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -95,34 +96,36 @@ func TestGenerationStays(t *testing.T) {
 	}
 }
 
-// TestConfirmsNoFurtherThanTheLook: a stored position is not confirmed past the last look that found the publication whole.
-func TestConfirmsNoFurtherThanTheLook(t *testing.T) {
+// TestConfirmsNoFurtherThanTheInspection: a stored position is not confirmed past the last
+// inspection that found the publication whole.
+func TestConfirmsNoFurtherThanTheInspection(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.connect()
 	s := f.resume()
-	sound := s.confirmable.verifiedUpTo()
+	verified := s.confirmable.verifiedUpTo()
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
 	view := f.inspect()
-	if view.WALEnd <= sound {
-		t.Fatalf("the WAL ends at %s, want it behind %s", view.WALEnd, sound)
+	if view.WALEnd <= verified {
+		t.Fatalf("the WAL ends at %s, want it behind %s", view.WALEnd, verified)
 	}
 	s.confirmable.store(view.WALEnd)
-	if got := s.stream.Confirmed(); got > sound {
-		t.Errorf("%s is confirmed, the last look was at %s", got, sound)
+	if got := s.stream.Confirmed(); got > verified {
+		t.Errorf("%s is confirmed, the last inspection was at %s", got, verified)
 	}
-	s.confirmable.verify(s.confirmable.inspected()) // a look at an earlier moment says nothing new
-	if got := s.stream.Confirmed(); got > sound {
-		t.Errorf("%s is confirmed, the last look was at %s", got, sound)
+	s.confirmable.verify(s.confirmable.inspected()) // an inspection of an earlier moment says nothing new
+	if got := s.stream.Confirmed(); got > verified {
+		t.Errorf("%s is confirmed, the last inspection was at %s", got, verified)
 	}
 	s.confirmable.verify(view)
 	if got := s.stream.Confirmed(); got != view.WALEnd {
-		t.Errorf("%s is confirmed after a look at %s", got, view.WALEnd)
+		t.Errorf("%s is confirmed after an inspection at %s", got, view.WALEnd)
 	}
 }
 
-// TestLookAtAnotherServer: what is found behind the address of another cluster lets nothing through.
-func TestLookAtAnotherServer(t *testing.T) {
+// TestInspectionOfAnotherServer: what is found behind the address of another cluster lets nothing
+// through.
+func TestInspectionOfAnotherServer(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	conn := f.connect()
@@ -137,7 +140,8 @@ func TestLookAtAnotherServer(t *testing.T) {
 	}
 }
 
-// TestPauseEndsForTheServer: a server that wants to know the position does not wait ten seconds for an idle advance.
+// TestPauseEndsForTheServer: a server that wants to know the position does not wait ten seconds for
+// an idle advance.
 func TestPauseEndsForTheServer(t *testing.T) {
 	t.Parallel()
 	s := &session{
@@ -152,40 +156,41 @@ func TestPauseEndsForTheServer(t *testing.T) {
 	}
 }
 
-// TestLookInAStorm: a server asks for the position again and again, and takes no other connection: it wants to stop, and waits for us.
-// Without the storm it is a look that failed, and the session goes on.
-func TestLookInAStorm(t *testing.T) {
+// TestInspectionInAStorm: a server asks for the position again and again, and takes no other
+// connection: it wants to stop, and waits for us. Without the storm it is an inspection that
+// failed, and the session goes on.
+func TestInspectionInAStorm(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.connect()
 	s := f.resume()
 	f.relay.cfg.CDC.Postgres = f.relay.cfg.CDC.Postgres.Copy()
 	f.relay.cfg.CDC.Postgres.Port = 1 // nobody listens
-	look := func() error {
+	inspect := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		poke(s.inspectNow)
 		return s.watch(ctx)
 	}
-	if err := look(); err != nil {
-		t.Errorf("a look that failed ends the session: %v", err)
+	if err := inspect(); err != nil {
+		t.Errorf("an inspection that failed ends the session: %v", err)
 	}
 	s.pings.stormy.Store(true)
-	if err := look(); !errors.Is(err, cdc.ErrStopping) {
-		t.Errorf("in a storm a look that fails ends with %v, want %v", err, cdc.ErrStopping)
+	if err := inspect(); !errors.Is(err, cdc.ErrStopping) {
+		t.Errorf("in a storm an inspection that fails ends with %v, want %v", err, cdc.ErrStopping)
 	}
 }
 
-// TestBlindRelayIsNotReady: a look fails again and again while the stream goes on, as when the password was changed. Nothing is confirmed
-// meanwhile, and the status says so.
-func TestBlindRelayIsNotReady(t *testing.T) {
+// TestUninspectedIsNotReady: an inspection fails again and again while the stream goes on, as when
+// the password was changed. Nothing is confirmed meanwhile, and the status says so.
+func TestUninspectedIsNotReady(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.connect()
 	s := f.resume()
 	f.relay.streaming(s)
 	reasons := func() string { return strings.Join(f.relay.Status().Reasons, "; ") }
-	look := func() {
+	inspect := func() {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		poke(s.inspectNow)
@@ -196,23 +201,24 @@ func TestBlindRelayIsNotReady(t *testing.T) {
 	sound := f.relay.cfg.CDC.Postgres
 	f.relay.cfg.CDC.Postgres = sound.Copy()
 	f.relay.cfg.CDC.Postgres.Port = 1 // nobody listens
-	look()
-	if got := reasons(); strings.Contains(got, "looked at") {
-		t.Errorf("after one look that failed: %s", got)
+	inspect()
+	if got := reasons(); strings.Contains(got, "inspected") {
+		t.Errorf("after one inspection that failed: %s", got)
 	}
 	s.uninspected.Store(&inspectFailure{time.Now().Add(-2 * saveTimeout), s.uninspected.Load().err})
-	look()
-	if got := reasons(); !strings.Contains(got, "could not be looked at for 2") || !strings.Contains(got, "127.0.0.1:1") {
+	inspect()
+	if got := reasons(); !strings.Contains(got, "could not be inspected for 2") || !strings.Contains(got, "127.0.0.1:1") {
 		t.Errorf("after twenty seconds: %s", got)
 	}
 	f.relay.cfg.CDC.Postgres = sound
-	look()
-	if got := reasons(); strings.Contains(got, "looked at") {
-		t.Errorf("after a look that worked: %s", got)
+	inspect()
+	if got := reasons(); strings.Contains(got, "inspected") {
+		t.Errorf("after an inspection that worked: %s", got)
 	}
 }
 
-// TestWatcherRests: the watcher of an idle session sleeps until something comes, whenever that is, and looks soon then.
+// TestWatcherRests: the watcher of an idle session sleeps until something comes, whenever that is,
+// and inspects soon then.
 func TestWatcherRests(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -24,9 +24,9 @@ func exactly(t *testing.T) *fixture {
 	return f
 }
 
-// foreign leaves an open transaction on the state topic, as another relay does that is killed between its state record and EndTxn. It ends
-// in time for a session that has to start over meanwhile: the fake broker loses count of sequences in a partition of two producers now
-// and then.
+// foreign leaves an open transaction on the state topic, as another relay does that is killed
+// between its state record and EndTxn. It ends in time for a session that has to start over
+// meanwhile: the fake broker loses count of sequences in a partition of two producers now and then.
 func (f *fixture) foreign() {
 	f.t.Helper()
 	other, err := kgo.NewClient(kgo.SeedBrokers(f.broker.ListenAddrs()...), kgo.TransactionalID("walpost/8/walpost"), kgo.TransactionTimeout(8*time.Second))
@@ -80,8 +80,9 @@ func (f *fixture) again() *Relay {
 	return New(f.relay.cfg)
 }
 
-// TestForeignTransactionIsNoGap: another relay's open transaction hides what is stored behind it. A start after an orderly stop waits for
-// its end, and does not take what it cannot see yet for a gap.
+// TestForeignTransactionIsNoGap: another relay's open transaction hides what is stored behind it. A
+// start after an orderly stop waits for its end, and does not take what it cannot see yet for a
+// gap.
 func TestForeignTransactionIsNoGap(t *testing.T) {
 	t.Parallel()
 	for _, delivery := range []string{"exactly-once", "at-least-once"} {
@@ -111,7 +112,8 @@ func TestForeignTransactionIsNoGap(t *testing.T) {
 	}
 }
 
-// TestForeignTransactionRepeatsNothing: the same with a kill before the confirmation has reached Postgres.
+// TestForeignTransactionRepeatsNothing: the same with a kill before the confirmation has reached
+// Postgres.
 func TestForeignTransactionRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	f := exactly(t)
@@ -135,7 +137,8 @@ func TestForeignTransactionRepeatsNothing(t *testing.T) {
 	}
 }
 
-// TestTwoRefusedEvents: the brokers tell of the later one first. The relay stops at the earlier one, and what is before it is published.
+// TestTwoRefusedEvents: the brokers tell of the later one first. The relay stops at the earlier
+// one, and what is before it is published.
 func TestTwoRefusedEvents(t *testing.T) {
 	t.Parallel()
 	f := exactly(t)
@@ -178,8 +181,8 @@ func TestTwoRefusedEvents(t *testing.T) {
 	}
 }
 
-// TestStandbyTakesTheReleasedSlot: the brokers gave up our transaction, we let go of the slot, and the standby takes it. That is its
-// turn, and no reason to exit.
+// TestStandbyTakesTheReleasedSlot: the brokers gave up our transaction, we let go of the slot, and
+// the standby takes it. That is its turn, and no reason to exit.
 func TestStandbyTakesTheReleasedSlot(t *testing.T) {
 	t.Parallel()
 	f := exactly(t)
@@ -191,7 +194,7 @@ func TestStandbyTakesTheReleasedSlot(t *testing.T) {
 	})
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
 	err := s.finish(t.Context(), s.run(t.Context()))
-	// A standby waits for the slot; it was released in finish, before anybody looks whose it is.
+	// A standby waits for the slot; it was released in finish, before anybody asks whose it is.
 	standby, connErr := cdc.Connect(t.Context(), f.cfg)
 	if connErr != nil {
 		t.Fatal(connErr)
@@ -205,7 +208,8 @@ func TestStandbyTakesTheReleasedSlot(t *testing.T) {
 	}
 }
 
-// TestKeeperSaysWhyTheSinkEnded: an event failed for an outage of the transaction; the keeper waits in Save and is the first to say so.
+// TestKeeperSaysWhyTheSinkEnded: an event failed for an outage of the transaction; the keeper waits
+// in Save and is the first to say so.
 func TestKeeperSaysWhyTheSinkEnded(t *testing.T) {
 	t.Parallel()
 	event := &sink.EventError{Sent: true, Outage: true, Reason: "outage", Err: kerr.TransactionAbortable}
@@ -217,7 +221,8 @@ func TestKeeperSaysWhyTheSinkEnded(t *testing.T) {
 	}
 }
 
-// TestStateTopicRefusesForGood: WRITE on the state topic is revoked while the relay runs. Both deliveries stop.
+// TestStateTopicRefusesForGood: WRITE on the state topic is revoked while the relay runs. Both
+// deliveries stop.
 func TestStateTopicRefusesForGood(t *testing.T) {
 	t.Parallel()
 	for _, delivery := range []string{"at-least-once", "exactly-once"} {

@@ -23,7 +23,8 @@ func (r *Relay) inquiry(h *handover) Inquiry {
 	return q
 }
 
-// explain asks the brokers about an outage of theirs. Between two sessions nobody waits for it, and a stop ends it.
+// explain asks the brokers about an outage of theirs. Between two sessions nobody waits for it, and
+// a stop ends it.
 func (r *Relay) explain(ctx context.Context, h handover, o outcome) error {
 	if r.cfg.NewStore != nil || !o.atKafka {
 		return o.err
@@ -47,8 +48,8 @@ func (s *said) news(found string) bool {
 	return found != before
 }
 
-// patiently is called before a start waits for the brokers: if that takes unusually long, it asks them why. The caller calls what
-// it returns when the wait is over.
+// patiently is called before a start waits for the brokers: if that takes unusually long, it asks
+// them why. The caller calls what it returns when the wait is over.
 func (s *session) patiently(ctx context.Context) (over func()) {
 	if s.r.cfg.NewStore != nil {
 		return func() {}

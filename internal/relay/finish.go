@@ -9,18 +9,23 @@ import (
 	"github.com/walpost/walpost/cdc"
 )
 
-// ending is one of the few ways in which a session ends. They differ in how long it waits for what is in flight.
+// ending is one of the few ways in which a session ends. They differ in how long it waits for what
+// is in flight.
 type ending int
 
 const (
-	// atStop: somebody told the relay to stop. What is in flight gets DrainTimeout; the next start sends the rest again.
+	// atStop: somebody told the relay to stop. What is in flight gets DrainTimeout; the next start
+	// sends the rest again.
 	atStop ending = iota
-	// inOutage: another session goes on from here, so what is in flight is waited for as long as it takes, or until a stop.
+	// inOutage: another session goes on from here, so what is in flight is waited for as long as it
+	// takes, or until a stop.
 	inOutage
-	// atRow: a row cannot be published. The operator's next step may be to skip it, which skips everything before it too. So
-	// all of that is published first, however long it takes, or until a stop.
+	// atRow: a row cannot be published. The operator's next step may be to skip it, which skips
+	// everything before it too. So all of that is published first, however long it takes, or until
+	// a stop.
 	atRow
-	// atFault: anything else. What is in flight gets DrainTimeout. If rows may be missing, nothing more is confirmed to Postgres.
+	// atFault: anything else. What is in flight gets DrainTimeout. If rows may be missing, nothing
+	// more is confirmed to Postgres.
 	atFault
 )
 
@@ -37,9 +42,9 @@ func endingOf(stopped bool, c class) ending {
 	}
 }
 
-// finish ends a session. This is the order of every shutdown: nothing more is received; what is in flight is confirmed by the
-// brokers; the position is stored; it is confirmed to Postgres; the stream is closed. While it waits, status goes out as long
-// as the stream lives.
+// finish ends a session. This is the order of every shutdown: nothing more is received; what is in
+// flight is confirmed by the brokers; the position is stored; it is confirmed to Postgres; the
+// stream is closed. While it waits, status goes out as long as the stream lives.
 func (s *session) finish(ctx context.Context, cause error) error {
 	why := classify(cause)
 	how := endingOf(ctx.Err() != nil, why.class)
@@ -51,7 +56,8 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	default:
 		s.r.setState(Draining, cause.Error())
 	}
-	s.heldSlot = why.class == fenced && !s.heldByAnother(ctx) // asked before the slot is free for a standby
+	// Asked now, before the slot is free for a standby.
+	s.heldSlot = why.class == fenced && !s.heldByAnother(ctx)
 	s.watermark.Suspend()
 
 	patient := how == inOutage || how == atRow
@@ -81,19 +87,20 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	case ended.class == none && how == atStop && why.class.passes():
 		return nil
 	case ended.class != none && (why.class.passes() || why.class == refused || why.class == suspect):
-		return flushed // the sink failed meanwhile; what was in flight comes before the row that ended the session
+		return flushed // what was in flight comes before the row that ended the session
 	default:
 		return cause
 	}
 }
 
-// superseded reports whether another relay has the slot from which this one was fenced. Fenced alone may mean that the brokers gave up
-// a transaction that took too long.
+// superseded reports whether another relay has the slot from which this one was fenced. Fenced
+// alone may mean that the brokers gave up a transaction that took too long.
 func (s *session) superseded(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && classify(err).class == fenced && !s.heldSlot && s.heldByAnother(ctx)
 }
 
-// heldByAnother reports whether another process reads the slot. A copy of the slot on a standby says nothing.
+// heldByAnother reports whether another process reads the slot. A copy of the slot on a standby
+// says nothing.
 func (s *session) heldByAnother(ctx context.Context) bool {
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), inspectTimeout)
 	defer cancel()
@@ -104,7 +111,8 @@ func (s *session) heldByAnother(ctx context.Context) bool {
 	return view.Slot != nil && view.Slot.Active && view.Slot.ActivePID != int(s.stream.PID())
 }
 
-// flush waits for what is in flight, and goes on to store how far that is: the wait may be cut short.
+// flush waits for what is in flight, and goes on to store how far that is: the wait may be cut
+// short.
 func (s *session) flush(ctx context.Context) error {
 	keeping, stop := context.WithCancel(ctx)
 	var keeper sync.WaitGroup

@@ -17,8 +17,8 @@ import (
 	"github.com/walpost/walpost/sink"
 )
 
-// fixture is a Relay with a real Postgres and a fake broker, whose sessions a test drives itself: some faults sit between
-// two steps of a session, and no signal from outside comes at that moment.
+// fixture is a Relay with a real Postgres and a fake broker, whose sessions a test drives itself:
+// some faults sit between two steps of a session, and no signal from outside comes at that moment.
 type fixture struct {
 	t      *testing.T
 	server *pgserver.Server

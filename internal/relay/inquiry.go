@@ -16,16 +16,18 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// inquiryTime bounds an inquiry. With kafkaTimeout before it an outage is explained within half a minute.
+// inquiryTime bounds an inquiry. With kafkaTimeout before it an outage is explained within half a
+// minute.
 const inquiryTime = 5 * time.Second
 
 // transactionLog is where the brokers keep transactions.
 const transactionLog = "__transaction_state"
 
-// Inquiry finds out why the brokers do not do what they were asked for. The Kafka client tries again for as long as it may,
-// and then says only that the time is up. So the questions behind the request are asked once more, one by one, and nothing
-// is tried again: does each broker answer at the address that it advertises? Can the state topic be written? Is there a
-// coordinator for the transactional id? It fences nobody and changes no topic.
+// Inquiry finds out why the brokers do not do what they were asked for. The Kafka client tries
+// again for as long as it may, and then says only that the time is up. So the questions behind the
+// request are asked once more, one by one, and nothing is tried again: does each broker answer at
+// the address that it advertises? Can the state topic be written? Is there a coordinator for the
+// transactional id? It fences nobody and changes no topic.
 type Inquiry struct {
 	Kafka      []kgo.Opt // seeds and SASL
 	Dial       func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -47,7 +49,8 @@ func (e *InquiryError) Error() string {
 }
 func (e *InquiryError) Unwrap() error { return e.Err }
 
-// Explain returns err with what the brokers say, or err alone if they say nothing that would explain it.
+// Explain returns err with what the brokers say, or err alone if they say nothing that would
+// explain it.
 func (q Inquiry) Explain(ctx context.Context, err error) error {
 	if found := q.Find(ctx); len(found) > 0 {
 		return &InquiryError{found, err}
@@ -121,7 +124,8 @@ func (q *Inquiry) brokers(ctx context.Context) []string {
 	return found
 }
 
-// partition tells why a partition cannot be written or read. A topic that is missing is somebody else's concern.
+// partition tells why a partition cannot be written or read. A topic that is missing is somebody
+// else's concern.
 func (q *Inquiry) partition(ctx context.Context, topic string, partition int32) []string {
 	at := slices.IndexFunc(q.metadata.Topics, func(t kmsg.MetadataResponseTopic) bool {
 		return t.Topic != nil && *t.Topic == topic && t.ErrorCode == 0

@@ -108,7 +108,8 @@ func closedPort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestInquiry: each way in which brokers answer and do not work, by name; and nothing is said of brokers that are well.
+// TestInquiry: each way in which brokers answer and do not work, by name; and nothing is said of
+// brokers that are well.
 func TestInquiry(t *testing.T) {
 	t.Parallel()
 	three, two := []int32{0, 1, 2}, []int32{0, 1}

@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// keepEvery is the shortest time between two stored positions: a kill repeats at most that much.
+	// keepEvery is the shortest time between two stored positions: a kill repeats at most that
+	// much.
 	keepEvery = 50 * time.Millisecond
 	// lastSave bounds the write of the last position after a drain that took too long.
 	lastSave = 2 * time.Second
@@ -20,8 +21,8 @@ const (
 	idleEvery = 10 * time.Second
 )
 
-// keep carries the position back: stored first, confirmed second. It returns nil when ctx ends, or why no position can
-// be stored any more.
+// keep carries the position back: stored first, confirmed second. It returns nil when ctx ends, or
+// why no position can be stored any more.
 func (s *session) keep(ctx context.Context) error {
 	last, now := time.Now(), false
 	for {
@@ -49,9 +50,9 @@ func (s *session) keep(ctx context.Context) error {
 	}
 }
 
-// pause waits until a position may be stored again, or until the server wants to know. A pause for the sake of an idle advance
-// is longer, and ends when more than the given number of marks with events lies behind the position. False means that
-// ctx has ended.
+// pause waits until a position may be stored again, or until the server wants to know. A pause for
+// the sake of an idle advance is longer, and ends when more than the given number of marks with
+// events lies behind the position. False means that ctx has ended.
 func (s *session) pause(ctx context.Context, last time.Time, passed uint64, idle bool) bool {
 	wait, moved := keepEvery, (<-chan struct{})(nil)
 	if idle {
@@ -84,14 +85,15 @@ func (s *session) save(ctx context.Context, pos checkpoint.Position) error {
 	if err := s.out.Save(ctx, state); err != nil {
 		return &kafkaError{err}
 	}
-	s.handover.stored(state)
+	s.noteStored(state)
 	s.lastStored = pos
 	s.confirmable.store(pos.End)
 	s.wakeWatcher()
 	return nil
 }
 
-// state is the record of a position. It carries the publication as it was last seen to be whole, not as it is now.
+// state is the record of a position. It carries the publication as it was last seen to be whole,
+// not as it is now.
 func (s *session) state(pos checkpoint.Position) checkpoint.State {
 	return checkpoint.State{
 		Position: pos, Timeline: max(s.history.At(pos.Furthest()), s.timeline), At: time.Now(),
@@ -99,8 +101,8 @@ func (s *session) state(pos checkpoint.Position) checkpoint.State {
 	}
 }
 
-// storeLast stores the last position of a session, keeps it for the next one, and confirms it to Postgres unless confirm is
-// false: then rows may be missing in the stream.
+// storeLast stores the last position of a session, keeps it for the next one, and confirms it to
+// Postgres unless confirm is false: then rows may be missing in the stream.
 func (s *session) storeLast(ctx context.Context, confirm bool) {
 	pos, n, _ := s.watermark.Position()
 	s.last, s.reached = s.state(pos), s.state(s.watermark.Reached())
@@ -131,8 +133,9 @@ func (s *session) storeLast(ctx context.Context, confirm bool) {
 	}
 }
 
-// unsavedPosition says what the last position that could not be stored means to a start: nothing, if no event lies between it and
-// the stored one. With exactly once none ever does, since every event that is published has its position with it.
+// unsavedPosition says what the last position that could not be stored means to a start: nothing,
+// if no event lies between it and the stored one. With exactly once none ever does, since every
+// event that is published has its position with it.
 func (s *session) unsavedPosition(err error, passed uint64) {
 	err = fmt.Errorf("the last position is not stored: %w", err)
 	if s.r.cfg.ExactlyOnce || passed == s.passed {
@@ -143,7 +146,8 @@ func (s *session) unsavedPosition(err error, passed uint64) {
 	s.log.Warn().Err(err).Msg("the last position could not be stored; it will be, or its events are sent again")
 }
 
-// confirmable lets the stream confirm a position to Postgres once it is stored, and the publication is verified up to there.
+// confirmable lets the stream confirm a position to Postgres once it is stored, and the publication
+// is verified up to there.
 type confirmable struct {
 	mu       sync.Mutex
 	stream   *cdc.Stream

@@ -19,8 +19,8 @@ import (
 	"github.com/walpost/walpost/sink"
 )
 
-// TestTransactionTimeout: a walsender decodes inside a transaction, and that lasts as long as Kafka is away. A transaction_timeout of the
-// database must not end it.
+// TestTransactionTimeout: a walsender decodes inside a transaction, and that lasts as long as Kafka
+// is away. A transaction_timeout of the database must not end it.
 func TestTransactionTimeout(t *testing.T) {
 	t.Parallel()
 	server, err := pgserver.Start(t.Context(), pgserver.Options{Major: 18})
@@ -90,7 +90,8 @@ func TestTransactionTimeout(t *testing.T) {
 	}
 }
 
-// TestConnectRevoked: the role loses the right to connect while its stream goes on. The relay stops and says which right.
+// TestConnectRevoked: the role loses the right to connect while its stream goes on. The relay stops
+// and says which right.
 func TestConnectRevoked(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

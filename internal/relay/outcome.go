@@ -22,8 +22,8 @@ const (
 	outage                 // Postgres or Kafka cannot be reached or does not serve: wait
 	stale                  // what an inspection found no longer holds: inspect again
 	slotHeld               // another process reads the slot: wait
-	fenced                 // another producer took the transactional id, or the brokers gave this one up
-	suspect                // the brokers refused an event, perhaps for the sake of one in the same batch: find out
+	fenced                 // another producer has the transactional id, or the brokers dropped ours
+	suspect                // an event was refused, perhaps for the sake of another in its batch
 	refused                // one event or row cannot be published
 	doubt                  // rows may be missing in the stream
 	gap                    // the stored position is not one that this server can continue from
@@ -58,7 +58,8 @@ type kafkaError struct{ err error }
 func (e *kafkaError) Error() string { return e.err.Error() }
 func (e *kafkaError) Unwrap() error { return e.err }
 
-// classify is the one place that says what an error means. The order matters where one error wraps another.
+// classify is the one place that says what an error means. The order matters where one error wraps
+// another.
 func classify(err error) failure {
 	f := failure{err: err, canceled: errors.Is(err, context.Canceled)}
 	var (
@@ -84,7 +85,7 @@ func classify(err error) failure {
 		f.class, f.hint, f.gap = gap, restored.Hint(), true
 	case errors.As(err, &f.commit):
 		f.class, f.atKafka = ofCommit(f.commit), !f.commit.Fenced
-	case errors.As(err, &f.event): // before the state topic: whoever stores the position may be the first to tell of an event
+	case errors.As(err, &f.event): // before the state topic: the keeper may be the first to tell of it
 		f.class, f.atKafka, f.hint, f.gap = ofEvent(f.event), true, f.event.Hint, f.event.Lost()
 	case errors.As(err, &f.row):
 		f.class = refused
@@ -123,7 +124,8 @@ func ofEvent(e *sink.EventError) class {
 	}
 }
 
-// ofStateTopic classifies what the brokers answer to whoever reads or writes the state topic, or fences a producer.
+// ofStateTopic classifies what the brokers answer to whoever reads or writes the state topic, or
+// fences a producer.
 func ofStateTopic(err error) class {
 	var (
 		topic  *checkpoint.TopicError
@@ -135,9 +137,8 @@ func ofStateTopic(err error) class {
 		return unstored
 	case sink.Outage(err):
 		return outage
-	case !errors.As(err, &answer):
-		return unstored
 	}
+	errors.As(err, &answer) // there is one, or it were an outage
 	switch answer {
 	case kerr.UnknownTopicOrPartition,
 		kerr.InvalidReplicationFactor,                  // fewer brokers are up than a new topic needs

@@ -15,8 +15,9 @@ import (
 func (s *session) open(system string) error {
 	if s.system != "" && s.system != system {
 		return &cdc.StopError{
-			What: fmt.Sprintf("the server at this address is another cluster: system identifier %s, before %s", system, s.system),
-			Hint: "check where the address of Postgres leads; a start of walpost accepts the other cluster, with a position of its own",
+			What: fmt.Sprintf("the server at this address is another cluster: its system identifier is %s, it was %s",
+				system, s.system),
+			Hint: "check where the address of Postgres leads. A start of walpost accepts the other cluster, and keeps a position of its own for it",
 		}
 	}
 	if s.store != nil {
@@ -43,7 +44,8 @@ func (r *Relay) newStore(source string) (Store, error) {
 	return checkpoint.NewStore(opts, r.cfg.StateTopic, source, r.log.With().Str("component", "checkpoint").Logger())
 }
 
-// fence makes a sink, unless the last one can go on, and fences whoever produced before. The slot is held.
+// fence makes a sink, unless the last one can go on, and fences whoever produced before. The slot
+// is held.
 func (s *session) fence(ctx context.Context) error {
 	if s.out == nil || s.out.Closed() {
 		out, err := sink.New(s.sinkConfig())
@@ -83,7 +85,8 @@ func (s *session) sinkConfig() sink.Config {
 	return cfg
 }
 
-// batch is how many bytes a Kafka transaction may hold: while one is committed, the next one is filled.
+// batch is how many bytes a Kafka transaction may hold: while one is committed, the next one is
+// filled.
 func (r *Relay) batch() int64 { return min(r.cfg.Batch, r.cfg.MaxInFlight/2) }
 
 // guarantee says what consumers may rely on, once and when a session finds that it has changed.
@@ -93,7 +96,7 @@ func (s *session) guarantee(strong bool) {
 	case strong:
 		s.log.Info().Msg("exactly once, for consumers with isolation.level=read_committed")
 	default:
-		s.log.Warn().Msg("effectively once: before Kafka 4.0 (transaction.version 2) a request that is delayed on its way may become part of a later transaction")
+		s.log.Warn().Msg("effectively once: before Kafka 4.0 (transaction.version 2) a delayed request may become part of a later transaction")
 	}
 	s.said.guarantee = &strong
 	s.r.guaranteed(strong)

@@ -14,8 +14,9 @@ import (
 	"github.com/walpost/walpost/sink"
 )
 
-// TestBadRowBehindAnOutage: an event before a row that can never be published is first without a leader, and then given up by the
-// client for an error that it cannot place (an outage, for walpost). The hint to pass over the row would pass over that event.
+// TestBadRowBehindAnOutage: an event before a row that can never be published is first without a
+// leader, and then given up by the client for an error that it cannot place (an outage, for
+// walpost). The hint to skip the row would skip that event.
 func TestBadRowBehindAnOutage(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]string{"no key": "(2, 't', '', 'x')", "no topic": "(2, 'no topic!', 'k', 'x')", "denied": "(2, 'u', 'k', 'bad2')"} {
@@ -66,8 +67,8 @@ func TestBadRowBehindAnOutage(t *testing.T) {
 	}
 }
 
-// TestBadRowBehindAFailedCommit: the Kafka transaction before a row that can never be published is not committed. What is in it comes before
-// the row, and is published before the relay stops.
+// TestBadRowBehindAFailedCommit: the Kafka transaction before a row that can never be published is
+// not committed. What is in it comes before the row, and is published before the relay stops.
 func TestBadRowBehindAFailedCommit(t *testing.T) {
 	t.Parallel()
 	f := exactly(t)
@@ -108,8 +109,8 @@ func TestBadRowBehindAFailedCommit(t *testing.T) {
 	}
 }
 
-// TestStopWhileRefused: SIGTERM comes while brokers refuse a batch. The event that is named may be innocent, and others before it unpublished: the
-// hint does not pass over it.
+// TestStopWhileRefused: SIGTERM comes while brokers refuse a batch. The event that is named may be
+// innocent, and others before it unpublished: the hint does not skip it.
 func TestStopWhileRefused(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -131,11 +132,12 @@ func TestStopWhileRefused(t *testing.T) {
 	var halt *Halt
 	var event *sink.EventError
 	if !errors.As(err, &halt) || !errors.As(err, &event) || strings.Contains(halt.Hint, "pg_replication_slot_advance") {
-		t.Errorf("Run = %v; want a hint that passes over nothing, got %q; consumers see %q", err, halt.Hint, f.seen("t"))
+		t.Errorf("Run = %v; want a hint that skips nothing, got %q; consumers see %q", err, halt.Hint, f.seen("t"))
 	}
 }
 
-// TestMendedRefusalIsForgotten: an event is refused for a moment, and then taken. Sessions after it do not send one by one.
+// TestMendedRefusalIsForgotten: an event is refused for a moment, and then taken. Sessions after it
+// do not send one by one.
 func TestMendedRefusalIsForgotten(t *testing.T) {
 	t.Parallel()
 	f := exactly(t)

@@ -13,8 +13,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// TestRefusalBeforeALaterRow: T1 is good, the brokers refuse T2, T3 breaks the contract; all in one Kafka transaction. The relay publishes
-// T1 and stops at T2: who passes over T3 would pass over both.
+// TestRefusalBeforeALaterRow: T1 is good, the brokers refuse T2, T3 breaks the contract; all in one
+// Kafka transaction. The relay publishes T1 and stops at T2: skipping T3 would also skip
+// both.
 func TestRefusalBeforeALaterRow(t *testing.T) {
 	t.Parallel()
 	f := exactly(t)
@@ -50,8 +51,8 @@ func TestRefusalBeforeALaterRow(t *testing.T) {
 	}
 }
 
-// TestNeighboursOfARefusedEvent: the brokers refuse events for the sake of another. The relay publishes what comes before the one
-// that is at fault, and names that one, at each start.
+// TestNeighboursOfARefusedEvent: the brokers refuse events for the sake of another. The relay
+// publishes what comes before the refused one, and names that one, at each start.
 func TestNeighboursOfARefusedEvent(t *testing.T) {
 	t.Parallel()
 	for delivery, setup := range map[string]func(*testing.T) *fixture{"at least once": setup, "exactly once": exactly} {
@@ -112,7 +113,8 @@ func (f *fixture) stopsAt4(before ...string) {
 	}
 }
 
-// weakTransactions makes the cluster one whose clients add partitions to a transaction by a request of their own.
+// weakTransactions makes the cluster one whose clients add partitions to a transaction by a request
+// of their own.
 func (f *fixture) weakTransactions() {
 	f.t.Helper()
 	admin, err := kgo.NewClient(kgo.SeedBrokers(f.broker.ListenAddrs()...))
@@ -129,7 +131,8 @@ func (f *fixture) weakTransactions() {
 	}
 }
 
-// refuseToAdd answers a request with a topic that the client may not write as Kafka does: its neighbours were not tried.
+// refuseToAdd answers a request with a topic that the client may not write as Kafka does: its
+// neighbours were not tried.
 func refuseToAdd(r *kmsg.AddPartitionsToTxnRequest, denied string) (answer kmsg.Response, found bool) {
 	resp := r.ResponseKind().(*kmsg.AddPartitionsToTxnResponse)
 	for _, topic := range r.Topics {
@@ -148,8 +151,9 @@ func refuseToAdd(r *kmsg.AddPartitionsToTxnRequest, denied string) (answer kmsg.
 	return resp, found
 }
 
-// TestTopicRefusedBeforeItsFirstEvent: the brokers deny a topic before any event of it is sent. What comes before that event, in the same
-// Kafka transaction, is published, and no position passes the event, though the stream goes on for a moment.
+// TestTopicRefusedBeforeItsFirstEvent: the brokers deny a topic before any event of it is sent.
+// What comes before that event, in the same Kafka transaction, is published, and no position passes
+// the event, though the stream goes on for a moment.
 func TestTopicRefusedBeforeItsFirstEvent(t *testing.T) {
 	t.Parallel()
 	f := exactly(t)
@@ -170,8 +174,9 @@ func TestTopicRefusedBeforeItsFirstEvent(t *testing.T) {
 	f.stopsAt4(" good3", " good3")
 }
 
-// TestBadRowBehindAStuckEvent: a row breaks the contract, or is refused by the brokers, while they cannot take, for longer than a drain
-// may last, an event before it. The hint to pass over the row would pass over that event as well, so the relay stops only when it is published.
+// TestBadRowBehindAStuckEvent: a row breaks the contract, or is refused by the brokers, while they
+// cannot take, for longer than a drain may last, an event before it. The hint to skip the row
+// would skip that event as well, so the relay stops only when it is published.
 func TestBadRowBehindAStuckEvent(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]string{"no key": "(2, 't', '', 'x')", "no topic": "(2, 'no topic!', 'k', 'x')", "refused": "(2, 'u', 'k', 'bad2')"} {

@@ -40,7 +40,8 @@ type Config struct {
 	Log          zerolog.Logger
 }
 
-// Store keeps the position of one source. [checkpoint.Store] is one, and its documentation says what each method promises.
+// Store keeps the position of one source. [checkpoint.Store] is one, and its documentation says
+// what each method promises.
 type Store interface {
 	Load(ctx context.Context) (state checkpoint.State, stored bool, err error)
 	Glance(ctx context.Context) (state checkpoint.State, stored bool, err error)
@@ -48,8 +49,8 @@ type Store interface {
 	Close()
 }
 
-// Relay publishes the events of one slot. What one session leaves to the next is a [handover]; a Relay itself changes only in
-// what Status shows.
+// Relay publishes the events of one slot. What one session leaves to the next is a [handover]; a
+// Relay itself changes only in what Status shows.
 type Relay struct {
 	cfg    Config
 	log    zerolog.Logger
@@ -70,8 +71,8 @@ func New(cfg Config) *Relay {
 	}
 }
 
-// Run relays until ctx ends, drains, and returns nil; or until an operator must act, and returns a [*Halt]. It waits while
-// Postgres or Kafka is away. [ErrDrain] means that the drain took too long.
+// Run relays until ctx ends, drains, and returns nil; or until an operator must act, and returns a
+// [*Halt]. It waits while Postgres or Kafka is away. [ErrDrain] means that the drain took too long.
 func (r *Relay) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { r.log.Info().Msg("stopping: waiting for the events in flight") })()
 	h := newHandover()
@@ -100,11 +101,12 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 }
 
-// stopped ends a stop. Nothing is in flight between two sessions, but the last one may have left its position unstored.
+// stopped ends a stop. Nothing is in flight between two sessions, but the last one may have left
+// its position unstored.
 func (r *Relay) stopped(ctx context.Context, h handover) error {
 	r.setState(Stopped, "stopped")
 	if h.repeats(ctx) {
-		return &Halt{Err: fmt.Errorf("%w: nothing is lost, but some events will be sent again: %w", ErrDrain, h.pending.why)}
+		return &Halt{Err: fmt.Errorf("%w: nothing is lost, but a start sends some events again: %w", ErrDrain, h.pending.why)}
 	}
 	if h.last.End == 0 {
 		r.log.Info().Msg("stopped: it has had no stream")
@@ -114,8 +116,8 @@ func (r *Relay) stopped(ctx context.Context, h handover) error {
 	return nil
 }
 
-// wait pauses before the next session; false means that ctx has ended. The jitter keeps the relays of one broken server from
-// coming back in step.
+// wait pauses before the next session; false means that ctx has ended. The jitter keeps the relays
+// of one broken server from coming back in step.
 func wait(ctx context.Context, pause time.Duration) bool {
 	if pause == 0 {
 		return ctx.Err() == nil
@@ -152,8 +154,8 @@ func (r *Relay) report(err error, c class, said *said) {
 		r.log.Info().Str("slot", r.cfg.CDC.Slot).Err(err).Dur("outage_ms", lasted).Msg("another relay has the slot: waiting to take over")
 	case former:
 		r.log.Warn().Str("slot", r.cfg.CDC.Slot).Int("pid", held.pid).Dur("outage_ms", lasted).
-			Msg("Postgres has not let go of our former connection yet: waiting, nothing is lost. It does once it notices, at the latest " +
-				"after wal_sender_timeout; if it is decoding a large transaction, after that. " +
+			Msg("Postgres has not let go of our former connection yet: waiting, nothing is lost. It notices within " +
+				"wal_sender_timeout, or once it has decoded a large transaction. " +
 				fmt.Sprintf("SELECT pg_terminate_backend(%d) ends it at once", held.pid))
 	default:
 		r.log.Warn().Err(err).Dur("outage_ms", lasted).Msg("no stream: trying again, nothing is lost")

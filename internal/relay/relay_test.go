@@ -39,7 +39,7 @@ func TestHaltSaysWhatToDo(t *testing.T) {
 		err  error
 		says []string
 	}{
-		{errors.New("never heard of"), []string{"never heard of", "look into the logs"}},
+		{errors.New("never heard of"), []string{"never heard of", "in the logs of Postgres"}},
 		{&decoder.Error{EventID: "e7", Reason: "bad", CommitLSN: 0x100000010}, []string{"e7", "1/10", "pg_replication_slot_advance('walpost', '1/11')", "WALPOST_COLUMNS"}},
 		{&decoder.Error{Column: "tenant", Reason: "missing", CommitLSN: 0x10}, []string{"missing", `WALPOST_TOPIC names column "tenant"`}},
 		{&kafkaError{kerr.InvalidTimestamp}, []string{"INVALID_TIMESTAMP", "The clock of this machine"}},
@@ -172,8 +172,8 @@ func TestWantsBinary(t *testing.T) {
 	}
 }
 
-// TestPauseEndsForEvents guards the moment between the keeper's look at the position and its pause for an idle advance:
-// an event that is confirmed then must not wait for ten seconds.
+// TestPauseEndsForEvents guards the moment between the keeper's reading of the position and its
+// pause for an idle advance: an event that is confirmed then must not wait for ten seconds.
 func TestPauseEndsForEvents(t *testing.T) {
 	t.Parallel()
 	s := &session{watermark: checkpoint.NewWatermark(checkpoint.Position{End: 100}, 1<<20, make(chan struct{}, 1)), storeNow: make(chan struct{}, 1)}
@@ -188,7 +188,8 @@ func TestPauseEndsForEvents(t *testing.T) {
 	}
 }
 
-// TestWaitsUntilThereIsRoom has the first wait return on a word from before, while a record is held.
+// TestWaitsUntilThereIsRoom has the first wait return on a word from before, while a record is
+// held.
 func TestWaitsUntilThereIsRoom(t *testing.T) {
 	t.Parallel()
 	held, waits := true, 0

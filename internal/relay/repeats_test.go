@@ -19,8 +19,9 @@ import (
 	"github.com/walpost/walpost/checkpoint"
 )
 
-// overtaken inserts good1, bad2 and good3. bad2 has no leader until good3 has passed it on another broker, so that they share no request; then
-// each attempt gets what answer says, where zero is that the brokers take it.
+// overtaken inserts good1, bad2 and good3. bad2 has no leader until good3 has passed it on another
+// broker, so that they share no request; then each attempt gets what answer says, where zero is
+// that the brokers take it.
 func (f *fixture) overtaken(answer func() int16) {
 	f.t.Helper()
 	f.relay.cfg.Linger = 20 * time.Millisecond
@@ -96,8 +97,9 @@ func (f *fixture) honest(stop error) {
 	}
 }
 
-// TestStopAfterAFailure: an event is refused, or given up for an outage, and what is behind it is published. SIGTERM comes before the next
-// session, or in it before it has sent anything: no clean stop, since a start repeats that.
+// TestStopAfterAFailure: an event is refused, or given up for an outage, and what is behind it is
+// published. SIGTERM comes before the next session, or in it before it has sent anything: no clean
+// stop, since a start repeats that.
 func TestStopAfterAFailure(t *testing.T) {
 	t.Parallel()
 	for name, code := range map[string]int16{"refused": kerr.PolicyViolation.Code, "outage": kerr.SaslAuthenticationFailed.Code} {
@@ -153,8 +155,8 @@ func stopAtOnce(ctx context.Context, t *testing.T, stop func(), r *Relay, h hand
 	return s.handover
 }
 
-// TestStopWhileARefusedEventGoesAlone: SIGTERM comes while the event that was refused is on its way again, and is taken. What had passed it is
-// not sent again yet: no clean stop.
+// TestStopWhileARefusedEventGoesAlone: SIGTERM comes while the event that was refused is on its way
+// again, and is taken. What had passed it is not sent again yet: no clean stop.
 func TestStopWhileARefusedEventGoesAlone(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -173,8 +175,9 @@ func TestStopWhileARefusedEventGoesAlone(t *testing.T) {
 	f.honest(f.again().Run(ctx))
 }
 
-// TestOwnWalsenderIsNoSuccessor: a fault of the network takes the replication connection and the write of the last position. Postgres has our
-// own walsender on the slot until wal_sender_timeout. That is no other relay, which would store what comes next: a stop is not clean.
+// TestOwnWalsenderIsNoSuccessor: a fault of the network takes the replication connection and the
+// write of the last position. Postgres has our own walsender on the slot until wal_sender_timeout.
+// That is no other relay, which would store what comes next: a stop is not clean.
 func TestOwnWalsenderIsNoSuccessor(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -221,8 +224,8 @@ func TestOwnWalsenderIsNoSuccessor(t *testing.T) {
 	f.honest(err)
 }
 
-// TestRestoredInsideATransaction: the stored position is inside a transaction that the server does not have any more: a storage
-// snapshot, taken after End and before Commit, keeps its timeline.
+// TestRestoredInsideATransaction: the stored position is inside a transaction that the server does
+// not have any more: a storage snapshot, taken after End and before Commit, keeps its timeline.
 func TestRestoredInsideATransaction(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -244,7 +247,8 @@ func TestRestoredInsideATransaction(t *testing.T) {
 	}
 }
 
-// TestStopTakesTheDrainOnce: brokers take neither the position of what is published nor the next event. Both waits of a stop share its time.
+// TestStopTakesTheDrainOnce: brokers take neither the position of what is published nor the next
+// event. Both waits of a stop share its time.
 func TestStopTakesTheDrainOnce(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -11,15 +11,16 @@ import (
 	"github.com/walpost/walpost/decoder"
 )
 
-// errStale says that the position or the slot changed between the inspection and the moment when the slot was held, or that rows
-// are of an earlier shape of the table than the inspection found.
+// errStale says that the position or the slot changed between the inspection and the moment when
+// the slot was held, or that rows are of an earlier shape of the table than the inspection found.
 var errStale = errors.New("what the inspection found has changed meanwhile: inspecting again")
 
 // kafkaTimeout bounds one attempt to write the state topic before a session streams.
 const kafkaTimeout = 20 * time.Second
 
-// resume connects, takes the slot, and makes the session ready to stream. What it decides on before it holds the slot is only a
-// guess; it inspects again afterwards, when nobody else can move the slot.
+// resume connects, takes the slot, and makes the session ready to stream. What it decides on before
+// it holds the slot is only a guess; it inspects again afterwards, when nobody else can move the
+// slot.
 func (s *session) resume(ctx context.Context) error {
 	cfg := s.r.cfg.CDC
 	guess, err := cdc.Inspect(ctx, cfg)
@@ -103,8 +104,9 @@ func (s *session) begin(stream *cdc.Stream, found found, view cdc.View) {
 	s.out.Start(start, func(pos checkpoint.Position) ([]byte, error) { return s.state(pos).Encode(s.source()) })
 }
 
-// outrun inspects again where the stored position is not one of the server's: another relay may have moved on since the inspection,
-// or after a failover, and only a newer inspection can tell. Also while we held the slot: we may have lost it in a pause.
+// outrun inspects again where the stored position is not one of the server's: another relay may
+// have moved on since the inspection, or after a failover, and only a newer inspection can tell.
+// Also while we held the slot: we may have lost it in a pause.
 func (s *session) outrun(ctx context.Context, err error) error {
 	var restored *checkpoint.RestoredError
 	if !errors.As(err, &restored) {
@@ -120,7 +122,8 @@ func (s *session) outrun(ctx context.Context, err error) error {
 	return err
 }
 
-// inspect inspects the server that the stream comes from. With an error, what it found must not be relied on.
+// inspect inspects the server that the stream comes from. With an error, what it found must not be
+// relied on.
 func (s *session) inspect(ctx context.Context, inspector *cdc.Inspector, keep bool) (cdc.View, error) {
 	cfg := s.r.cfg.CDC
 	view, err := inspector.Inspect(ctx, cfg, keep)
@@ -169,8 +172,9 @@ func (s *session) position(ctx context.Context, view cdc.View,
 	return found{start, state.Publication, state.Generation, stored && start.Position == state.Position}, err
 }
 
-// storeStart stores the start of a session, unless the topic has it already. The first status confirms that position to
-// Postgres, and nothing is confirmed that is not stored. The slot is held.
+// storeStart stores the start of a session, unless the topic has it already. The first status
+// confirms that position to Postgres, and nothing is confirmed that is not stored. The slot is
+// held.
 func (s *session) storeStart(ctx context.Context, found found, view cdc.View) error {
 	identity := view.Identity()
 	pos := found.start.Position
@@ -179,7 +183,7 @@ func (s *session) storeStart(ctx context.Context, found found, view cdc.View) er
 		Generation: found.generation, Publication: identity,
 	}
 	if found.stored && maps.Equal(found.publication, identity) {
-		s.stored(state)
+		s.noteStored(state)
 		return nil
 	}
 	defer s.patiently(ctx)()
@@ -188,7 +192,7 @@ func (s *session) storeStart(ctx context.Context, found found, view cdc.View) er
 	if err := s.store.Save(ctx, state); err != nil {
 		return &kafkaError{err}
 	}
-	s.stored(state)
+	s.noteStored(state)
 	return nil
 }
 

@@ -15,11 +15,13 @@ import (
 	"github.com/walpost/walpost/sink"
 )
 
-// catchUpAge: a transaction that is sent this long after its commit means that the stream is catching up. Both times are the server's.
+// catchUpAge: a transaction that is sent this long after its commit means that the stream is
+// catching up. Both times are the server's.
 const catchUpAge = 20 * time.Millisecond
 
-// session is one replication connection and what belongs to it. Four goroutines share it: the pump, which calls the others'
-// functions once they have ended; the keeper; the watcher; and one that pings the brokers.
+// session is one replication connection and what belongs to it. Four goroutines share it: the pump,
+// which calls the others' functions once they have ended; the keeper; the watcher; and one that
+// pings the brokers.
 type session struct {
 	handover // what it leaves to the next session
 
@@ -27,7 +29,8 @@ type session struct {
 	log     zerolog.Logger
 	history cdc.History
 
-	// Of the pump, which reads the stream, decodes, and produces. The watermark and the sink are safe for all.
+	// Of the pump, which reads the stream, decodes, and produces. The watermark and the sink are
+	// safe for all.
 	stream      *cdc.Stream
 	decoder     *decoder.Decoder
 	watermark   *checkpoint.Watermark
@@ -35,28 +38,32 @@ type session struct {
 	moved       int                 // rows that moved to another partition
 	movedNotice sink.Notice
 	closed      bool // the stream was closed by finish
-	heldSlot    bool // fenced by the brokers alone: no other relay had the slot when the session ended
+	heldSlot    bool // fenced by the brokers alone: no other relay had the slot at the end
 
-	// Of the keeper, and of finish after it: the positions that go to the state topic. Each carries the least timeline and
-	// the generation of the start.
+	// Of the keeper, and of finish after it: the positions that go to the state topic. Each carries
+	// the least timeline and the generation of the start.
 	lastStored checkpoint.Position
 	passed     uint64 // how many marks with events lie before lastStored
 	timeline   uint32
 	generation uint32
 	saving     atomic.Pointer[time.Time] // since when a position is being stored; nil = none is
 
-	// Of the watcher, and of finish after it: inspections, and what the log says again while it lasts.
-	inspector                                  cdc.Inspector
-	inspectNotice, stallNotice, decodingNotice sink.Notice
-	pings                                      pings
-	uninspected                                atomic.Pointer[inspectFailure] // why the slot cannot be inspected; nil = it can
-	explained                                  atomic.Pointer[string]         // what the brokers say of what waits for them; nil = nothing
+	// Of the watcher, and of finish after it: inspections, and what the log says again while it
+	// lasts.
+	inspector      cdc.Inspector
+	pings          pings
+	inspectNotice  sink.Notice
+	stallNotice    sink.Notice
+	decodingNotice sink.Notice
+	uninspected    atomic.Pointer[inspectFailure] // why the slot cannot be inspected; nil = it can
+	explained      atomic.Pointer[string]         // why the brokers keep events waiting; nil = not known
 
-	// A position goes back through confirmable: the keeper tells it what is stored, the watcher what is verified.
+	// A position goes back through confirmable: the keeper tells it what is stored, the watcher
+	// what is verified.
 	confirmable confirmable
 
 	// Wake-ups. Each channel holds one, and whoever finds it full has nothing to add.
-	storeNow   chan struct{} // the keeper: the server wants to know our position, or the in-flight bound is reached
+	storeNow   chan struct{} // the keeper: the server asks for our position, or the in-flight bound is reached
 	inspectNow chan struct{} // the watcher
 	idle       atomic.Bool   // the watcher inspects every ten seconds, until wake
 	wake       chan struct{} // the watcher: an event is in flight, or a position waits to be confirmed
@@ -69,7 +76,8 @@ func (r *Relay) newSession(h handover) *session {
 	}
 }
 
-// session connects, resumes, streams, and ends in order. It returns what the next one needs, and how it ended.
+// session connects, resumes, streams, and ends in order. It returns what the next one needs, and
+// how it ended.
 func (r *Relay) session(ctx context.Context, h handover) (handover, outcome) {
 	began := time.Now()
 	s := r.newSession(h)
@@ -108,8 +116,9 @@ func (s *session) run(parent context.Context) error {
 	return s.pump(ctx)
 }
 
-// pump is the relay: it reads the stream, decodes it in place, produces its events and keeps count of them. Everything
-// that it calls returns at once, except Next and Wait, which answer the server meanwhile.
+// pump is the relay: it reads the stream, decodes it in place, produces its events and keeps count
+// of them. Everything that it calls returns at once, except Next and Wait, which answer the server
+// meanwhile.
 func (s *session) pump(ctx context.Context) error {
 	var txn sink.Transaction
 	for {
@@ -173,7 +182,8 @@ func (s *session) undecoded(err error) error {
 	return err
 }
 
-// full reports whether the next event has to wait. Where the bound is reached, the keeper shall not pause.
+// full reports whether the next event has to wait. Where the bound is reached, the keeper must not
+// pause.
 func (s *session) full() bool {
 	if s.out.Held() {
 		return true
@@ -185,7 +195,8 @@ func (s *session) full() bool {
 	return true
 }
 
-// untilRoom asks again after each wait: Room may hold a word from before, and nothing may pass a held record.
+// untilRoom asks again after each wait: Room may hold a word from before, and nothing may pass a
+// held record.
 func untilRoom(full func() bool, wait func() error) error {
 	for full() {
 		if err := wait(); err != nil {

@@ -21,9 +21,10 @@ import (
 	"github.com/walpost/walpost/sink"
 )
 
-// TestTakeoverBetweenLookAndHold: this relay looks while the slot is free; another takes it, streams and stores before this
-// one reads the state topic. The position then lies past the WAL end of the look, and the server was not restored.
-func TestTakeoverBetweenLookAndHold(t *testing.T) {
+// TestTakeoverBetweenInspectionAndHold: this relay inspects while the slot is free; another takes
+// it, streams and stores before this one reads the state topic. The position then lies past the WAL
+// end of the inspection, and the server was not restored.
+func TestTakeoverBetweenInspectionAndHold(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	guess := f.inspect()
@@ -35,8 +36,9 @@ func TestTakeoverBetweenLookAndHold(t *testing.T) {
 	}
 }
 
-// TestStoresBeforeItConfirms: the last session could not store its position. The next one starts there, and the first status
-// confirms that to Postgres: a kill after it must find the position stored.
+// TestStoresBeforeItConfirms: the last session could not store its position. The next one starts
+// there, and the first status confirms that to Postgres: a kill after it must find the position
+// stored.
 func TestStoresBeforeItConfirms(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -57,8 +59,8 @@ func TestStoresBeforeItConfirms(t *testing.T) {
 	}
 }
 
-// TestFinishLetsPostgresStop: a session ends because Kafka fails, and waits for it to come back. Postgres, told to stop
-// meanwhile, must not wait for the walsender of that session.
+// TestFinishLetsPostgresStop: a session ends because Kafka fails, and waits for it to come back.
+// Postgres, told to stop meanwhile, must not wait for the walsender of that session.
 func TestFinishLetsPostgresStop(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -87,7 +89,8 @@ func TestFinishLetsPostgresStop(t *testing.T) {
 	}
 }
 
-// TestStopDoesNotHideWhy: a signal that comes while a session ends for an operator's eyes leaves the reason what it is.
+// TestStopDoesNotHideWhy: a signal that comes while a session ends for an operator's eyes leaves
+// the reason what it is.
 func TestStopDoesNotHideWhy(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -118,8 +121,9 @@ func TestWarnsOfColumns(t *testing.T) {
 	}
 }
 
-// TestStreamBreaksWhileItSettles has one goroutine settle while the other finds the connection broken.
-func TestStreamBreaksWhileItSettles(t *testing.T) {
+// TestStreamBreaksWhileItStores has one goroutine store while the other finds the connection
+// broken.
+func TestStreamBreaksWhileItStores(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	s := f.resume()
@@ -133,8 +137,8 @@ func TestStreamBreaksWhileItSettles(t *testing.T) {
 	}
 }
 
-// TestStandbyBeforeItsPromotion: the address leads to a standby, which lacks the end of what was published, and perhaps the
-// slot. The relay waits, and goes on after the promotion.
+// TestStandbyBeforeItsPromotion: the address leads to a standby, which lacks the end of what was
+// published, and perhaps the slot. The relay waits, and goes on after the promotion.
 func TestStandbyBeforeItsPromotion(t *testing.T) {
 	t.Parallel()
 	for name, keepSlot := range map[string]bool{"with the slot": true, "without the slot": false} {

@@ -19,14 +19,15 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
-// deafProxy forwards connections to Postgres. One of them, by number, falls silent once its client is logged in: what lies
-// between drops its packets. All others work.
+// deafProxy forwards connections to Postgres. One of them, by number, falls silent once its client
+// is logged in: what lies between drops its packets. All others work.
 func deafProxy(t *testing.T, address string, silent int64) (host string, port uint16) {
 	t.Helper()
 	return proxy(t, address, func(n int64, _ *atomic.Bool) bool { return n == silent })
 }
 
-// proxy forwards connections, and asks of each whether it falls silent once its client is logged in. One that is dead drops everything.
+// proxy forwards connections, and asks of each whether it falls silent once its client is logged
+// in. One that is dead drops everything.
 func proxy(t *testing.T, address string, mayDie func(n int64, dead *atomic.Bool) bool) (host string, port uint16) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -56,7 +57,8 @@ func proxy(t *testing.T, address string, mayDie func(n int64, dead *atomic.Bool)
 	return addr.IP.String(), uint16(addr.Port)
 }
 
-// forward copies until an end, and drops everything once the connection is dead: after its first ReadyForQuery if it may die.
+// forward copies until an end, and drops everything once the connection is dead: after its first
+// ReadyForQuery if it may die.
 func forward(to, from net.Conn, dead *atomic.Bool, mayDie bool) {
 	b := make([]byte, 64<<10)
 	for {
@@ -79,10 +81,11 @@ func forward(to, from net.Conn, dead *atomic.Bool, mayDie bool) {
 	}
 }
 
-// TestSilentServerAtAStart: a connection falls silent while a session starts. Another attempt succeeds.
+// TestSilentServerAtAStart: a connection falls silent while a session starts. Another attempt
+// succeeds.
 func TestSilentServerAtAStart(t *testing.T) {
 	t.Parallel()
-	for name, silent := range map[string]int64{"the first look": 1, "the replication connection": 2, "the look while the slot is held": 3} {
+	for name, silent := range map[string]int64{"the first inspection": 1, "the replication connection": 2, "the inspection while the slot is held": 3} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := setup(t)
@@ -107,8 +110,9 @@ func TestSilentServerAtAStart(t *testing.T) {
 	}
 }
 
-// TestStopInsideATransactionAfterFailover: the first transaction of a new timeline is a large one, and a session ends within it. Its
-// position lies on the new timeline, although the transaction before it ended on the old one: the next session goes on there.
+// TestStopInsideATransactionAfterFailover: the first transaction of a new timeline is a large one,
+// and a session ends within it. Its position lies on the new timeline, although the transaction
+// before it ended on the old one: the next session goes on there.
 func TestStopInsideATransactionAfterFailover(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -155,8 +159,9 @@ func (f *fixture) failOver(standby *pgserver.Server) {
 	f.exec("SELECT pg_promote()")
 }
 
-// TestFailoverUndoesATransaction: a failover undoes a transaction that was published in part. What is stored afterwards may lie before the
-// point where the new timeline began, and still counts as later than what was undone: a start goes on from it.
+// TestFailoverUndoesATransaction: a failover undoes a transaction that was published in part. What
+// is stored afterwards may lie before the point where the new timeline began, and still counts as
+// later than what was undone: a start goes on from it.
 func TestFailoverUndoesATransaction(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -185,8 +190,8 @@ func TestFailoverUndoesATransaction(t *testing.T) {
 	}
 }
 
-// TestPosKeepsItsTimeline: an event of the old timeline that is published after a failover has the place in the stream that it would have had
-// before, so consumers that saw it then know it again.
+// TestPosKeepsItsTimeline: an event of the old timeline that is published after a failover has the
+// place in the stream that it would have had before, so consumers that saw it then know it again.
 func TestPosKeepsItsTimeline(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -218,8 +223,9 @@ func TestPosKeepsItsTimeline(t *testing.T) {
 	}
 }
 
-// TestFormerPrimary: the stored position lies on timeline 2, and the address leads to the former primary, which is still on timeline 1 and
-// whose WAL has gone on. However far it goes, it never has that position.
+// TestFormerPrimary: the stored position lies on timeline 2, and the address leads to the former
+// primary, which is still on timeline 1 and whose WAL has gone on. However far it goes, it never
+// has that position.
 func TestFormerPrimary(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -250,8 +256,9 @@ func (s busyStore) Load(ctx context.Context) (checkpoint.State, bool, error) {
 	return checkpoint.State{Position: checkpoint.Position{End: s.meanwhile()}, Timeline: 1, At: time.Now()}, true, nil
 }
 
-// TestOutrunWhileItHoldsTheSlot: a relay is paused between its look and its reading of the state topic. It loses the slot, and another stores what
-// lies past that look. That is no server which was restored.
+// TestOutrunWhileItHoldsTheSlot: a relay is paused between its inspection and its reading of the
+// state topic. It loses the slot, and another stores what lies past that inspection. That is no
+// server which was restored.
 func TestOutrunWhileItHoldsTheSlot(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

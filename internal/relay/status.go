@@ -48,7 +48,8 @@ type view struct {
 	streams uint64
 }
 
-// saveTimeout is how long a position may take to be stored, or to be confirmed, before that is said.
+// saveTimeout is how long a position may take to be stored, or to be confirmed, before that is
+// said.
 const saveTimeout = 10 * time.Second
 
 // unsaved says that the position cannot be stored; empty = it can, or nobody tries.
@@ -113,7 +114,8 @@ func (r *Relay) delivery(weak bool) string {
 	}
 }
 
-// Status returns the present state. It reads counters and never waits for the pipeline, Postgres or Kafka.
+// Status returns the present state. It reads counters and never waits for the pipeline, Postgres or
+// Kafka.
 func (r *Relay) Status() Status {
 	r.mu.Lock()
 	v := r.view

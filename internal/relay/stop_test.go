@@ -13,8 +13,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// TestStopWithoutAStoredPosition: events are published and their position cannot be stored, for an error that is waited for. A stop is
-// not a clean one then, whether it comes within a session or between two.
+// TestStopWithoutAStoredPosition: events are published and their position cannot be stored, for an
+// error that is waited for. A stop is not a clean one then, whether it comes within a session or
+// between two.
 func TestStopWithoutAStoredPosition(t *testing.T) {
 	t.Parallel()
 	for name, pause := range map[string]time.Duration{"at once": 0, "between two sessions": 2 * time.Second} {
@@ -42,7 +43,8 @@ func TestStopWithoutAStoredPosition(t *testing.T) {
 	}
 }
 
-// TestStopBehindAnIdleAdvance: the position that cannot be stored moved without an event. A start repeats nothing, so it is a clean stop.
+// TestStopBehindAnIdleAdvance: the position that cannot be stored moved without an event. A start
+// repeats nothing, so it is a clean stop.
 func TestStopBehindAnIdleAdvance(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -65,7 +67,8 @@ func TestStopBehindAnIdleAdvance(t *testing.T) {
 
 func always(code int16) func() int16 { return func() int16 { return code } }
 
-// refuses has the brokers answer all requests with one of some texts with a code while the switch is on. A position has the text end_lsn.
+// refuses has the brokers answer all requests with one of some texts with a code while the switch
+// is on. A position has the text end_lsn.
 func (f *fixture) refuses(code func() int16, texts ...string) (on *atomic.Bool) {
 	on = &atomic.Bool{}
 	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {

@@ -11,18 +11,20 @@ import (
 )
 
 const (
-	// inspectOften is the time between two looks while positions wait to be trusted or events are in flight.
+	// inspectOften is the time between two inspections while positions wait to be confirmed or
+	// events are in flight.
 	inspectOften = time.Second
-	// inspectIdle is the time between two looks at an idle database.
+	// inspectIdle is the time between two inspections of an idle database.
 	inspectIdle = 10 * time.Second
-	// keepConnection is how long the connection of an inspection stays while no other inspection is due.
+	// keepConnection is how long the connection of an inspection stays while no other inspection is
+	// due.
 	keepConnection = 2 * time.Second
-	// inspectTimeout bounds one look.
+	// inspectTimeout bounds one inspection.
 	inspectTimeout = 10 * time.Second
 )
 
-// watch looks at the slot and the publication for as long as the session runs. It returns what must end the session: the
-// server shuts down, or rows may be missing in the stream.
+// watch inspects the slot and the publication for as long as the session runs. It returns what must
+// end the session: the server shuts down, or rows may be missing in the stream.
 func (s *session) watch(ctx context.Context) error {
 	last := time.Now()
 	var progress progress
@@ -61,7 +63,7 @@ func (s *session) watch(ctx context.Context) error {
 			return nil
 		case err == nil:
 			if s.uninspected.Swap(nil) != nil {
-				s.log.Info().Dur("outage_ms", s.inspectNotice.End()).Msg("looking at the slot works again")
+				s.log.Info().Dur("outage_ms", s.inspectNotice.End()).Msg("the slot can be inspected again")
 			}
 		case cdc.Stopping(err):
 			return fmt.Errorf("%w (%w)", cdc.ErrStopping, err)
@@ -84,30 +86,31 @@ func (s *session) cannotInspect(err error) {
 	s.uninspected.Store(now)
 	if s.inspectNotice.Due("", err.Error()) {
 		s.log.Warn().Err(err).Dur("outage_ms", time.Since(now.since)).
-			Msg("cannot look at the slot and the publication: positions wait to be confirmed until it works")
+			Msg("the slot and the publication cannot be inspected: nothing is lost, but nothing is confirmed until they can")
 	}
 }
 
-// inspectFailure is why, and since when, the watcher cannot look.
+// inspectFailure is why, and since when, the slot cannot be inspected.
 type inspectFailure struct {
 	since time.Time
 	err   error
 }
 
-// unseen says that nothing is confirmed for want of a look; empty = it is, or will be in a moment.
+// unconfirmed says that nothing is confirmed because the slot could not be inspected; empty = it
+// can be.
 func (s *session) unconfirmed() string {
 	if s == nil {
 		return ""
 	}
-	blind := s.uninspected.Load()
-	if blind == nil || time.Since(blind.since) < saveTimeout {
+	failure := s.uninspected.Load()
+	if failure == nil || time.Since(failure.since) < saveTimeout {
 		return ""
 	}
-	return fmt.Sprintf("events are published, but no position is confirmed and Postgres keeps all WAL: the slot and the publication could not be looked at for %s: %s",
-		time.Since(blind.since).Round(time.Second), blind.err)
+	return fmt.Sprintf("events are published, but no position is confirmed and Postgres keeps all WAL: the slot and the publication could not be inspected for %s: %s",
+		time.Since(failure.since).Round(time.Second), failure.err)
 }
 
-// rouse ends a rest of the watcher. Whoever calls it has made the session busy before.
+// wakeWatcher has an idle watcher inspect soon. Whoever calls it has made the session busy before.
 func (s *session) wakeWatcher() {
 	if s.idle.Load() && s.idle.CompareAndSwap(true, false) {
 		poke(s.wake)
@@ -136,7 +139,8 @@ func (s *session) sayStall() bool {
 // that is said.
 const decodingTimeout = 30 * time.Second
 
-// decoding says that Postgres is at work on a large transaction; empty = it is not, or not for long.
+// decoding says that Postgres is at work on a large transaction; empty = it is not, or not for
+// long.
 func (s *session) decoding() string {
 	if s == nil {
 		return ""
@@ -179,12 +183,12 @@ func (s *session) noteWait(last *progress) {
 	*last = now
 }
 
-// busy reports whether a look would let something through or notice something in time.
+// busy reports whether an inspection would let something be confirmed, or notice something in time.
 func (s *session) busy() bool {
 	return s.confirmable.storedUpTo() > s.confirmable.verifiedUpTo() || s.out.Stats().Events > 0
 }
 
-// verify looks at the database and lets positions through as far as the look reaches.
+// verify inspects the database and lets positions be confirmed as far as the inspection reaches.
 func (s *session) verify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
@@ -205,8 +209,9 @@ func (s *session) verify(ctx context.Context) error {
 	return nil
 }
 
-// ping keeps the health of Kafka known while there is nothing to produce, and has the sink look for its topics while events
-// wait. It has a goroutine of its own, because brokers that do not answer must not hold up a look at Postgres.
+// ping keeps the health of Kafka known while there is nothing to produce, and has the sink search
+// for its topics while events wait. It has a goroutine of its own, because brokers that do not
+// answer must not hold up an inspection of Postgres.
 func (s *session) ping(ctx context.Context) {
 	ticker := time.NewTicker(inspectIdle)
 	defer ticker.Stop()
@@ -227,8 +232,8 @@ func (s *session) ping(ctx context.Context) {
 	}
 }
 
-// pings recognises a server that wants to stop: its walsender asks for our position thousands of times a second until we
-// confirm everything that it has sent.
+// pings recognises a server that wants to stop: its walsender asks for our position thousands of
+// times a second until we confirm everything that it has sent.
 type pings struct {
 	since  time.Time
 	end    cdc.LSN
@@ -242,7 +247,7 @@ const (
 	stormTime  = 2 * time.Second
 )
 
-// storm counts a ping and reports whether it is one of a storm that deserves a look.
+// storm counts a ping and reports whether it is one of a storm, which deserves an inspection.
 func (p *pings) storm(end cdc.LSN, now time.Time) bool {
 	if end != p.end || now.Sub(p.since) > stormTime {
 		p.since, p.end, p.count = now, end, 0
