@@ -23,7 +23,8 @@ const (
 	reasonOther         = "other"
 )
 
-// NoErrors counts each reason there is as 0: an increase from a series that is not there yet is none to Prometheus.
+// NoErrors counts each reason there is as 0: an increase from a series that is not there yet is
+// none to Prometheus.
 func NoErrors() map[string]uint64 {
 	return map[string]uint64{
 		reasonTooLarge: 0, reasonNotAuthorized: 0, reasonIllegalTopic: 0, reasonBadHeaders: 0,
@@ -31,8 +32,8 @@ func NoErrors() map[string]uint64 {
 	}
 }
 
-// EventError says that an event cannot be published: it breaks the contract, or the brokers refuse it for good, or an
-// outage ended its producer.
+// EventError says that an event cannot be published: it breaks the contract, or the brokers refuse
+// it for good, or an outage ended its producer.
 type EventError struct {
 	EventID   string
 	Commit    uint64 // LSN of its transaction's commit record
@@ -41,8 +42,8 @@ type EventError struct {
 	Partition int32  // of the record that was sent; -1 = the client has not chosen one
 	Reason    string // one of those that NoErrors lists
 	Hint      string // what helps, if the brokers refused it
-	Sent      bool   // it was on its way to the brokers
-	Alone     bool   // no other was on its way with it: it is this one that is refused
+	Sent      bool   // it was handed to the client
+	Alone     bool   // it was in a batch of its own: the brokers refuse this event and no other
 	Outage    bool   // nobody refused the event: another Sink may publish it
 	Err       error
 }
@@ -58,9 +59,10 @@ func (e *EventError) Error() string {
 
 func (e *EventError) Unwrap() error { return e.Err }
 
-// Doubtful reports whether the brokers may have refused the event for the sake of another that was on its way with it. A loss of
-// records that the brokers had confirmed is no such refusal: another attempt would hide it.
-func (e *EventError) Doubtful() bool {
+// Suspect reports whether the brokers may have refused the event for the sake of another in flight
+// with it. A loss of records that the brokers had confirmed is no such refusal: another attempt
+// would hide it.
+func (e *EventError) Suspect() bool {
 	return e.Sent && !e.Outage && !e.Alone && !e.Lost()
 }
 
@@ -72,8 +74,8 @@ func (e *EventError) Before(other *EventError) bool {
 	return e.Commit < other.Commit || e.Commit == other.Commit && e.Index < other.Index
 }
 
-// earlier reports whether err is of an event that comes before the one that other names, or of the transaction before an event that was
-// never on its way.
+// earlier reports whether err is of an event before the one that other names, or of the transaction
+// before an event that was never in flight.
 func earlier(err, other error) bool {
 	var event, before *EventError
 	if !errors.As(other, &before) {
@@ -93,13 +95,14 @@ func classify(topic string, err error, exactly bool) (reason, hint string) {
 	case Outage(err), exactly && transactional(err):
 		return reasonOutage, ""
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
-		return reasonTooLarge, fmt.Sprintf("raise max.message.bytes of topic %q above the size of this event, then start walpost again: "+
-			"it reads the topic's limit at its start (right DescribeConfigs; without it, it assumes Kafka's default of 1 MiB). An event "+
-			"of more than 100 MiB, the brokers' default for a whole request, needs their socket.request.max.bytes raised, and WALPOST_KAFKA_MAX_REQUEST_BYTES with it", topic)
+		return reasonTooLarge, fmt.Sprintf("raise max.message.bytes of topic %q above the size of this event, then start walpost: it reads "+
+			"the limit at its start (right DescribeConfigs; without it, it assumes Kafka's default of 1 MiB). An event of more than 100 MiB "+
+			"also needs a larger socket.request.max.bytes at the brokers, and WALPOST_KAFKA_MAX_REQUEST_BYTES with it", topic)
 	case errors.As(err, &refused):
 		return createHint(refused)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return reasonNotAuthorized, fmt.Sprintf("grant WRITE and DESCRIBE on topic %q, or create it: with ACLs, brokers answer the same for a topic that is missing", topic)
+		return reasonNotAuthorized, fmt.Sprintf("grant WRITE and DESCRIBE on topic %q, or create it: with ACLs, brokers answer the same "+
+			"for a missing topic", topic)
 	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
 		return reasonNotAuthorized, "grant WRITE and DESCRIBE on the transactional id of this relay: walpost/ and the source that `walpost status` shows"
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
@@ -109,12 +112,12 @@ func classify(topic string, err error, exactly bool) (reason, hint string) {
 	case errors.Is(err, kerr.InvalidTimestamp):
 		return reasonRefused, ClockHint(topic)
 	case errors.Is(err, kerr.InvalidRecord), errors.Is(err, kerr.PolicyViolation), errors.Is(err, kerr.UnsupportedForMessageFormat):
-		return reasonRefused, fmt.Sprintf("look into the broker's log and the settings of topic %q for why it refuses this record", topic)
+		return reasonRefused, fmt.Sprintf("the log of the broker and the settings of topic %q say why it refuses this record", topic)
 	case errors.Is(err, kerr.OutOfOrderSequenceNumber), errors.Is(err, kerr.UnknownProducerID):
 		return reasonDataLoss, fmt.Sprintf("the brokers lost records of topic %q that they had confirmed (an unclean leader election?), or forgot this producer; "+
 			"a start of walpost goes on from the stored position", topic)
 	default:
-		return reasonOther, "look into the broker's log; a start of walpost goes on from the stored position"
+		return reasonOther, "the log of the broker says why; a start of walpost goes on from the stored position"
 	}
 }
 
@@ -122,25 +125,28 @@ func classify(topic string, err error, exactly bool) (reason, hint string) {
 func createHint(refused *checkpoint.CreateError) (reason, hint string) {
 	switch {
 	case errors.Is(refused, kerr.InvalidTopicException):
-		return reasonIllegalTopic, fmt.Sprintf("Kafka takes a dot and an underscore in the names of topics for the same, so of two names that differ in "+
-			"nothing else only one can exist. If the other topic is not needed any more, delete it; else another WALPOST_TOPIC gives topic %q another name. "+
-			"Then start walpost: it goes on with this event", refused.Topic)
+		return reasonIllegalTopic, fmt.Sprintf("to Kafka a dot and an underscore in the name of a topic are the same, so of two names that "+
+			"differ in nothing else only one can exist. Delete the other topic if it is not needed any more, or give topic %q another name "+
+			"with WALPOST_TOPIC. Then start walpost: it goes on with this event", refused.Topic)
 	case errors.Is(refused, kerr.TopicAuthorizationFailed):
-		return reasonNotAuthorized, fmt.Sprintf("grant CREATE on topic %q, or create it, and grant WRITE and DESCRIBE on it; then start walpost: it goes on with this event", refused.Topic)
+		return reasonNotAuthorized, fmt.Sprintf("grant CREATE on topic %q, or create it, and grant WRITE and DESCRIBE on it. Then start walpost: "+
+			"it goes on with this event", refused.Topic)
 	default:
-		return reasonRefused, fmt.Sprintf("create topic %q by hand, as the rules of the cluster want it; then start walpost: it goes on with this event", refused.Topic)
+		return reasonRefused, fmt.Sprintf("create topic %q by hand, as the rules of the cluster want it. Then start walpost: "+
+			"it goes on with this event", refused.Topic)
 	}
 }
 
 // ClockHint says what helps where the brokers refuse the time of a record.
 func ClockHint(topic string) string {
-	return fmt.Sprintf("a record carries the time at which it is sent. The clock of this machine, which says %s, and that of the brokers differ by more than "+
-		"topic %q allows (message.timestamp.after.max.ms, by default an hour, and message.timestamp.before.max.ms). Set them right, then start walpost: it goes on from here",
+	return fmt.Sprintf("a record carries the time at which it is sent. The clock of this machine, which says %s, and that of the brokers "+
+		"differ by more than topic %q allows (message.timestamp.after.max.ms, by default an hour, and message.timestamp.before.max.ms). "+
+		"Set them right, then start walpost: it goes on from here",
 		time.Now().UTC().Format(time.RFC3339), topic)
 }
 
-// Outage reports whether err is no word of the brokers on what was asked of them: they are away, or a password is being changed, or
-// the client gave something up for an error that it cannot place.
+// Outage reports whether err says nothing about what the brokers were asked for: they are away, or
+// a password is being changed, or the client gave up for an error that it cannot classify.
 func Outage(err error) bool {
 	var refused *kerr.Error
 	if !errors.As(err, &refused) || refused.Retriable {
@@ -153,8 +159,8 @@ func Outage(err error) bool {
 	return false
 }
 
-// transactional reports whether err is a word on the transaction and not on the record: it is aborted, and what was in it is
-// sent again in another.
+// transactional reports whether err is about the transaction and not about the record: it is
+// aborted, and what was in it is sent again in another.
 func transactional(err error) bool {
 	for _, of := range []error{
 		kerr.TransactionAbortable, kerr.InvalidTxnState, kerr.InvalidProducerIDMapping, kerr.OperationNotAttempted,

@@ -23,9 +23,9 @@ func TestEveryReasonIsCountedFromTheStart(t *testing.T) {
 	}
 }
 
-// TestDoubtful: a refusal may be for the sake of a neighbour, and is tried again without. What the brokers have lost is none, nor is an
+// TestSuspect: a refusal may be for the sake of a neighbour, and is tried again without. What the brokers have lost is none, nor is an
 // event that they were never sent.
-func TestDoubtful(t *testing.T) {
+func TestSuspect(t *testing.T) {
 	for name, c := range map[string]struct {
 		err  EventError
 		want bool
@@ -37,7 +37,7 @@ func TestDoubtful(t *testing.T) {
 		"records were lost":        {EventError{Sent: true, Reason: reasonDataLoss}, false},
 		"records were lost, alone": {EventError{Sent: true, Reason: reasonDataLoss, Alone: true}, false},
 	} {
-		if got := c.err.Doubtful(); got != c.want {
+		if got := c.err.Suspect(); got != c.want {
 			t.Errorf("%s: doubtful is %t", name, got)
 		}
 	}

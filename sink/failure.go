@@ -8,22 +8,24 @@ import (
 	"github.com/walpost/walpost/decoder"
 )
 
-// refuse is the failure of an event that breaks the contract. It was never on its way: what went before it may still be
-// confirmed, and nothing comes after it.
+// refuse is the failure of an event that breaks the contract. It was never in flight: what came
+// before it may still be confirmed, and nothing comes after it.
 func (s *Sink) refuse(e *decoder.Event, txn Transaction, reason string, err error) error {
 	return s.latch(reason, &EventError{
 		EventID: string(e.ID), Commit: txn.Commit, Index: e.Index, Topic: string(s.name), Reason: reason, Err: err,
 	})
 }
 
-// fail is the failure of an event that the brokers refuse for good, or the client for them. Behind a record that may
-// be too large nothing was produced; for every other one the gate has to keep back what was.
+// fail is the failure of an event that the brokers refuse for good, or the client for them. Behind
+// a record that may be too large nothing was produced; for every other one the gate has to keep
+// back what was.
 func (s *Sink) fail(f *flight, err error) {
 	if !f.large() {
 		s.gate.close()
 	}
-	// Last: whoever waits for what was sent is woken by it, and asks for the error. Nothing is committed meanwhile, since the
-	// client counts a record as flushed once its promise has returned.
+	// Last: it wakes whoever waits for what was sent, who then asks for the error. Nothing is
+	// committed meanwhile, since the client counts a record as flushed once its promise has
+	// returned.
 	defer s.how.lost()
 	if s.cfg.Exactly != nil && fencing(err) {
 		_ = s.latch(reasonOutage, &CommitError{Fenced: true, Err: err})
@@ -32,7 +34,8 @@ func (s *Sink) fail(f *flight, err error) {
 	s.blame(f, err, true)
 }
 
-// deny is the failure of an event that was never sent, because its topic cannot be used. What went before it may still be published.
+// deny is the failure of an event that was never sent, because its topic cannot be used. What went
+// before it may still be published.
 func (s *Sink) deny(f *flight, err error) {
 	if s.Err() == nil { // else another event ended the wait for the topic
 		s.blame(f, err, false)
@@ -54,9 +57,10 @@ func (f *flight) event() *EventError {
 	}
 }
 
-// latch keeps the error that ends the sink, returns it, and wakes whoever waits. Of several events it keeps the one that comes
-// first in the stream: an event that breaks the contract is found while others before it are still on their way, and if one
-// of those is refused, or ended by an outage, it is the one to name, since who passes over the later one passes over it as well.
+// latch keeps the error that ends the sink, returns it, and wakes whoever waits. Of several events
+// it keeps the one that comes first in the stream. An event that breaks the contract is found while
+// others before it are still in flight. If one of those is refused, or ended by an outage, it is
+// the one to name: skipping the later one would also skip it.
 func (s *Sink) latch(reason string, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,8 +90,9 @@ func (s *Sink) suspect(e *decoder.Event, txn Transaction) bool {
 	return true
 }
 
-// probe reports whether an event is sent alone to find out whether the partitions take events again: the stuck one, and behind it the
-// 2nd, the 4th, the 8th and so on. So whatever fails next, no more is repeated than what has got through since.
+// probe reports whether an event is sent alone to find out whether the partitions take events
+// again: the stuck one, and behind it the 2nd, the 4th, the 8th and so on. So whatever fails next,
+// no more is repeated than what has got through since.
 func (s *Sink) probe(e *decoder.Event, txn Transaction) bool {
 	stuck := s.cfg.Stuck
 	if stuck == nil || (&EventError{Commit: txn.Commit, Index: e.Index}).Before(stuck) {
@@ -129,7 +134,8 @@ const stall = 15 * time.Second
 // boot is what moments are counted from.
 var boot = time.Now()
 
-// moment is a time as a number that does not follow a step of the wall clock: nothing is stalled because the clock was set.
+// moment is a time as a number that does not follow a step of the wall clock: nothing is stalled
+// because the clock was set.
 func moment(t time.Time) int64 { return int64(t.Sub(boot)) }
 
 // since is how long ago a moment was.

@@ -117,7 +117,7 @@ func ofEvent(e *sink.EventError) class {
 	switch {
 	case e.Outage:
 		return outage
-	case e.Doubtful():
+	case e.Suspect():
 		return suspect
 	default:
 		return refused
