@@ -3,7 +3,6 @@ package integration
 import (
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +39,7 @@ func saysWhy(t testing.TB, env *Env, relay *Relay, began time.Time, says ...stri
 		}
 		return false
 	})
-	if _, output := env.Walpost(t, []string{"WALPOST_HTTP_ADDR=" + relay.addr}, "status"); !all(output) {
+	if _, output := env.Walpost(t, []string{"WALPOST_HTTP_ADDR=" + relay.Addr()}, "status"); !all(output) {
 		t.Errorf("walpost status does not say %q:\n%s", says, output)
 	}
 	if !relay.IsLive() {
@@ -51,16 +50,7 @@ func saysWhy(t testing.TB, env *Env, relay *Relay, began time.Time, says ...stri
 // reconfigure restarts the only broker with other settings.
 func reconfigure(t testing.TB, env *Env, settings map[string]string) {
 	t.Helper()
-	file := env.Kafka.nodes[0].properties()
-	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(content)
-	for name, value := range settings { // the last of several lines counts
-		text += fmt.Sprintf("%s=%s\n", name, value)
-	}
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	if err := env.Kafka.Configure(0, settings); err != nil {
 		t.Fatal(err)
 	}
 	env.Kafka.Kill(0)

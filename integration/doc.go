@@ -8,19 +8,50 @@
 //	work.Wait(t)
 //	env.Check(t, work).Assert(t, 0)             // all there, in order, bytes equal, at most 0 repeats
 //
-// Setup shares one server of each Postgres version and one broker among all tests; each test has its own database, slot
-// and topics there. A test that stops or configures a server says so in Needs and gets its own. Sources, in this order:
-// containers where a Docker engine answers, programs and jars on this machine (fetched once into a cache), addresses in
-// WALPOST_TEST_POSTGRES_<major> and WALPOST_TEST_KAFKA. Servers of a test's own are always local.
+// Setup shares one server of each Postgres version and one broker among all tests; each test has its own database, slot and
+// topics there. Everything ends with the test binary, which prints as its last lines what ran against what and what was
+// skipped, and writes them to the file that WALPOST_TEST_SUMMARY names. Where CI is set, a missing server is a failure.
 //
-// Faults: Env.Server stops, kills and restarts Postgres; Env.Kafka stops, kills, freezes and starts brokers; Env.Fake
-// fails produce requests on demand; Relay kills, terminates and signals the relay.
+// # The harness
 //
-// The workload holds a row lock per aggregate while it numbers events, so commit order is the order of the numbers. The
-// outbox table tells afterwards what was committed, also where the answer to a COMMIT was lost, so a test must not
-// delete from it. The checker shares no code with the relay: it has its own murmur2, and its own tests show that it sees
-// each kind of fault.
+//	servers   Postgres, Kafka and the fake broker: where they come from; stop, kill, freeze, restart
+//	faults    a line that is slow, cut or silent; clocks that can be stepped
+//	process   the relay as a process: signals, exit code, log, HTTP answers
+//	workload  writes events as services do
+//	checker   compares the records with what was committed
+//	wait      deadlines that a busy machine does not break
+//	env*.go   Env: what one test gets of all these
 //
-// Everything ends with the test binary, which prints as its last lines what ran against what and what was skipped, and
-// writes them to the file that WALPOST_TEST_SUMMARY names. Where CI is set, a missing server is a failure.
+// # How to add a test
+//
+// 1. Take the file by what the test proves:
+//
+//	delivery_*    all there, in order, unchanged; which rows and types become which records
+//	kill_*        the relay is killed, terminated, paused, or has a successor
+//	postgres_*    outages, links, failovers and settings of Postgres
+//	kafka_*       outages, topics, rights and quotas of Kafka
+//	catalog_*     slot, publication and tables change under the relay
+//	refused_*     an event that the brokers or the contract refuse
+//	setup_*       init, status, settings and certificates
+//	harness_*     the harness does what it says
+//	soak_*        random faults for hours
+//
+// 2. Say in Needs what the test needs. A test that stops or configures a server, steps a clock, or compares positions in the
+// WAL that others must not move gets a server of its own (OwnPostgres, Own, OwnThree, Faulty). Call t.Parallel unless the
+// test measures memory, processor time or delays.
+//
+// 3. Let it be able to fail for its own reason alone, however busy the machine is:
+//
+//   - Read a bound before the event that it bounds from below, and after the one that it bounds from above. The WAL of a
+//     shared server grows by other tests at any moment.
+//   - Wait for what can be seen (a log line, /status, a record, a row of pg_stat_activity), never for a time. A time.Sleep
+//     needs a reason beside it.
+//   - Deadlines of wait.For (here Eventually), Relay.Ready, Relay.Wait and Workload.WaitCommitted do not run while the machine
+//     is overloaded. Take one that is generous, and assert a delay only where the delay is the promise.
+//   - Do not count log lines that a slow machine may repeat.
+//   - Take ports from servers.FreePorts: a port that the kernel chose may be a client's once its server is stopped.
+//
+// 4. Break the code once and watch it fail. A test that takes minutes begins with long(t).
+//
+//	make test-integration TESTFLAGS='-v -run TestName'
 package integration

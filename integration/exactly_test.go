@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/walpost/walpost/integration/servers"
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
@@ -16,25 +17,6 @@ const (
 	exactly     = "exactly-once"
 	exactlyOnce = "WALPOST_DELIVERY=" + exactly
 )
-
-// largeTransaction adds one transaction of so many rows to what a workload writes.
-func largeTransaction(t testing.TB, work *Workload, rows int) {
-	t.Helper()
-	conn := work.env.Connect(t)
-	w := &writer{w: work, random: rand.New(rand.NewPCG(work.opts.Seed, rand.Uint64()))}
-	tx, err := conn.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	written, err := w.write(t.Context(), tx, w.choose(kindCopy), rows, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	work.acknowledged(kindCopy, written)
-}
 
 // TestExactlyOnceKills kills a relay with exactly-once delivery forty times at random moments, under load and inside
 // transactions of 100,000 rows. The same kills of one with at-least-once delivery repeat events.
@@ -53,7 +35,7 @@ func TestExactlyOnceKills(t *testing.T) {
 			relay.Ready(t, 30*time.Second)
 			for i := range kills {
 				if i%10 == 5 {
-					largeTransaction(t, work, 100_000)
+					work.Transaction(t, 100_000)
 				}
 				time.Sleep(time.Duration(50+rand.IntN(500)) * time.Millisecond) // the moment is random, not awaited
 				relay.Kill()
@@ -145,7 +127,7 @@ func TestExactlyOnceZombie(t *testing.T) {
 // TestCommitOutcomeUnknown has the brokers say nothing, or nothing that helps, about the end of a transaction.
 func TestCommitOutcomeUnknown(t *testing.T) {
 	t.Parallel()
-	for _, how := range []string{EndLost, EndSwallowed, EndRefused, EndDenied} {
+	for _, how := range []string{servers.EndLost, servers.EndSwallowed, servers.EndRefused, servers.EndDenied} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			env := Setup(t, Needs{Kafka: Faulty})
@@ -170,7 +152,7 @@ func TestCommitOutcomeUnknown(t *testing.T) {
 // and the confirmation to Postgres.
 func TestExactlyOnceKilledAtTheEnd(t *testing.T) {
 	t.Parallel()
-	for when, how := range map[string]string{"before the end": EndSwallowed, "after the end": EndLost} {
+	for when, how := range map[string]string{"before the end": servers.EndSwallowed, "after the end": servers.EndLost} {
 		t.Run(when, func(t *testing.T) {
 			t.Parallel()
 			env := Setup(t, Needs{Kafka: Faulty})

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/integration/checker"
 )
 
 // failover is what happens before the primary is killed and its standby promoted.
@@ -75,7 +77,7 @@ func (how failover) play(t *testing.T, major int, delivery string) {
 	if how.killed {
 		relay.Kill()
 	}
-	standby.Line.each((*link).close)
+	standby.Line.Break()
 	ended := standby.Promote(t, env)
 	if how.killed {
 		relay = env.Run(t, "WALPOST_DELIVERY="+delivery)
@@ -134,21 +136,26 @@ func publishedEvents(t testing.TB, relay *Relay) float64 {
 func checkFailover(t *testing.T, env *Env, work *Workload, ended string, repeats bool) (lost []string) {
 	t.Helper()
 	truth := work.Truth(t)
-	checker := NewChecker(truth)
+	check := checker.New(truth)
 	lostIDs := map[string]bool{}
-	lastPos := map[placeSource]string{} // of all, the lost ones too
+	type place struct {
+		topic     string
+		partition int32
+		source    string
+	}
+	lastPos := map[place]string{} // of all, the lost ones too
 	seen := map[string]bool{}
 	env.consume(t, func(r *kgo.Record, partitions int32) {
 		id, pos := headerValue(r, "id"), headerValue(r, "pos")
-		place := placeSource{r.Topic, r.Partition, headerValue(r, "source")}
+		at := place{r.Topic, r.Partition, headerValue(r, "source")}
 		if !seen[id] {
-			if pos <= lastPos[place] {
-				t.Errorf("%s/%d@%d: pos %s does not grow, the one before is %s", r.Topic, r.Partition, r.Offset, pos, lastPos[place])
+			if pos <= lastPos[at] {
+				t.Errorf("%s/%d@%d: pos %s does not grow, the one before is %s", r.Topic, r.Partition, r.Offset, pos, lastPos[at])
 			}
-			seen[id], lastPos[place] = true, pos
+			seen[id], lastPos[at] = true, pos
 		}
 		if pos[:8] != ended[:8] || pos < ended {
-			checker.Add(r, partitions)
+			check.Add(r, partitions)
 			return
 		}
 		if lostIDs[id] {
@@ -159,8 +166,8 @@ func checkFailover(t *testing.T, env *Env, work *Workload, ended string, repeats
 		}
 		lostIDs[id] = true
 		lost = append(lost, pos)
-	}, func() bool { return checker.Missing() == 0 })
-	report := checker.Report()
+	}, func() bool { return check.Missing() == 0 })
+	report := check.Report()
 	allowed := 0
 	if repeats {
 		allowed = 500

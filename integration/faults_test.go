@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/walpost/walpost/integration/servers"
 )
 
 // combination is a version of Postgres with a delivery.
@@ -21,7 +23,7 @@ func combinations() []combination {
 	if longWanted() {
 		return append(two, others...)
 	}
-	noteUntested("faults of Postgres", fmt.Sprintf("with %s, and with %s: set WALPOST_TEST_LONG=1", others[0], others[1]))
+	servers.Untested("faults of Postgres", fmt.Sprintf("with %s, and with %s: set WALPOST_TEST_LONG=1", others[0], others[1]))
 	return two
 }
 

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -11,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/integration/checker"
 )
 
 // produceOne writes one record within a time limit.
@@ -132,7 +133,7 @@ func publishTable(t *testing.T, env *Env) {
 		if err := rows.Scan(&id, &kind, &key, &event, &payload, &headers); err != nil {
 			t.Fatal(err)
 		}
-		own, err := orderedHeaders(headers)
+		own, err := checker.OrderedHeaders(headers)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,7 +185,7 @@ func TestWorkloadAndCheck(t *testing.T) {
 		}
 	}
 
-	for _, kind := range work.opts.Types {
+	for _, kind := range work.Types() {
 		env.CreateTopic(t, env.Prefix+kind, eventPartitions, nil)
 	}
 	publishTable(t, env)
@@ -241,15 +242,4 @@ func TestWorkloadSurvivesKill(t *testing.T) {
 		t.Errorf("%d in the table, %d acknowledged", len(truth.Events), work.Committed())
 	}
 	t.Logf("%d in the table, %d of them acknowledged, %d rolled back", len(truth.Events), work.Committed(), len(truth.RolledBack))
-}
-
-func TestMustJSON(t *testing.T) {
-	t.Parallel()
-	w := &writer{w: &Workload{}, random: testRandom()}
-	for range 2000 {
-		r := w.event(aggregate{"order", 3}, 1)
-		if r.payload != nil && !json.Valid([]byte(*r.payload)) || !json.Valid([]byte(r.headers)) || r.headers == "null" {
-			t.Fatalf("invalid: %v", r)
-		}
-	}
 }

@@ -49,7 +49,7 @@ func TestHostileSettings(t *testing.T) {
 			runScript(t, env, `CREATE TABLE outbox (id float8 NOT NULL, aggregatetype text NOT NULL, aggregateid timestamptz NOT NULL, type interval, payload bytea, headers jsonb);
 				CREATE TABLE words (id date NOT NULL, aggregatetype text NOT NULL, aggregateid text NOT NULL, type text, payload text, "größe" text)`)
 			env.Table = "outbox,words"
-			plain := env.address
+			plain := env.Address
 			vars := []string{"WALPOST_TOPIC=" + env.Prefix + "{aggregatetype}", "WALPOST_POSTGRES_URL=" + strings.Replace(plain, "postgres@", role+"@", 1)}
 			if code, output := env.Walpost(t, vars, "init"); code != 0 {
 				t.Fatalf("init: %d\n%s", code, output)
@@ -87,7 +87,7 @@ func TestHostileSettings(t *testing.T) {
 			relay = env.Run(t, vars...)
 			relay.Ready(t, 30*time.Second)
 			// The service's own session has none of them, whatever the database says.
-			env.address += "&statement_timeout=0&lock_timeout=0&idle_session_timeout=0&idle_in_transaction_session_timeout=0&default_transaction_read_only=off" +
+			env.Address += "&statement_timeout=0&lock_timeout=0&idle_session_timeout=0&idle_in_transaction_session_timeout=0&default_transaction_read_only=off" +
 				"&client_encoding=UTF8&search_path=public&standard_conforming_strings=on"
 			runScript(t, env, rows)
 			records := awaitRecords(t, env, env.Prefix+"order", 4)
@@ -136,7 +136,7 @@ func TestLatinDatabase(t *testing.T) {
 		env := Setup(t, Needs{Postgres: major, OwnPostgres: true})
 		execute(t, env.Server.URL("postgres"), "DROP DATABASE "+env.Database+" WITH (FORCE)")
 		execute(t, env.Server.URL("postgres"), "CREATE DATABASE "+env.Database+" ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
-		env.address += "&client_encoding=UTF8"
+		env.Address += "&client_encoding=UTF8"
 		runScript(t, env, `CREATE TABLE "Aufträge" (id uuid NOT NULL DEFAULT gen_random_uuid(), aggregatetype text NOT NULL, "schlüssel" text NOT NULL, payload jsonb, headers jsonb)`)
 		vars := []string{`WALPOST_TABLE="Aufträge"`, "WALPOST_COLUMNS=aggregateid=schlüssel", "WALPOST_DELIVERY=" + delivery}
 		if code, output := env.Walpost(t, vars, "init"); code != 0 {

@@ -5,12 +5,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/walpost/walpost/integration/servers"
 )
 
 // TestBadSettings gives many faults at once: each is listed, with its flag and variable, and nothing starts.
 func TestBadSettings(t *testing.T) {
 	t.Parallel()
-	env := &Env{Brokers: []string{""}, Prefix: "a b.", Table: "a.b.c", Slot: "My-Slot", Publication: "", StateTopic: "no topic", address: ""}
+	env := &Env{Brokers: []string{""}, Prefix: "a b.", Table: "a.b.c", Slot: "My-Slot", Publication: "", StateTopic: "no topic", DB: &servers.DB{}}
 	code, output := env.Walpost(t, []string{"WALPOST_DELIVERY=perhaps", "WALPOST_HTTP_ADDR=nowhere", "WALPOST_LOG_LEVEL=loud", "WALPOST_DRAIN_TIMEOUT=soon"}, "run", "--nonsense")
 	if code != 2 {
 		t.Errorf("exit code %d, want 2", code)
@@ -31,7 +33,7 @@ func TestBadSettings(t *testing.T) {
 
 func TestUnknownKeyInTheFile(t *testing.T) {
 	t.Parallel()
-	env := &Env{Brokers: []string{"127.0.0.1:1"}, Prefix: "p.", Table: "outbox", Slot: "s", Publication: "p", StateTopic: "s", address: "postgres://x@127.0.0.1:1/x"}
+	env := &Env{Brokers: []string{"127.0.0.1:1"}, Prefix: "p.", Table: "outbox", Slot: "s", Publication: "p", StateTopic: "s", DB: &servers.DB{Address: "postgres://x@127.0.0.1:1/x"}}
 	file := filepath.Join(t.TempDir(), "walpost.yaml")
 	if err := os.WriteFile(file, []byte("slot: s\nkafka_broker: typo\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -49,7 +51,7 @@ func TestInitByARoleThatOwnsNothing(t *testing.T) {
 	env.Exec(t, "CREATE ROLE relay LOGIN REPLICATION")
 	env.Exec(t, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 	owner := env.URL()
-	env.address = strings.Replace(owner, "postgres@", "relay@", 1)
+	env.Address = strings.Replace(owner, "postgres@", "relay@", 1)
 	code, output := env.Walpost(t, nil, "init")
 	if code != 1 || !strings.Contains(output, "init --print") && !strings.Contains(output, "GRANT") {
 		t.Errorf("exit code %d, and nothing that helps:\n%s", code, output)
@@ -58,15 +60,15 @@ func TestInitByARoleThatOwnsNothing(t *testing.T) {
 	if code != 0 || !strings.Contains(script, "CREATE TABLE") {
 		t.Fatalf("init --print: %d\n%s", code, script)
 	}
-	env.address = owner
+	env.Address = owner
 	runScript(t, env, script)
-	env.address = strings.Replace(owner, "postgres@", "relay@", 1)
+	env.Address = strings.Replace(owner, "postgres@", "relay@", 1)
 	if output := env.Init(t); !strings.Contains(output, "found") || strings.Contains(output, "created") {
 		t.Errorf("init after the owner applied the script says:\n%s", output)
 	}
 	relay := env.Run(t)
 	relay.Ready(t, 30e9)
-	env.address = owner
+	env.Address = owner
 	insert(t, env, "order", "k", 3)
 	awaitRecords(t, env, env.Prefix+"order", 3)
 	relay.Stop(t)

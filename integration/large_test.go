@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/integration/checker"
 )
 
 // largeRows is how many rows the large transaction has, without WALPOST_TEST_ROWS.
@@ -34,11 +36,11 @@ func TestOneLargeTransaction(t *testing.T) {
 			env.Exec(t, fmt.Sprintf(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload)
 				SELECT gen_random_uuid(), 'order', (i %% 1000)::text, 'Placed', jsonb_build_object('n', i) FROM generate_series(0, %d) i`, rows-1))
 			seen := &largeCheck{t: t, last: map[string]int{}}
-			c, err := newConsumer(env.Brokers, env.Prefix)
+			c, err := checker.NewConsumer(env.Brokers, env.Prefix)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer c.close()
+			defer c.Close()
 			patience := time.Duration(60+rows/10_000) * time.Second
 			memory := func(relay *Relay) {
 				peak := residentPeakMiB(t, relay.PID())
@@ -54,7 +56,7 @@ func TestOneLargeTransaction(t *testing.T) {
 			relay = env.Run(t, "WALPOST_DELIVERY="+delivery)
 			relay.Ready(t, 60*time.Second)
 			for deadline := time.Now().Add(patience); seen.distinct < rows; time.Sleep(50 * time.Millisecond) {
-				if _, err := c.drain(t.Context(), seen.add); err != nil {
+				if _, err := c.Drain(t.Context(), seen.add); err != nil {
 					t.Fatal(err)
 				}
 				if time.Now().After(deadline) {
@@ -63,7 +65,7 @@ func TestOneLargeTransaction(t *testing.T) {
 			}
 			memory(relay)
 			relay.Stop(t)
-			if _, err := c.drain(t.Context(), seen.add); err != nil {
+			if _, err := c.Drain(t.Context(), seen.add); err != nil {
 				t.Fatal(err)
 			}
 			inside := statesInside(t, env)
@@ -112,13 +114,13 @@ func (l *largeCheck) add(r *kgo.Record, _ int32) {
 // statesInside counts the stored positions that lie inside a transaction.
 func statesInside(t *testing.T, env *Env) int {
 	t.Helper()
-	c, err := newConsumer(env.Brokers, env.StateTopic)
+	c, err := checker.NewConsumer(env.Brokers, env.StateTopic)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.close()
+	defer c.Close()
 	inside := 0
-	_, err = c.drain(t.Context(), func(r *kgo.Record, _ int32) {
+	_, err = c.Drain(t.Context(), func(r *kgo.Record, _ int32) {
 		var state struct {
 			Rows int `json:"rows_done"`
 		}

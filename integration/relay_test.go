@@ -5,6 +5,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/walpost/walpost/integration/process"
 )
 
 // TestHundredThousandEvents is the promise in its plainest form: transactions of all kinds from several writers, and
@@ -72,7 +74,7 @@ func TestTimestamp(t *testing.T) {
 				t.Errorf("record %d has %s for a time, and was inserted between %s and %s", i, r.Timestamp, at, next)
 			}
 		}
-		if n := relay.Metrics(t)["go_sched_gomaxprocs_threads"]; n != 1 && !raceBuilt() && os.Getenv("GOMAXPROCS") == "" {
+		if n := relay.Metrics(t)["go_sched_gomaxprocs_threads"]; n != 1 && !process.RaceBuilt() && os.Getenv("GOMAXPROCS") == "" {
 			t.Errorf("the relay uses %v processors", n)
 		}
 		relay.Stop(t)

@@ -28,7 +28,7 @@ func warned(t testing.TB, env *Env, relay *Relay, says string) {
 	t.Helper()
 	relay.WaitLog(t, 15*time.Second, says)
 	for _, command := range []string{"init", "status"} {
-		if _, output := env.Walpost(t, []string{"WALPOST_HTTP_ADDR=" + relay.addr}, command); !strings.Contains(output, says) {
+		if _, output := env.Walpost(t, []string{"WALPOST_HTTP_ADDR=" + relay.Addr()}, command); !strings.Contains(output, says) {
 			t.Errorf("walpost %s does not say %q:\n%s", command, says, output)
 		}
 	}

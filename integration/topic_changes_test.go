@@ -8,18 +8,20 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/integration/checker"
 )
 
 // readTopic reads a topic to its end, each partition in its order.
 func readTopic(t testing.TB, env *Env, topic string) map[int32][]*kgo.Record {
 	t.Helper()
-	c, err := newConsumer(env.Brokers, topic, env.Login...)
+	c, err := checker.NewConsumer(env.Brokers, topic, env.Login...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.close()
+	defer c.Close()
 	records := map[int32][]*kgo.Record{}
-	if _, err := c.drain(t.Context(), func(r *kgo.Record, _ int32) { records[r.Partition] = append(records[r.Partition], r) }); err != nil {
+	if _, err := c.Drain(t.Context(), func(r *kgo.Record, _ int32) { records[r.Partition] = append(records[r.Partition], r) }); err != nil {
 		t.Fatal(err)
 	}
 	return records
@@ -94,7 +96,7 @@ func checkMoved(t testing.TB, records map[int32][]*kgo.Record, truth *Truth, top
 	}
 	repeats, moved, found := 0, 0, 0
 	for key, events := range keys {
-		from, to := place{key, partitionOf([]byte(key), before)}, place{key, partitionOf([]byte(key), after)}
+		from, to := place{key, checker.PartitionOf([]byte(key), before)}, place{key, checker.PartitionOf([]byte(key), after)}
 		list := places[from]
 		if from != to {
 			old, added := places[from], places[to]
@@ -135,8 +137,8 @@ func checkKey(t testing.TB, records []*kgo.Record, truth *Truth, key string, eve
 		case seen[e.ID]:
 			repeats++
 			continue
-		case e.rank != rank:
-			t.Errorf("key %q: event %d where %d is due", key, e.rank, rank)
+		case e.Rank != rank:
+			t.Errorf("key %q: event %d where %d is due", key, e.Rank, rank)
 		}
 		seen[e.ID] = true
 		rank++
@@ -219,10 +221,10 @@ func checkMadeAgain(t testing.TB, records map[int32][]*kgo.Record, truth, again 
 				continue
 			}
 			seen[id] = true
-			if want, known := next[key]; known && e.rank != want {
-				t.Errorf("key %q: event %d where %d is due", key, e.rank, want)
+			if want, known := next[key]; known && e.Rank != want {
+				t.Errorf("key %q: event %d where %d is due", key, e.Rank, want)
 			}
-			next[key] = e.rank + 1
+			next[key] = e.Rank + 1
 		}
 	}
 	missing := 0

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/walpost/walpost/integration"
+	"github.com/walpost/walpost/integration/process"
 )
 
 // drained is one reading of a backlog. What does not apply is zero.
@@ -167,7 +168,7 @@ func (c drainCase) contenders(h *host, env *integration.Env, vars []string) []co
 type part struct {
 	slot, table, publication string
 	rows                     int
-	relay                    *integration.Relay
+	relay                    *process.Relay
 }
 
 // relayed has a relay publish the backlog.
@@ -243,7 +244,7 @@ func progress(h *host, parts []part, started bool) (published, mallocs float64) 
 }
 
 // aLook is how many allocations one look at the metrics takes in the relay.
-func aLook(h *host, relay *integration.Relay) float64 {
+func aLook(h *host, relay *process.Relay) float64 {
 	const looks = 20
 	before := relay.Metrics(h)["go_memstats_mallocs_total"]
 	for range looks {

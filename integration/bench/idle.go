@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/walpost/walpost/integration"
+	"github.com/walpost/walpost/integration/process"
 )
 
 // calm is what a relay costs that has little or nothing to do, and how fast it starts.
@@ -61,7 +61,7 @@ func measureCalm(delivery string) func(h *host, opts options, out *report) {
 			produceStamped(h, producer, env.Prefix+"order0")
 			c.floor = append(c.floor, next())
 		}
-		var relay *integration.Relay
+		var relay *process.Relay
 		for range startTurns {
 			if relay != nil {
 				relay.Stop(h)

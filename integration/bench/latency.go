@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/walpost/walpost/integration"
+	"github.com/walpost/walpost/integration/wait"
 )
 
 const (
@@ -181,7 +182,7 @@ func consume(h *host, env *integration.Env, topic string) *arrivals {
 	// A broker that has just made the topic denies some of its partitions for a moment, and a client that began with the others has
 	// them wait for the end of its first fetch.
 	admin := kadm.NewClient(env.Client(h))
-	integration.Eventually(h, time.Minute, "the topic to be there", func() bool {
+	wait.For(h, time.Minute, "the topic to be there", func() bool {
 		starts, err := admin.ListStartOffsets(h.ctx, topic)
 		return err == nil && starts.Error() == nil
 	})

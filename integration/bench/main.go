@@ -14,7 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/walpost/walpost/integration"
+	"github.com/walpost/walpost/integration/servers"
 	"github.com/walpost/walpost/internal/config"
 )
 
@@ -33,7 +33,7 @@ type options struct {
 }
 
 func main() {
-	if integration.PlayFake() {
+	if servers.PlayFake() {
 		return
 	}
 	testing.Init() // the harness asks whether a test is short
@@ -69,7 +69,7 @@ func run(opts options) error {
 		}
 		defer func() { _ = out.json.Close() }()
 	}
-	defer integration.Close()
+	defer servers.Close()
 	if !opts.List {
 		out.machine()
 	}

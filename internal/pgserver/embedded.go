@@ -33,7 +33,7 @@ func fetchEmbedded(_ context.Context, opts Options, cache string, major int) (st
 			return fmt.Errorf("create download directory: %w", err)
 		}
 		defer func() { _ = os.RemoveAll(scratch) }()
-		port, err := choosePort(0)
+		port, err := FreePort()
 		if err != nil {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,34 +75,20 @@ func (s *Server) create(ctx context.Context) error {
 // firstStart tries again with another port when somebody took the free one between asking for it and binding it.
 func (s *Server) firstStart(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
-		port, err := choosePort(s.opts.Port)
-		if err != nil {
-			return err
+		if s.port = s.opts.Port; s.port == 0 {
+			var err error
+			if s.port, err = FreePort(); err != nil {
+				return err
+			}
 		}
-		s.port = port
 		if err := s.writeConfiguration(); err != nil {
 			return err
 		}
-		err = s.start(ctx)
+		err := s.start(ctx)
 		if err == nil || s.opts.Port != 0 || attempt == 3 || !strings.Contains(s.LogTail(), "could not bind") {
 			return err
 		}
 	}
-}
-
-func choosePort(wanted int) (int, error) {
-	if wanted != 0 {
-		return wanted, nil
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	return port, nil
 }
 
 // URL is the connection string of the superuser for a database of this server.
