@@ -62,9 +62,7 @@ func TestLockedTables(t *testing.T) {
 				t.Fatal(err)
 			}
 			insert(t, env, "order", "k", 1)
-			awaitRecords(t, env, env.Prefix+"order", 2)
-			end := walEnd(t, env)
-			Eventually(t, 20*time.Second, "the position to be confirmed", func() bool { return confirmedLSN(t, env) >= end })
+			awaitConfirmed(t, env, awaitRecords(t, env, env.Prefix+"order", 2)[1])
 			relay.Stop(t)
 			relay = env.Run(t)
 			relay.Ready(t, 30*time.Second)

@@ -49,13 +49,13 @@ func TestChildTables(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major})
 		relay := running(t, env, "WALPOST_DELIVERY="+delivery)
-		before := walEnd(t, env)
 		runScript(t, env, `CREATE TABLE outbox_2026_12 () INHERITS (outbox);
 			CREATE FUNCTION route() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO outbox_2026_12 VALUES (NEW.*); RETURN NULL; END $$;
 			CREATE TRIGGER route BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION route()`)
+		doubt := walEnd(t, env)
 		insert(t, env, "order", "routed", 10)
 		halts(t, relay, "outbox_2026_12", "WALPOST_TABLE")
-		frozen(t, env, before)
+		frozen(t, env, doubt)
 		refused(t, env, nil, "public.outbox_2026_12", "NO INHERIT")
 
 		// The way out: the child is an outbox table as well. Its grandchild is one more.

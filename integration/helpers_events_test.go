@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/integration/wait"
 )
 
 // insert commits events of one key in one transaction.
@@ -21,22 +23,18 @@ func awaitRecords(t testing.TB, env *Env, topic string, count int) []*kgo.Record
 	t.Helper()
 	client := env.Client(t, kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.MetadataMinAge(100*time.Millisecond), kgo.MetadataMaxAge(300*time.Millisecond))
 	var records []*kgo.Record
-	deadline := time.Now().Add(time.Minute)
+	deadline := wait.In(time.Minute)
 	for {
-		wait := 500 * time.Millisecond
-		if len(records) < count {
-			wait = time.Until(deadline)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		fetches := client.PollFetches(ctx)
 		cancel()
-		if fetches.NumRecords() == 0 && (len(records) >= count || time.Now().After(deadline)) {
+		if fetches.NumRecords() == 0 && (len(records) >= count || deadline.Over()) {
 			break
 		}
 		records = append(records, fetches.Records()...)
 	}
 	if len(records) < count {
-		t.Fatalf("%d records in topic %s, want %d", len(records), topic, count)
+		t.Fatalf("%d records in topic %s after %s, want %d", len(records), topic, deadline, count)
 	}
 	return records
 }

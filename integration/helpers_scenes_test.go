@@ -3,6 +3,8 @@ package integration
 import (
 	"testing"
 	"time"
+
+	"github.com/walpost/walpost/integration/wait"
 )
 
 // scene is a relay with its servers, the line between it and Postgres, and a load. Scenes of one test play together: most of
@@ -42,9 +44,9 @@ func wellShaped(*Proxy) {}
 // await waits for all scenes together, at most so long from now.
 func await(t *testing.T, all []scene, limit time.Duration, what string, condition func(s scene) bool) {
 	t.Helper()
-	start := time.Now()
+	start, deadline := time.Now(), wait.In(limit)
 	for _, s := range all {
-		Eventually(t, limit-time.Since(start), s.name+": "+what, func() bool {
+		wait.Until(t, deadline, s.name+": "+what, func() bool {
 			if !s.relay.Running() {
 				t.Fatalf("%s: the relay has ended", s.name)
 			}

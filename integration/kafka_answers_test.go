@@ -6,10 +6,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/walpost/walpost/integration/servers"
+	"github.com/walpost/walpost/integration/wait"
 )
 
-// saysWhy returns once /readyz, `walpost status` and the log say all of these things, which takes half a minute at most. The relay goes on trying.
-func saysWhy(t testing.TB, env *Env, relay *Relay, began time.Time, says ...string) {
+// causeLimit is how long the relay may take to say why it waits.
+const causeLimit = 30 * time.Second
+
+// saysWhy returns once /readyz, `walpost status` and the log say all of these things. The relay goes on trying.
+func saysWhy(t testing.TB, env *Env, relay *Relay, deadline wait.Deadline, says ...string) {
 	t.Helper()
 	all := func(text string) bool {
 		for _, part := range says {
@@ -20,17 +26,17 @@ func saysWhy(t testing.TB, env *Env, relay *Relay, began time.Time, says ...stri
 		return true
 	}
 	var reasons string
-	for deadline := began.Add(30 * time.Second); ; {
+	for {
 		var code int
 		if code, reasons = relay.Get("/readyz"); code == 503 && all(reasons) {
 			break
 		}
-		if !relay.Running() || time.Now().After(deadline) {
-			t.Fatalf("half a minute after it began the relay does not say %q:\n%s\n%s", says, reasons, lastLines(relay.Log(), 10))
+		if !relay.Running() || deadline.Over() {
+			t.Fatalf("after %s the relay does not say %q:\n%s\n%s", deadline, says, reasons, lastLines(relay.Log(), 10))
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	t.Logf("after %s /readyz says %s", time.Since(began).Round(100*time.Millisecond), strings.TrimSpace(reasons))
+	t.Logf("after %s /readyz says %s", deadline, strings.TrimSpace(reasons))
 	Eventually(t, 5*time.Second, "the log to say why", func() bool {
 		for line := range strings.Lines(relay.Log()) {
 			if strings.Contains(line, `"warn"`) && all(line) {
@@ -73,7 +79,7 @@ func TestNoTransactionLog(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{Kafka: Own, KafkaConfig: map[string]string{"transaction.state.log.replication.factor": "3"}})
 	env.Init(t)
-	began := time.Now()
+	began := wait.In(causeLimit)
 	relay := env.Run(t, "WALPOST_DELIVERY="+exactly)
 	saysWhy(t, env, relay, began, "FindCoordinator is answered COORDINATOR_NOT_AVAILABLE", "__transaction_state",
 		"By their transaction.state.log.replication.factor it needs 3 brokers, and 1 are up")
@@ -100,11 +106,11 @@ func TestTopicsBelowMinInSync(t *testing.T) {
 		relay = env.Run(t, "WALPOST_DELIVERY="+delivery)
 		relay.Ready(t, time.Minute)
 		env.Kafka.Kill(2)
-		began := time.Now()
+		began := wait.In(causeLimit)
 		insert(t, env, "order", "k", 1)
 		saysWhy(t, env, relay, began, fmt.Sprintf("topic %q cannot be written: min.insync.replicas is 3", env.StateTopic))
 		relay.Kill()
-		began = time.Now()
+		began = wait.In(causeLimit)
 		relay = env.Run(t, "WALPOST_DELIVERY="+delivery)
 		if delivery == exactly {
 			saysWhy(t, env, relay, began, `topic "__transaction_state" cannot be written: min.insync.replicas is 3`)
@@ -125,18 +131,21 @@ func TestAdvertisedAddress(t *testing.T) {
 				if silent || delivery == exactly {
 					long(t)
 				}
-				listener, err := net.Listen("tcp", "127.0.0.1:0")
+				ports, err := servers.FreePorts(1)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if !silent {
-					_ = listener.Close()
+				advertised := fmt.Sprintf("127.0.0.1:%d", ports[0])
+				if silent {
+					listener, err := net.Listen("tcp", advertised)
+					if err != nil {
+						t.Fatal(err)
+					}
+					closeAtEnd(t, listener)
 				}
-				t.Cleanup(func() { _ = listener.Close() })
-				advertised := listener.Addr().String()
 				env := Setup(t, Needs{Kafka: Own, KafkaConfig: map[string]string{"advertised.listeners": "CLIENT://" + advertised}})
 				env.Init(t)
-				began := time.Now()
+				began := wait.In(causeLimit)
 				relay := env.Run(t, "WALPOST_DELIVERY="+delivery)
 				saysWhy(t, env, relay, began, "broker 1 does not answer at "+advertised, "advertised.listeners")
 				reconfigure(t, env, map[string]string{"advertised.listeners": "CLIENT://" + env.Brokers[0]})

@@ -49,7 +49,12 @@ func (d Deadline) String() string {
 // For polls a condition and fails the test if it does not come true in time. It is for what nothing announces.
 func For(t testing.TB, timeout time.Duration, what string, condition func() bool) {
 	t.Helper()
-	deadline := In(timeout)
+	Until(t, In(timeout), what, condition)
+}
+
+// Until is For with a deadline that began before.
+func Until(t testing.TB, deadline Deadline, what string, condition func() bool) {
+	t.Helper()
 	for !condition() {
 		if deadline.Over() {
 			t.Fatalf("waited %s in vain for %s", deadline, what)
