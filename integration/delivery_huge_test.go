@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/integration/wait"
 )
 
 // TestHugeEvent publishes a bytea of 600 MB, whose text form no server could send, between two events of a usual size.
@@ -25,8 +27,8 @@ func TestHugeEvent(t *testing.T) {
 	}
 	client := env.Client(t, kgo.ConsumeTopics(topic), kgo.FetchMaxPartitionBytes(800<<20), kgo.FetchMaxBytes(800<<20), kgo.BrokerMaxReadBytes(1<<30))
 	var sizes []int
-	for deadline := time.Now().Add(5 * time.Minute); len(sizes) < 3; {
-		if time.Now().After(deadline) || !relay.Running() {
+	for deadline := wait.In(5 * time.Minute); len(sizes) < 3; {
+		if deadline.Over() || !relay.Running() {
 			t.Fatalf("there are events of %v bytes", sizes)
 		}
 		fetches := client.PollFetches(t.Context())

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/walpost/walpost/integration/checker"
+	"github.com/walpost/walpost/integration/wait"
 )
 
 // largeRows is how many rows the large transaction has, without WALPOST_TEST_ROWS.
@@ -55,12 +56,12 @@ func TestOneLargeTransaction(t *testing.T) {
 			relay.Kill()
 			relay = env.Run(t, "WALPOST_DELIVERY="+delivery)
 			relay.Ready(t, 60*time.Second)
-			for deadline := time.Now().Add(patience); seen.distinct < rows; time.Sleep(50 * time.Millisecond) {
+			for deadline := wait.In(patience); seen.distinct < rows; time.Sleep(50 * time.Millisecond) {
 				if _, err := c.Drain(t.Context(), seen.add); err != nil {
 					t.Fatal(err)
 				}
-				if time.Now().After(deadline) {
-					t.Fatalf("%d of %d events are there", seen.distinct, rows)
+				if deadline.Over() {
+					t.Fatalf("%d of %d events are there after %s", seen.distinct, rows, deadline)
 				}
 			}
 			memory(relay)

@@ -56,7 +56,7 @@ func TestOnePartitionStuck(t *testing.T) {
 func TestKilledWhileItDrains(t *testing.T) {
 	env := Setup(t, Needs{Kafka: Faulty})
 	env.Init(t)
-	relay := env.Run(t)
+	relay := env.Run(t, "WALPOST_DRAIN_TIMEOUT=5m")
 	relay.Ready(t, 30*time.Second)
 	for _, kind := range []string{"stuck", "flows"} {
 		insert(t, env, kind, "k", 1)
@@ -71,7 +71,7 @@ func TestKilledWhileItDrains(t *testing.T) {
 	relay.WaitLog(t, 10*time.Second, "stopping")
 	env.Fake.Thaw()
 	Eventually(t, 10*time.Second, "what can be confirmed to be confirmed", func() bool { return relay.Metrics(t)["walpost_in_flight_events"] == 1 })
-	time.Sleep(500 * time.Millisecond) // ten times as long as a position may take to be stored
+	awaitStored(t, env, awaitRecords(t, env, env.Prefix+"flows", 101)[100])
 	relay.Kill()
 	env.Fake.Heal(t)
 	relay = env.Run(t)

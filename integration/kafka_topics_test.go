@@ -169,10 +169,12 @@ func TestTopicMadeAgain(t *testing.T) {
 				relay.Ready(t, 30*time.Second)
 				work := env.Workload(t, WorkloadOptions{Rate: 1000, Types: []string{"order", "customer"}, NoLarge: true})
 				work.WaitCommitted(t, 2000)
-				admin := kadm.NewClient(env.Client(t))
+				admin := kadm.NewClient(env.Client(t, kgo.MetadataMinAge(50*time.Millisecond)))
+				id := topicID(t, admin, topic)
 				if _, err := admin.DeleteTopic(t.Context(), topic); err != nil {
 					t.Fatal(err)
 				}
+				Eventually(t, time.Minute, "the topic to be gone", func() bool { return topicID(t, admin, topic) != id })
 				time.Sleep(time.Second) // for a moment the brokers still take, and lose, what is written to it
 				again := env.ReadTruth(t)
 				work.WaitCommitted(t, work.Committed()+1000)
@@ -201,6 +203,16 @@ func TestTopicMadeAgain(t *testing.T) {
 			})
 		}
 	}
+}
+
+// topicID identifies a topic; it is zero if there is none of this name.
+func topicID(t testing.TB, admin *kadm.Client, topic string) kadm.TopicID {
+	t.Helper()
+	topics, err := admin.ListTopics(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topics[topic].ID
 }
 
 // checkMadeAgain checks that a topic has the last events of each key, without a gap, and all of those that follow what was

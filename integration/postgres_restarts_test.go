@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/walpost/walpost/integration/wait"
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
@@ -83,16 +84,15 @@ func TestPostgresKilledInsideATransaction(t *testing.T) {
 
 func stopPostgres(t testing.TB, env *Env, mode pgserver.StopMode, limit time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	start := time.Now()
+	deadline := wait.In(limit)
 	if err := env.Server.Stop(ctx, mode); err != nil {
 		t.Fatal(err)
 	}
-	took := time.Since(start)
-	t.Logf("Postgres stopped within %s", took.Round(time.Millisecond))
-	if took > limit {
-		t.Errorf("Postgres took %s to stop, want at most %s", took, limit)
+	t.Logf("Postgres stopped within %s", deadline)
+	if deadline.Over() {
+		t.Errorf("Postgres took %s to stop, want at most %s", deadline, limit)
 	}
 }
 
@@ -111,7 +111,8 @@ func TestIdleOutboxBesideABusyDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = other.Close(context.Background()) }()
-	before := env.Value(t, xacts)
+	// The statistics of a session come when it has ended.
+	Eventually(t, 20*time.Second, "the statistics to show our row", func() bool { return env.Value(t, xacts) == "1" })
 	for i := range 200 { // a megabyte each; the first creates the table
 		sql := "INSERT INTO noise SELECT repeat(md5(i::text), 32) FROM generate_series(1, 1000) i"
 		if i == 0 {
@@ -130,8 +131,8 @@ func TestIdleOutboxBesideABusyDatabase(t *testing.T) {
 	}
 	Eventually(t, 40*time.Second, "the confirmed lag to return to about zero", func() bool { return lag("confirmed_flush_lsn") < 64<<10 })
 	Eventually(t, 60*time.Second, "the restart lag to return to about zero", func() bool { return lag("restart_lsn") < 1<<20 })
-	if after := env.Value(t, xacts); after != before {
-		t.Errorf("somebody wrote into the database: %s rows changed before, %s after", before, after)
+	if rows := env.Value(t, xacts); rows != "1" {
+		t.Errorf("somebody wrote into the database: %s rows were changed, one of them by us", rows)
 	}
 	Eventually(t, 30*time.Second, "the metrics to say the same", func() bool {
 		m := relay.Metrics(t)
