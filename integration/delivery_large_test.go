@@ -77,8 +77,11 @@ func TestOneLargeTransaction(t *testing.T) {
 			if inside < 3 {
 				t.Errorf("%d positions were stored inside the transaction, want many", inside)
 			}
-			if log := relay.Log(); strings.Contains(log, `"level":"warn"`) || strings.Contains(log, `"level":"error"`) {
-				t.Errorf("a relay without trouble says:\n%s", lastLines(log, 20))
+			for line := range strings.Lines(relay.Log()) {
+				// An overloaded machine may make it wait for a server, which loses nothing.
+				if strings.Contains(line, `"level":"error"`) || strings.Contains(line, `"level":"warn"`) && !strings.Contains(line, "nothing is lost") {
+					t.Errorf("a relay without trouble says: %s", line)
+				}
 			}
 		})
 	}
