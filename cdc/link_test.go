@@ -20,8 +20,8 @@ func TestSilentServer(t *testing.T) {
 	f.cfg.Postgres = f.cfg.Postgres.Copy()
 	f.cfg.Postgres.Host, f.cfg.Postgres.Port = addr.IP.String(), uint16(addr.Port)
 	s := f.start()
-	s.interval, s.silence = 100*time.Millisecond, 500*time.Millisecond
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	s.interval, s.silence = 100*time.Millisecond, 2*time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	for ctx.Err() == nil { // a quiet server answers the probes
 		if _, err := s.Next(ctx); err != nil && ctx.Err() == nil {
@@ -94,10 +94,10 @@ func TestSlowLink(t *testing.T) {
 	f.cfg.Postgres = f.cfg.Postgres.Copy()
 	f.cfg.Postgres.Host, f.cfg.Postgres.Port = addr.IP.String(), uint16(addr.Port)
 	s := f.start()
-	s.interval, s.silence = 100*time.Millisecond, 500*time.Millisecond
-	f.exec("INSERT INTO outbox VALUES (1, (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 20000) i))")
+	s.interval, s.silence = 100*time.Millisecond, 2*time.Second
+	f.exec("INSERT INTO outbox VALUES (1, (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 60000) i))")
 	start := time.Now()
-	if n := len(next(t.Context(), t, s, 'I').Data); n < 640_000 {
+	if n := len(next(t.Context(), t, s, 'I').Data); n < 1_900_000 {
 		t.Fatalf("a message of %d bytes", n)
 	}
 	if took := time.Since(start); took < 2*s.silence {

@@ -91,7 +91,7 @@ func (f *fixture) addPartitions(topic string, count int) {
 // produceUntil produces events from the given number on until the condition holds. It returns the next number.
 func (f *fixture) produceUntil(key string, n int, condition func() bool) int {
 	f.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); n++ {
+	for deadline := time.Now().Add(30 * time.Second); !condition(); n++ {
 		if time.Now().After(deadline) {
 			f.t.Fatal("the sink does not notice that partitions were added")
 		}

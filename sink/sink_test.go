@@ -89,7 +89,7 @@ func (f *fixture) position(n int) checkpoint.Position {
 }
 
 func (f *fixture) flush() error {
-	ctx, cancel := context.WithTimeout(f.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
 	defer cancel()
 	return f.sink.Flush(ctx)
 }
@@ -370,7 +370,7 @@ func TestMissingTopicIsWaitedForAndReported(t *testing.T) {
 	if !f.sink.Held() {
 		t.Fatal("more may be produced while the topic is missing")
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !strings.Contains(f.sink.Stats().Reason, `"orders"`) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the missing topic is not reported: %+v", f.sink.Stats())

@@ -39,7 +39,7 @@ func TestReasonNamesThePartition(t *testing.T) {
 			if err := f.flush(); err != nil {
 				t.Fatal(err)
 			}
-			deadline := time.Now().Add(5 * time.Second) // the client calls promises before it writes its log
+			deadline := time.Now().Add(30 * time.Second) // the client calls promises before it writes its log
 			for f.sink.trouble.reason() != "" && time.Now().Before(deadline) {
 				time.Sleep(time.Millisecond)
 			}
@@ -52,7 +52,7 @@ func TestReasonNamesThePartition(t *testing.T) {
 
 func (f *fixture) waitReason(want string) {
 	f.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		got := f.sink.Stats().Reason
 		if strings.Contains(got, want) {

@@ -216,7 +216,7 @@ func statusWithReader(t *testing.T, cfg config.Config) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	text, found := status(t, running, exitOK)
-	for deadline := began.Add(20 * time.Second); found.StoredAt == nil || !found.StoredAt.After(began); text, found = status(t, running, exitOK) {
+	for deadline := began.Add(time.Minute); found.StoredAt == nil || !found.StoredAt.After(began); text, found = status(t, running, exitOK) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the relay has not stored the publication with its position: %s", text)
 		}
@@ -247,7 +247,7 @@ func saved(t *testing.T, cfg config.Config, source, position string) func(source
 			return err
 		}
 		defer store.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		end, err := pglogrepl.ParseLSN(position)
 		_, _, loadErr := store.Load(ctx) // creates the topic

@@ -58,7 +58,7 @@ func query(t *testing.T, s *Server, statements ...string) string {
 // waitGone fails unless the process has ended, or is a zombie that its reaper has not collected yet.
 func waitGone(t *testing.T, pid int) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for time.Now().Before(deadline) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil || strings.Contains(string(stat), ") Z ") {

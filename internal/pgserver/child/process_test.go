@@ -52,7 +52,7 @@ func TestKillReachesChildren(t *testing.T) {
 		t.Errorf("ended by %v", status)
 	}
 	// It has closed its output, which is what Kill waits for; the kernel may need a moment more to take it away.
-	for deadline := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
+	for deadline := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", grandchild))
 		if err != nil || strings.Contains(string(stat), ") Z ") {
 			return
