@@ -122,6 +122,7 @@ func (s *Sink) inherit(before *Sink) {
 	for name, n := range before.topics.published() {
 		s.topics.find([]byte(name)).published.Store(n)
 	}
+	s.builder.leftOut = before.builder.leftOut
 	before.mu.Lock()
 	defer before.mu.Unlock()
 	maps.Copy(s.causes, before.causes)

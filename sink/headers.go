@@ -2,55 +2,93 @@ package sink
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/walpost/walpost/decoder"
 )
 
-// errHeaders is the breach of contract of a headers column. It quotes nothing: header values are payload.
-var errHeaders = errors.New("the headers are not a JSON object whose members are strings or null")
+// errHeaders is the breach of contract of a headers column. It quotes nothing: header values are
+// payload.
+var errHeaders = errors.New("the headers are not a JSON object")
 
-// appendHeaders appends one record header per member of a JSON object of strings, in their stored order. Keys and
-// values are written to dst, which never grows beyond its capacity: the object's own length is enough for them. It
-// returns the rest of dst. JSON null is what many serializers write where there is nothing: in place of the object
-// it means no headers, and as a member a header with a null value.
-func appendHeaders(headers []kgo.RecordHeader, object, dst []byte, intern func([]byte) string) ([]kgo.RecordHeader, []byte, error) {
+// appendHeaders appends one record header per member of a JSON object, in their stored order. A
+// string is its own text, null a header with a null value, and everything else its JSON text as it
+// is stored. JSON null in place of the object means no headers: many serializers write it where
+// there is nothing.
+//
+// A member that has the name of a header that is there already is left out, since consumers that
+// read the last of two would take it for ours. leftOut names those members.
+//
+// Keys and values are written to dst, which never grows beyond its capacity: the object's own
+// length is enough for them.
+func appendHeaders(headers []kgo.RecordHeader, object, dst []byte, intern func([]byte) string) (all []kgo.RecordHeader, leftOut []string, err error) {
+	ours := headers
 	p := headerParser{in: object}
 	if p.null() {
-		return headers, dst, p.end()
+		return headers, nil, p.end()
 	}
 	if !p.take('{') {
-		return headers, dst, errHeaders
+		return headers, nil, errHeaders
 	}
 	if p.take('}') {
-		return headers, dst, p.end()
+		return headers, nil, p.end()
 	}
 	for {
 		key, rest, ok := p.text(dst)
 		if !ok || !p.take(':') {
-			return headers, dst, errHeaders
+			return headers, leftOut, errHeaders
 		}
-		var value []byte
-		if !p.null() {
-			if value, rest, ok = p.text(rest); !ok {
-				return headers, dst, errHeaders
-			}
+		value, rest, ok := p.value(rest)
+		if !ok {
+			return headers, leftOut, errHeaders
 		}
 		dst = rest
-		headers = append(headers, kgo.RecordHeader{Key: intern(key), Value: value})
+		if name := intern(key); has(ours, name) {
+			leftOut = append(leftOut, name)
+		} else {
+			headers = append(headers, kgo.RecordHeader{Key: name, Value: value})
+		}
 		if p.take('}') {
-			return headers, dst, p.end()
+			return headers, leftOut, p.end()
 		}
 		if !p.take(',') {
-			return headers, dst, errHeaders
+			return headers, leftOut, errHeaders
 		}
 	}
 }
 
-// headerParser reads the little of JSON that headers may be.
+func has(headers []kgo.RecordHeader, name string) bool {
+	for i := range headers {
+		if headers[i].Key == name {
+			return true
+		}
+	}
+	return false
+}
+
+// sayLeftOut logs that a row has headers of names that are walpost's own: once per name.
+func (b *builder) sayLeftOut(e *decoder.Event, names []string) {
+	if b.leftOut == nil {
+		b.leftOut = map[string]bool{}
+	}
+	news := false
+	for _, name := range names {
+		news = news || !b.leftOut[name]
+		b.leftOut[name] = true
+	}
+	if news {
+		b.sink.log.Warn().Str("table", e.Schema+"."+e.Table).Bytes("event_id", e.ID).Strs("headers", names).
+			Msg("a row has headers with the names of walpost's own: those of the row are left out, from now on without a word")
+	}
+}
+
+// headerParser reads the JSON object that headers are.
 type headerParser struct {
 	in []byte
 	at int
@@ -86,6 +124,51 @@ func (p *headerParser) end() error {
 		return errHeaders
 	}
 	return nil
+}
+
+// value reads the value of a member into the front of dst and returns it and what is left of dst.
+// It is nil for null.
+func (p *headerParser) value(dst []byte) (v, rest []byte, ok bool) {
+	if p.null() {
+		return nil, dst, true
+	}
+	if p.at < len(p.in) && p.in[p.at] == '"' {
+		return p.text(dst)
+	}
+	start := p.at
+	p.skip()
+	stored := p.in[start:p.at]
+	if !json.Valid(stored) {
+		return nil, dst, false
+	}
+	n := copy(dst, stored)
+	return dst[:n:n], dst[n:], true
+}
+
+// skip goes to the end of a value that is neither a string nor null, or of what should have been
+// one: it looks at brackets and quotes alone.
+func (p *headerParser) skip() {
+	depth, quoted := 0, false
+	for ; p.at < len(p.in); p.at++ {
+		switch c := p.in[p.at]; {
+		case quoted:
+			if c == '\\' {
+				p.at = min(p.at+1, len(p.in)-1)
+			}
+			quoted = c != '"'
+		case c == '"':
+			quoted = true
+		case c == '{' || c == '[':
+			depth++
+		case depth > 0 && (c == '}' || c == ']'):
+			if depth--; depth == 0 {
+				p.at++
+				return
+			}
+		case depth == 0 && (c == ',' || c == '}' || c == ' ' || c == '\t' || c == '\n' || c == '\r'):
+			return
+		}
+	}
 }
 
 // text reads a string into the front of dst and returns it and what is left of dst. An unescaped string is never

@@ -63,6 +63,7 @@ type builder struct {
 	arena    *arena
 	slab     *slab
 	interned map[string]string
+	leftOut  map[string]bool // names of the rows' headers that are left out, as the log has said
 }
 
 // Size is what an event takes while it is in flight, in bytes.
@@ -102,9 +103,13 @@ func (b *builder) build(e *decoder.Event, txn Transaction, t *topic, mark Mark) 
 	space = space[posLength:]
 	h = append(h, kgo.RecordHeader{Key: "source", Value: b.source}, kgo.RecordHeader{Key: "pos", Value: pos})
 	if e.Headers != nil {
+		var leftOut []string
 		var err error
-		if h, _, err = appendHeaders(h, e.Headers, space, b.intern); err != nil {
+		if h, leftOut, err = appendHeaders(h, e.Headers, space, b.intern); err != nil {
 			return nil, err
+		}
+		if leftOut != nil {
+			b.sayLeftOut(e, leftOut)
 		}
 	}
 	r.Headers = h
