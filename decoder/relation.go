@@ -30,7 +30,7 @@ var contract = [logicalColumns]struct {
 	colAggregateID:   {"aggregateid", true, anyType, ""},
 	colType:          {"type", false, anyType, ""},
 	colPayload:       {"payload", true, isPayload, "jsonb, json, text, varchar, char, citext, xml or bytea"},
-	colHeaders:       {"headers", false, isJSON, "jsonb or json"},
+	colHeaders:       {"headers", false, isHeaders, "jsonb, json, text, varchar, char or citext"},
 }
 
 // absent is the slot of a column that the relation does not have or that

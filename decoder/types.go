@@ -103,6 +103,16 @@ func isPayload(oid, base uint32) bool {
 	return isJSON(oid, base)
 }
 
+// isHeaders takes text as well: many mappers store JSON in it. What the text must be is seen with
+// the row.
+func isHeaders(oid, base uint32) bool {
+	switch base {
+	case oidText, oidVarchar, oidBpchar:
+		return true
+	}
+	return isJSON(oid, base)
+}
+
 func isJSON(_, base uint32) bool { return base == oidJSON || base == oidJSONB }
 
 // typeText names a type for an error.

@@ -32,6 +32,8 @@ func TestDomains(t *testing.T) {
 		"integer":                    {"payload", "", "int4", txt("1"), field{}, false},
 		"somebody's text":            {"payload", "public", "text", txt("a"), field{}, false},
 		"headers of json":            {"headers", "", "json", txt("{}"), txt("{}"), true},
+		"headers of text":            {"headers", "", "text", txt("{}"), txt("{}"), true},
+		"headers of citext":          {"headers", "public", "citext", txt("{}"), txt("{}"), true},
 		"headers of hstore":          {"headers", "public", "hstore", txt(""), field{}, false},
 		"aggregatetype of an enum":   {"aggregatetype", "public", "kind", txt("order"), txt("order"), true},
 		"aggregatetype of a varchar": {"aggregatetype", "", "varchar", txt("order"), txt("order"), true},

@@ -149,18 +149,11 @@ func TestChecks(t *testing.T) {
 			{"aggregatetype_is_part_of_a_topic", "ä", "1", nil},
 			{"aggregatetype_is_part_of_a_topic", "a\n", "1", nil},
 			{"aggregatetype_is_part_of_a_topic", strings.Repeat("a", 201), "1", nil},
-			{"headers_are_strings", "order", "1", `["a"]`},
-			{"headers_are_strings", "order", "1", `[]`},
-			{"headers_are_strings", "order", "1", `"a"`},
-			{"headers_are_strings", "order", "1", `1`},
-			{"headers_are_strings", "order", "1", `[null]`},
-			{"headers_are_strings", "order", "1", `{"a": {"b": "c"}}`},
-			{"headers_are_strings", "order", "1", `{"a": ["b"]}`},
-			{"headers_are_strings", "order", "1", `{"a": []}`},
-			{"headers_are_strings", "order", "1", `{"a": "b", "c": 1}`},
-			{"headers_are_strings", "order", "1", `{"a": null, "b": 1}`},
-			{"headers_are_strings", "order", "1", `{"a": [null]}`},
-			{"headers_are_strings", "order", "1", `{"a": true}`},
+			{"headers_are_an_object", "order", "1", `["a"]`},
+			{"headers_are_an_object", "order", "1", `[]`},
+			{"headers_are_an_object", "order", "1", `"a"`},
+			{"headers_are_an_object", "order", "1", `1`},
+			{"headers_are_an_object", "order", "1", `[null]`},
 		}
 		for _, row := range bad {
 			var refused *pgconn.PgError
@@ -169,7 +162,7 @@ func TestChecks(t *testing.T) {
 				t.Errorf("%q %q %v: %v", row.aggregateType, row.aggregateID, row.headers, err)
 			}
 		}
-		for _, headers := range []any{nil, `null`, `{}`, `{"traceparent": "00-1", "": ""}`, `{"a": null}`, `{"a": "b", "c": null}`} {
+		for _, headers := range []any{nil, `null`, `{}`, `{"traceparent": "00-1", "": ""}`, `{"a": null}`, `{"a": "b", "c": null}`, `{"a": {"b": ["c"]}, "d": 1, "e": true}`} {
 			if err := insert("Order.v1_x-y", "1", headers); err != nil {
 				t.Errorf("%v: %v", headers, err)
 			}
@@ -210,7 +203,7 @@ func TestForeignTables(t *testing.T) {
 			"payload type", "CREATE TABLE outbox (id int NOT NULL, aggregatetype text NOT NULL, aggregateid text NOT NULL, payload int)", nil,
 			`problem: table public.outbox: column "payload" is of type integer`,
 		},
-		{"headers type", "CREATE TABLE outbox (" + good + ", headers text)", nil, `problem: table public.outbox: column "headers" is of type text`},
+		{"headers type", "CREATE TABLE outbox (" + good + ", headers bytea)", nil, `problem: table public.outbox: column "headers" is of type bytea`},
 		{
 			"generated", "CREATE TABLE outbox (id int NOT NULL, aggregatetype text NOT NULL, aggregateid text GENERATED ALWAYS AS ('a') STORED, payload json)", nil,
 			`problem: table public.outbox: column "aggregateid" is generated`,

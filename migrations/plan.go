@@ -113,7 +113,7 @@ func (p *plan) reaches(t *tableFacts, name string, c columnFacts) bool {
 }
 
 var wantedType = map[string]string{
-	"aggregatetype": "text", "payload": "jsonb, json, text, citext, xml or bytea", "headers": "jsonb",
+	"aggregatetype": "text", "payload": "jsonb, json, text, citext, xml or bytea", "headers": "jsonb, json or text",
 }
 
 func typeFits(name string, c columnFacts) bool {
@@ -123,7 +123,7 @@ func typeFits(name string, c columnFacts) bool {
 	case "payload":
 		return slices.Contains([]string{"jsonb", "json", "text", "varchar", "bpchar", "citext", "xml", "bytea"}, c.base)
 	case "headers":
-		return c.base == "jsonb" || c.base == "json"
+		return slices.Contains([]string{"jsonb", "json", "text", "varchar", "bpchar", "citext"}, c.base)
 	}
 	return true
 }
