@@ -113,6 +113,9 @@ func (c *demoCommand) faults(cfg config.Config) []string {
 	if c.PostgresMajor != 0 && (c.PostgresMajor < pgserver.OldestMajor || c.PostgresMajor > pgserver.NewestMajor) {
 		faults = append(faults, fmt.Sprintf("--postgres-major: %d is not between %d and %d", c.PostgresMajor, pgserver.OldestMajor, pgserver.NewestMajor))
 	}
+	if c.PostgresMajor != 0 && c.PostgresURL != "" {
+		faults = append(faults, "--postgres-major: has no effect with --postgres-url (WALPOST_DEMO_POSTGRES_URL), which names a Postgres: leave one out")
+	}
 	return faults
 }
 

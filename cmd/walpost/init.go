@@ -37,6 +37,12 @@ func (c *initCommand) execute(ctx context.Context, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
+	if faults := c.faults(); len(faults) > 0 {
+		for _, fault := range faults {
+			fmt.Fprintln(stderr, "walpost:", fault)
+		}
+		return &toldError{exitUsage, errors.New("settings are wrong")}
+	}
 	if c.Print {
 		script, err := migrations.SQL(options)
 		if err != nil {
@@ -44,12 +50,6 @@ func (c *initCommand) execute(ctx context.Context, stdout, stderr io.Writer) err
 		}
 		_, err = io.WriteString(stdout, script)
 		return err
-	}
-	if faults := c.missing(); len(faults) > 0 {
-		for _, fault := range faults {
-			fmt.Fprintln(stderr, "walpost:", fault)
-		}
-		return &toldError{exitUsage, errors.New("settings are missing")}
 	}
 	if err := setUp(ctx, c.Config, options, c.AcceptGap, stdout); err != nil {
 		return err
@@ -60,7 +60,13 @@ func (c *initCommand) execute(ctx context.Context, stdout, stderr io.Writer) err
 	return nil
 }
 
-func (c *initCommand) missing() []string {
+func (c *initCommand) faults() []string {
+	if c.Print && c.AcceptGap {
+		return []string{"--accept-gap: cannot be used with --print, which changes nothing: run init with the one, then with the other"}
+	}
+	if c.Print {
+		return nil
+	}
 	var faults []string
 	if c.PostgresURL == "" {
 		faults = append(faults, "--postgres-url (WALPOST_POSTGRES_URL, postgres_url): is required, except with --print")

@@ -33,6 +33,8 @@ type commands struct {
 	Status  statusCommand  `cmd:"" help:"Show how the relay and its slot are doing."`
 	Demo    demoCommand    `cmd:"" help:"Show events flow from a Postgres to a Kafka broker, both started for it and temporary."`
 	Version versionCommand `cmd:"" help:"Show the version."`
+
+	ShowVersion kong.VersionFlag `name:"version" help:"Show the version."`
 }
 
 // command is what every command can do.
@@ -79,6 +81,7 @@ func awaitSecond(signals <-chan os.Signal, first func()) {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var cli commands
 	parsed, err := config.Parse(&cli, args, stdout, stderr,
+		kong.Vars{"version": versionLine()},
 		kong.Description("The message relay of the transactional outbox pattern: Postgres to Kafka, nothing lost, in order."))
 	var usage *config.UsageError
 	switch {

@@ -28,9 +28,14 @@ func version() string {
 	return "development"
 }
 
+// versionLine is what `walpost version` and `walpost --version` print.
+func versionLine() string {
+	return fmt.Sprintf("walpost %s (%s %s/%s)", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
 type versionCommand struct{}
 
 func (c *versionCommand) execute(_ context.Context, stdout, _ io.Writer) error {
-	_, err := fmt.Fprintf(stdout, "walpost %s (%s %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintln(stdout, versionLine())
 	return err
 }

@@ -76,6 +76,7 @@ func (p *commandLine) build(cli any, stdout, stderr io.Writer, options []kong.Op
 		kong.Name("walpost"),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { p.exited = true }),
+		kong.WithHyphenPrefixedParameters(true), // which recorder allows for numbers alone
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Resolvers(p.file),
 		kong.PostBuild(func(k *kong.Kong) error {
@@ -134,17 +135,43 @@ func (r recorder) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
 	if target.CanAddr() && target.Addr().Pointer() == ctx.Value.Target.Addr().Pointer() || ctx.Value.Flag != nil && r.line.file.resolving == ctx.Value.Flag {
 		record = r.line.standing
 	}
-	next := ctx.Scan.Peek().InferredType()
-	if !ctx.Value.IsBool() && next.IsAny(kong.FlagToken, kong.ShortFlagToken, kong.EOLToken) {
+	next := ctx.Scan.Peek()
+	text, _ := next.Value.(string)
+	if !ctx.Value.IsBool() && next.InferredType().IsAny(kong.FlagToken, kong.ShortFlagToken, kong.EOLToken) && !negative.MatchString(text) {
 		// The next flag is not this one's value: taking it would bring up faults that are none.
 		record[ctx.Value] = errors.New("needs a value")
 		return nil
+	}
+	var twice error
+	if target.Kind() == reflect.Map {
+		twice = repeatedKey(text, ctx.Value.Tag.MapSep, target)
 	}
 	if err := r.Mapper.Decode(ctx, target); err != nil {
 		record[ctx.Value] = err
 		return nil
 	}
+	if twice != nil {
+		record[ctx.Value] = twice
+		return nil
+	}
 	delete(record, ctx.Value)
+	return nil
+}
+
+// negative is a number that looks like a flag.
+var negative = regexp.MustCompile(`^-\.?[0-9]`)
+
+// repeatedKey finds a key that a map would hold twice: the last one would win without a word. before
+// is what the flag was given earlier on the command line.
+func repeatedKey(text string, sep rune, before reflect.Value) error {
+	seen := map[string]bool{}
+	for _, pair := range kong.SplitEscaped(text, sep) {
+		key, _, found := strings.Cut(pair, "=")
+		if found && (seen[key] || before.MapIndex(reflect.ValueOf(key)).IsValid()) {
+			return fmt.Errorf("%q is given twice", key)
+		}
+		seen[key] = true
+	}
 	return nil
 }
 

@@ -90,10 +90,10 @@ func parsePostgres(given string) (*pgx.ConnConfig, error) {
 	config, err := pgx.ParseConfig(given)
 	var parseError *pgconn.ParseConfigError
 	if errors.As(err, &parseError) {
-		return nil, errors.New("is not a Postgres URL or list of keywords: " + parseReason(parseError))
+		return nil, driverFault(given, parseError)
 	}
 	if err != nil {
-		return nil, errors.New("is not a Postgres URL or list of keywords")
+		return nil, errNeither
 	}
 	return config, checkMeaning(given, &config.Config)
 }
@@ -122,22 +122,6 @@ func misspelled(given map[string]string) error {
 		}
 	}
 	return nil
-}
-
-// parseReason is the part of the driver's message that cannot hold a piece of the URL, and with it a password.
-func parseReason(err *pgconn.ParseConfigError) string {
-	message := err.Error()
-	if at := strings.LastIndex(message, "`: "); at >= 0 {
-		message = message[at+len("`: "):]
-	}
-	reason, _, _ := strings.Cut(message, " (")
-	if strings.HasSuffix(reason, "failed to parse as URL") {
-		reason += ": in a password or a name write a space as %20, @ as %40, / as %2F, : as %3A, % as %25, or give the password in PGPASSWORD or a password file"
-	}
-	if inner := errors.Unwrap(err); inner != nil && strings.Contains(reason, "TLS") {
-		return fmt.Sprintf("%s: %v", reason, inner)
-	}
-	return reason
 }
 
 // holdsPassword tells whether the text itself carries a secret, wherever else a password may come from.

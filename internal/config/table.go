@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -18,8 +17,8 @@ func (t Table) String() string { return quoteIfNeeded(t.Schema) + "." + quoteIfN
 // maxIdentifier is how many bytes of a name Postgres keeps; it cuts the rest off without an error.
 const maxIdentifier = 63
 
-// Tables gives the outbox tables, each once, in the order given. Parse has checked that there are no errors; a Config
-// made by hand gets the tables up to the first that is wrong.
+// Tables gives the outbox tables in the order given. Parse has checked that there are no errors; a
+// Config made by hand gets the tables up to the first that is wrong.
 func (c *Config) Tables() ([]Table, error) {
 	var tables []Table
 	for _, given := range c.Table {
@@ -27,9 +26,7 @@ func (c *Config) Tables() ([]Table, error) {
 		if err != nil {
 			return tables, err
 		}
-		if !slices.Contains(tables, table) {
-			tables = append(tables, table)
-		}
+		tables = append(tables, table)
 	}
 	return tables, nil
 }

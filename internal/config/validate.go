@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"net"
 	"os"
 	"regexp"
 	"slices"
@@ -15,6 +16,9 @@ var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 
 // columnNames are the columns of an outbox table that may have another name.
 var columnNames = []string{"id", "aggregatetype", "aggregateid", "type", "payload", "headers", "created_at"}
+
+// kafkaPort is that of a broker without one.
+const kafkaPort = "9092"
 
 const (
 	minInFlight = ByteSize(1 << 20)
@@ -75,10 +79,16 @@ func (c *Config) checkTables(f *faults) {
 	if len(c.Table) == 0 {
 		f.add("table", "is empty, and at least one outbox table is needed")
 	}
+	named := map[Table]bool{}
 	for _, given := range c.Table {
-		if _, err := parseTable(given); err != nil {
+		table, err := parseTable(given)
+		switch {
+		case err != nil:
 			f.add("table", "%v", err)
+		case named[table]:
+			f.add("table", "%s is given twice", table)
 		}
+		named[table] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Columns)) {
 		if !slices.Contains(columnNames, name) {
@@ -118,14 +128,22 @@ func (c *Config) checkBrokers(f *faults, optional bool) {
 	if len(c.KafkaBrokers) == 0 && !optional {
 		f.add("kafka-brokers", "is required, such as kafka-1.example.com:9092,kafka-2.example.com:9092")
 	}
+	given := map[string]bool{}
 	for _, broker := range c.KafkaBrokers {
 		host, err := checkHostPort(broker, false)
+		address := strings.ToLower(broker)
+		if strings.ToLower(host) == address {
+			address = net.JoinHostPort(address, kafkaPort)
+		}
 		switch {
 		case err != nil:
 			f.add("kafka-brokers", "%q %v", broker, err)
 		case host == "":
 			f.add("kafka-brokers", "%q has no host", broker)
+		case given[address]:
+			f.add("kafka-brokers", "%q is given twice", broker)
 		}
+		given[address] = true
 	}
 }
 

@@ -32,7 +32,7 @@ func TestValidate(t *testing.T) {
 	}{
 		{"valid", func(*Config) {}, ""},
 		{"no url", func(c *Config) { c.PostgresURL = " " }, "--postgres-url (WALPOST_POSTGRES_URL, postgres_url): is required"},
-		{"bad url", func(c *Config) { c.PostgresURL = "postgres://localhost:x/" }, "is not a Postgres URL"},
+		{"bad url", func(c *Config) { c.PostgresURL = "postgres://localhost:x/" }, "has a port that is not"},
 		{"bad sslmode", func(c *Config) { c.PostgresURL = "postgres://localhost/?sslmode=maybe" }, "sslmode"},
 		{"slot", func(c *Config) { c.Slot = "My-Slot" }, `--slot (WALPOST_SLOT, slot): "My-Slot" is not a slot name`},
 		{"long slot", func(c *Config) { c.Slot = strings.Repeat("a", 64) }, "is not a slot name"},
@@ -42,6 +42,9 @@ func TestValidate(t *testing.T) {
 		{"odd publication", func(c *Config) { c.Publication = `My "pub"` }, ""},
 		{"no table", func(c *Config) { c.Table = nil }, "at least one outbox table"},
 		{"bad table", func(c *Config) { c.Table = []string{"a.b.c"} }, "has 3 parts"},
+		{"table twice", func(c *Config) { c.Table = []string{"a.b", "x", `A."b"`} }, "a.b is given twice"},
+		{"table twice, once without its schema", func(c *Config) { c.Table = []string{"x", "public.x"} }, "public.x is given twice"},
+		{"two tables", func(c *Config) { c.Table = []string{"a.x", "b.x", `"X"`, "x"} }, ""},
 		{"unknown column", func(c *Config) { c.Columns = map[string]string{"aggregate": "a"} }, `"aggregate" is not a column`},
 		{"column without name", func(c *Config) { c.Columns = map[string]string{"id": ""} }, "does not name a column"},
 		{"columns", func(c *Config) { c.Columns = map[string]string{"id": "ID", "created_at": "at"} }, ""},
@@ -55,7 +58,9 @@ func TestValidate(t *testing.T) {
 		{"broker port zero", func(c *Config) { c.KafkaBrokers = []string{"a:0"} }, "has no port"},
 		{"broker host", func(c *Config) { c.KafkaBrokers = []string{":9092"} }, "has no host"},
 		{"broker colons", func(c *Config) { c.KafkaBrokers = []string{"a:b:c"} }, "is not host:port"},
-		{"broker without port", func(c *Config) { c.KafkaBrokers = []string{"a", "::1", "[::1]:9092"} }, ""},
+		{"broker without port", func(c *Config) { c.KafkaBrokers = []string{"a", "::1", "[::2]:9092"} }, ""},
+		{"broker twice", func(c *Config) { c.KafkaBrokers = []string{"a:1", "b:1", "A:1"} }, `"A:1" is given twice`},
+		{"broker twice, once without a port", func(c *Config) { c.KafkaBrokers = []string{"a:9092", "a", "::1", "[::2]:9092"} }, `"a" is given twice`},
 		{"constant topic", func(c *Config) { c.Topic = "events" }, ""},
 		{"columns alone in topic", func(c *Config) { c.Topic = "{aggregatetype}.{type}" }, ""},
 		{"empty topic", func(c *Config) { c.Topic = "" }, "is empty"},
@@ -185,7 +190,7 @@ func TestTables(t *testing.T) {
 			t.Errorf("%q was read as %v", given, got)
 		}
 	}
-	c := Config{Table: []string{"outbox", "public.outbox", `"public".OUTBOX`, "b"}}
+	c := Config{Table: []string{`"public".OUTBOX`, "b"}}
 	tables, err := c.Tables()
 	if want := []Table{{"public", "outbox"}, {"public", "b"}}; err != nil || !slices.Equal(tables, want) {
 		t.Errorf("got %v, %v", tables, err)
