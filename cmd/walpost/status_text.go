@@ -43,13 +43,13 @@ func printRelay(w io.Writer, addr string, s ops.Status) error {
 	p.row("confirmed", position(s.ConfirmedLSN)+distance(s.ConfirmedLagBytes, " behind"))
 	p.row("WAL kept from", position(s.RestartLSN)+distance(s.RestartLagBytes, "")+heldBy(s.Holder))
 	p.row("WAL left", left(s.SlotSafeWALBytes))
-	p.row("in flight", fmt.Sprintf("%d events, %s", s.InFlightEvents, size(float64(s.InFlightBytes))))
+	p.row("in flight", plural(s.InFlightEvents, "event")+", "+size(float64(s.InFlightBytes)))
 	p.row("oldest waiting", seconds(s.OldestUnpublishedSeconds))
 	p.row("published", counts(s.Published, "nothing since the start")...)
 	p.row("produce errors", counts(s.ProduceErrors, "none")...)
 	p.row("warning", s.Warnings...)
 	for _, peer := range slices.Sorted(maps.Keys(s.Up)) {
-		p.row(peer, fmt.Sprintf("%s, %d reconnects", upOrDown(s.Up[peer]), s.Reconnects[peer]))
+		p.row(peer, upOrDown(s.Up[peer])+", "+plural(s.Reconnects[peer], "reconnect"))
 	}
 	return p.Flush()
 }
@@ -163,6 +163,14 @@ func size(bytes float64) string {
 		bytes /= 1024
 	}
 	return fmt.Sprintf("%.4g TiB", bytes)
+}
+
+// plural is a number of things, in the singular for one.
+func plural[N int64 | uint64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func seconds(s float64) string {

@@ -123,6 +123,14 @@ func (s *screen) rolledBack(at time.Time, events []event, excuse string) {
 
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d.Microseconds())/1000) }
 
+// plural is a number of things, in the singular for one.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 func (s *screen) summary(t totals) {
 	good := func(n int, text string) string {
 		if n == 0 {
@@ -131,10 +139,10 @@ func (s *screen) summary(t totals) {
 		return s.paint(red, text)
 	}
 	s.line("\n%s", s.paint(bold, "Summary"))
-	s.line("  committed     %d events in %d transactions", t.committed, t.transactions)
-	s.line("  rolled back   %d events in %d transactions; %s", t.rolledBack, t.rolledBackTransactions,
+	s.line("  committed     %s in %s", plural(t.committed, "event"), plural(t.transactions, "transaction"))
+	s.line("  rolled back   %s in %s; %s", plural(t.rolledBack, "event"), plural(t.rolledBackTransactions, "transaction"),
 		good(t.invented, fmt.Sprintf("arrived without a commit: %d", t.invented)))
-	s.line("  received      %d events", t.received)
+	s.line("  received      %s", plural(t.received, "event"))
 	s.line("  missing       %s", good(t.missing, fmt.Sprint(t.missing)))
 	s.line("  repeats       %s", good(t.repeats, fmt.Sprint(t.repeats)))
 	s.line("  out of order  %s", good(t.outOfOrder, fmt.Sprint(t.outOfOrder)))

@@ -98,3 +98,14 @@ func TestShopEventsFollowWhatWasCommitted(t *testing.T) {
 		}
 	}
 }
+
+func TestSummaryCountsInTheSingular(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	newScreen(&b, false, nil).summary(totals{committed: 1, transactions: 1, rolledBack: 2, rolledBackTransactions: 1, received: 1})
+	for _, want := range []string{"committed     1 event in 1 transaction\n", "rolled back   2 events in 1 transaction; ", "received      1 event\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the summary lacks %q:\n%s", want, b.String())
+		}
+	}
+}

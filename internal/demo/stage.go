@@ -61,7 +61,7 @@ func (s *stage) build(ctx context.Context) error {
 	if err := s.topics.create(ctx, s.opts.Partitions, source); err != nil {
 		return err
 	}
-	s.screen.line("  topics %s: %d partitions\n", strings.Join(topics, ", "), s.topics.partitions)
+	s.screen.line("  topics %s: %s\n", strings.Join(topics, ", "), plural(s.topics.partitions, "partition"))
 	s.ledger = newLedger()
 	if s.consumer, err = newConsumer(&s.cfg, s.topics.ends, source, s.ledger, s.screen); err != nil {
 		return err
