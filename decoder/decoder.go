@@ -19,6 +19,9 @@ type Config struct {
 	// type, payload, headers) to the column names of the tables. A name that
 	// is absent is its own column name; names of anything else are ignored.
 	Columns map[string]string
+	// Required names columns of the contract that no table may lack, besides those
+	// that an event cannot be made without.
+	Required []string
 	// Partitioned are the columns of the partition key of the tables that have
 	// partitions now, by OID: their rows can move from one to another, which the
 	// stream shows as a DELETE and an INSERT. The INSERT is no event; see moved.
@@ -38,6 +41,7 @@ type Decoder struct {
 	own         map[uint32]Table
 	partitioned map[uint32][]string
 	columns     map[string]string
+	mustHave    map[string]bool
 	extra       []string
 	localOnly   bool
 
@@ -78,6 +82,7 @@ func New(cfg Config) *Decoder {
 		own:         maps.Clone(cfg.Own),
 		partitioned: maps.Clone(cfg.Partitioned),
 		columns:     maps.Clone(cfg.Columns),
+		mustHave:    make(map[string]bool, len(cfg.Required)),
 		extra:       append([]string(nil), cfg.Extra...),
 		localOnly:   cfg.LocalOnly,
 		relations:   make(map[uint32]*plan),
@@ -86,6 +91,9 @@ func New(cfg Config) *Decoder {
 	}
 	for _, t := range cfg.Tables {
 		d.tables[t] = true
+	}
+	for _, name := range cfg.Required {
+		d.mustHave[name] = true
 	}
 	d.event.Extra = make([][]byte, len(cfg.Extra))
 	d.raw = make([]value, int(logicalColumns)+len(cfg.Extra))

@@ -100,27 +100,27 @@ func TestErrors(t *testing.T) {
 		},
 		"relation without payload": {
 			relation(without(outboxColumns, "payload")),
-			Error{Schema: "public", Table: "outbox", Column: "payload", CommitLSN: testLSN, Reason: `required column "payload" is missing (columns: id, aggregatetype, aggregateid, type, headers, created_at)`},
+			Error{Schema: "public", Table: "outbox", Column: "payload", CommitLSN: testLSN, Relation: true, Reason: `required column "payload" is missing (columns: id, aggregatetype, aggregateid, type, headers, created_at)`},
 		},
 		"relation without columns": {
 			relation(nil),
-			Error{Schema: "public", Table: "outbox", Column: "id", CommitLSN: testLSN, Reason: `required column "id" is missing (columns: none)`},
+			Error{Schema: "public", Table: "outbox", Column: "id", CommitLSN: testLSN, Relation: true, Reason: `required column "id" is missing (columns: none)`},
 		},
 		"payload of integers": {
 			relation(with(outboxColumns, "payload", oidInt4)),
-			Error{Schema: "public", Table: "outbox", Column: "payload", CommitLSN: testLSN, Reason: `column "payload" has type integer (oid 23), want jsonb, json, text, varchar, char, citext, xml or bytea`},
+			Error{Schema: "public", Table: "outbox", Column: "payload", CommitLSN: testLSN, Relation: true, Reason: `column "payload" has type integer (oid 23), want jsonb, json, text, varchar, char, citext, xml or bytea`},
 		},
 		"payload of a user's type": {
 			relation(with(outboxColumns, "payload", 16384)),
-			Error{Schema: "public", Table: "outbox", Column: "payload", CommitLSN: testLSN, Reason: `column "payload" has type user-defined (oid 16384), want jsonb`},
+			Error{Schema: "public", Table: "outbox", Column: "payload", CommitLSN: testLSN, Relation: true, Reason: `column "payload" has type user-defined (oid 16384), want jsonb`},
 		},
 		"headers of bytea": {
 			relation(with(outboxColumns, "headers", oidBytea)),
-			Error{Schema: "public", Table: "outbox", Column: "headers", CommitLSN: testLSN, Reason: `column "headers" has type bytea (oid 17), want jsonb, json, text, varchar, char or citext`},
+			Error{Schema: "public", Table: "outbox", Column: "headers", CommitLSN: testLSN, Relation: true, Reason: `column "headers" has type bytea (oid 17), want jsonb, json, text, varchar, char or citext`},
 		},
 		"aggregatetype of an obscure type": {
 			relation(with(outboxColumns, "aggregatetype", 603)),
-			Error{Schema: "public", Table: "outbox", Column: "aggregatetype", CommitLSN: testLSN, Reason: `column "aggregatetype" has type oid 603, want text, varchar, char, name or a user-defined type`},
+			Error{Schema: "public", Table: "outbox", Column: "aggregatetype", CommitLSN: testLSN, Relation: true, Reason: `column "aggregatetype" has type oid 603, want text, varchar, char, name or a user-defined type`},
 		},
 		"id NULL": {
 			row(null, txt("order"), txt("k"), null, null, null, null),

@@ -82,6 +82,7 @@ func (d *Decoder) relation(r *reader) *Error {
 		p.want[i] = absent
 	}
 	if err := p.resolve(d, columns); err != nil {
+		err.Relation = true
 		return p.blame(err)
 	}
 	p.partitionKey(d.partitioned[oid], columns)
@@ -112,7 +113,7 @@ func (p *plan) resolve(d *Decoder, columns []column) *Error {
 		if mapped, ok := d.columns[name]; ok {
 			name = mapped
 		}
-		slot, err := p.slot(columns, name, rule.required)
+		slot, err := p.slot(columns, name, rule.required || d.mustHave[rule.name])
 		if err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ func (*initCommand) OptionalSettings() []string { return []string{"kafka-brokers
 
 // UnusedSettings implements config.Sparing.
 func (*initCommand) UnusedSettings() []string {
-	return []string{"topic", "create-topics", "delivery", "kafka-linger", "transaction-interval", "transaction-bytes", "max-in-flight-bytes", "drain-timeout", "http-addr"}
+	return []string{"create-topics", "delivery", "kafka-linger", "transaction-interval", "transaction-bytes", "max-in-flight-bytes", "drain-timeout", "http-addr"}
 }
 
 func (c *initCommand) execute(ctx context.Context, stdout, stderr io.Writer) error {

@@ -157,3 +157,13 @@ func newStreamConfig(cfg config.Config, log zerolog.Logger) (cdc.Config, error) 
 	}
 	return stream, nil
 }
+
+// checkColumns tells whether the columns that the settings name are there, and have types that events
+// can be made of.
+func checkColumns(cfg config.Config, view cdc.View) error {
+	template, err := sink.ParseTemplate(cfg.Topic, cfg.Columns)
+	if err != nil {
+		return err
+	}
+	return relay.CheckColumns(cfg.Columns, template.Extra(), view)
+}

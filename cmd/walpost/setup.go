@@ -13,7 +13,6 @@ import (
 
 	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/internal/config"
-	"github.com/walpost/walpost/internal/relay"
 	"github.com/walpost/walpost/migrations"
 )
 
@@ -181,7 +180,7 @@ func checkSetUp(ctx context.Context, cfg config.Config, stream cdc.Config, stdou
 	if err := view.Check(stream); err != nil {
 		return err
 	}
-	if err := relay.CheckTypes(cfg.Columns, view); err != nil {
+	if err := checkColumns(cfg, view); err != nil {
 		return err
 	}
 	for _, w := range view.Warnings(stream) {

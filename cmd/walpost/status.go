@@ -29,7 +29,7 @@ func (*statusCommand) OptionalSettings() []string { return []string{"kafka-broke
 // UnusedSettings implements config.Sparing.
 func (*statusCommand) UnusedSettings() []string {
 	return []string{
-		"columns", "topic", "create-topics", "delivery", "kafka-linger", "transaction-interval", "transaction-bytes", "max-in-flight-bytes", "drain-timeout", "log-level", "log-format",
+		"create-topics", "delivery", "kafka-linger", "transaction-interval", "transaction-bytes", "max-in-flight-bytes", "drain-timeout", "log-level", "log-format",
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/internal/ops"
-	"github.com/walpost/walpost/internal/relay"
 )
 
 // serversStatus is what Postgres and Kafka alone can tell. Names that ops.Status has as well mean the same.
@@ -140,7 +139,7 @@ func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (c
 	s.show(view)
 	whole := view.Check(stream)
 	if whole == nil {
-		whole = relay.CheckTypes(c.Columns, view)
+		whole = checkColumns(c.Config, view)
 	}
 	for _, w := range view.Warnings(stream) {
 		s.Warnings = append(s.Warnings, w.What+": "+w.Hint)

@@ -1,53 +1,156 @@
 package relay
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/decoder"
 )
 
-// warnOfColumns names columns that no event can do without and that a table lacks. It is no reason
-// to stop: the rows that come first may have been inserted when it had them.
-func (r *Relay) warnOfColumns(view cdc.View) {
-	required := slices.Clone(r.cfg.Topic.Extra())
-	for _, logical := range []string{"id", "aggregatetype", "aggregateid", "payload"} {
-		required = append(required, columnName(r.cfg.Columns, logical))
+// unfit is why no event can be made of the rows that a table takes now, as the session found it.
+// Rows of an earlier shape may still be in the WAL, and the settings may be right for those: an
+// operator who renames a column starts walpost with its old name first. So the session goes on
+// until all that was committed before is published, or until a row of the present shape comes.
+type unfit struct {
+	stop   *cdc.StopError
+	column string  // as the table should have it
+	until  cdc.LSN // the end of the WAL when the table was inspected
+}
+
+// noteUnfit keeps what is wrong with the settings for the session, and says so once.
+func (s *session) noteUnfit(view cdc.View) {
+	stop, column := s.r.unfit(view)
+	if stop == nil {
+		return
 	}
-	for _, t := range view.Tables {
-		for _, column := range required {
-			if !slices.ContainsFunc(t.Columns, func(c cdc.ColumnView) bool { return c.Name == column }) {
-				r.log.Warn().Str("table", t.Schema+"."+t.Name).Str("column", column).
-					Msg("the table has no such column now: its rows cannot be published (see WALPOST_COLUMNS and WALPOST_TOPIC)")
-			}
+	s.unfit = &unfit{stop, column, view.WALEnd}
+	if !s.said.warnings[stop.What] {
+		s.said.warnings[stop.What] = true
+		s.log.Warn().Err(stop).Msg("the settings do not fit the table as it is now: publishing what was inserted before, then stopping")
+	}
+}
+
+// refuse ends the session of settings that do not fit once everything is published that may be of
+// an earlier shape.
+func (s *session) refuse(ctx context.Context) error {
+	const often = 20 * time.Millisecond
+	ticker := time.NewTicker(often)
+	defer ticker.Stop()
+	for {
+		if pos, _, _ := s.watermark.Position(); pos.End >= s.unfit.until {
+			return s.unfit.stop
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
 		}
 	}
 }
 
-// CheckTypes tells whether a column of an outbox table has a type that no event can be made of:
-// better at a start than at the first row. columns maps the names of the contract to the tables'
-// own. The error is a [*cdc.StopError].
-func CheckTypes(columns map[string]string, view cdc.View) error {
+// presentRow reports whether a row that cannot be decoded has the present shape of a table that the
+// settings do not fit.
+func (s *session) presentRow(bad *decoder.Error) bool {
+	return s.unfit != nil && bad.Relation && bad.Column == s.unfit.column
+}
+
+// unfit tells what is wrong with the settings as the tables are now; nil = nothing is.
+func (r *Relay) unfit(view cdc.View) (stop *cdc.StopError, column string) {
+	return checkColumns(r.cfg.Columns, r.cfg.Topic.Extra(), view)
+}
+
+// CheckColumns tells whether a table lacks a column that the settings name or that no event can do
+// without, or has it with a type that no event can be made of. columns maps the names of the
+// contract to the tables' own; extra are columns that the topic names besides. The error is a
+// [*cdc.StopError].
+func CheckColumns(columns map[string]string, extra []string, view cdc.View) error {
+	if stop, _ := checkColumns(columns, extra, view); stop != nil {
+		return stop
+	}
+	return nil
+}
+
+func checkColumns(columns map[string]string, extra []string, view cdc.View) (stop *cdc.StopError, column string) {
 	for _, t := range view.Tables {
+		table := t.Schema + "." + t.Name
 		for _, logical := range contract {
 			name := columnName(columns, logical)
-			at := slices.IndexFunc(t.Columns, func(c cdc.ColumnView) bool { return c.Name == name })
-			if at < 0 {
+			c := findColumn(t, name)
+			_, mapped := columns[logical]
+			switch {
+			case c == nil && mapped:
+				return &cdc.StopError{
+					What: fmt.Sprintf("table %s has no column %q, which WALPOST_COLUMNS names as its %s", table, name, logical),
+					Hint: fmt.Sprintf("name the column that it has, as WALPOST_COLUMNS=%s=NAME, then start walpost. %s", logical, earlierShape),
+				}, name
+			case c == nil && slices.Contains(required, logical):
+				return &cdc.StopError{
+					What: fmt.Sprintf("table %s has no column %q", table, name),
+					Hint: fmt.Sprintf("if it has another name, give it as WALPOST_COLUMNS=%s=NAME, then start walpost. %s", logical, earlierShape),
+				}, name
+			case c == nil:
 				continue
 			}
-			c := t.Columns[at]
-			want, fits := decoder.Fits(logical, decoder.Type{OID: c.Type, Base: c.Holds(), Name: c.BaseName})
-			if fits {
-				continue
+			if want, fits := decoder.Fits(logical, decoder.Type{OID: c.Type, Base: c.Holds(), Name: c.BaseName}); !fits {
+				return &cdc.StopError{
+					What: fmt.Sprintf("table %s: column %q is of type %s, and %s must be %s", table, name, c.TypeName, logical, want),
+					Hint: fmt.Sprintf("name another column, as WALPOST_COLUMNS=%s=NAME, or give this one such a type (ALTER TABLE ... ALTER COLUMN ... TYPE ...), "+
+						"then start walpost. %s", logical, earlierShape),
+				}, name
 			}
-			return &cdc.StopError{
-				What: fmt.Sprintf("table %s.%s: column %q is of type %s, and %s must be %s", t.Schema, t.Name, name, c.TypeName, logical, want),
-				Hint: fmt.Sprintf("name another column, as WALPOST_COLUMNS=%s=NAME, or give this one such a type (ALTER TABLE ... ALTER COLUMN ... TYPE ...); then start walpost", logical),
+		}
+		for _, name := range extra {
+			if findColumn(t, name) == nil {
+				return &cdc.StopError{
+					What: fmt.Sprintf("table %s has no column %q, which WALPOST_TOPIC names", table, name),
+					Hint: "name a column that it has in WALPOST_TOPIC, then start walpost. " + earlierShape,
+				}, name
 			}
 		}
 	}
-	return nil
+	return nil, ""
+}
+
+// earlierShape says what a change of the settings means for rows that were inserted before it.
+const earlierShape = "If the table was changed, the rows from before need the settings from before: see \"A column changed\" in docs/OPERATIONS.md"
+
+// columnHint says how to go on after a row that cannot be decoded.
+func (r *Relay) columnHint(bad *decoder.Error) string {
+	if !bad.Relation {
+		return r.skipHint(bad.CommitLSN)
+	}
+	setting := "WALPOST_COLUMNS"
+	if slices.Contains(r.cfg.Topic.Extra(), bad.Column) {
+		setting = "WALPOST_TOPIC"
+	}
+	return fmt.Sprintf("give the columns that the table had when this row was inserted in %s, and start walpost: it goes on with this row. "+
+		"If it stops again at a row that was inserted later, give the present ones and start it again (\"A column changed\" in docs/OPERATIONS.md). "+
+		"If no column of that time fits: %s", setting, r.skipHint(bad.CommitLSN))
+}
+
+// requiredNow are optional columns of the contract that the settings name and that a table lacks. A
+// row without one has the present shape, and must not be published without what the column should
+// have given.
+func (r *Relay) requiredNow(view cdc.View) []string {
+	var names []string
+	for logical, own := range r.cfg.Columns {
+		lacks := func(t cdc.TableView) bool { return findColumn(t, own) == nil }
+		if slices.Contains(contract, logical) && slices.ContainsFunc(view.Tables, lacks) {
+			names = append(names, logical)
+		}
+	}
+	return names
+}
+
+func findColumn(t cdc.TableView, name string) *cdc.ColumnView {
+	at := slices.IndexFunc(t.Columns, func(c cdc.ColumnView) bool { return c.Name == name })
+	if at < 0 {
+		return nil
+	}
+	return &t.Columns[at]
 }
 
 // warnOfLost names columns that events are made of, and that a table has lost since an earlier
@@ -103,6 +206,9 @@ func (s *session) wantsBinary(view cdc.View) bool {
 	}
 	return bytea
 }
+
+// required are the columns of the contract that no event can do without.
+var required = []string{"id", "aggregatetype", "aggregateid", "payload"}
 
 // contract lists the columns of the contract that events are made of, the id first.
 var contract = []string{"id", "aggregatetype", "aggregateid", "type", "payload", "headers"}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -49,13 +48,8 @@ func (r *Relay) halt(f failure, system string) *Halt {
 // refusedHint says how an event can be published after all, or else be skipped.
 func (r *Relay) refusedHint(f failure) string {
 	switch {
-	case f.row != nil && slices.Contains(r.cfg.Topic.Extra(), f.row.Column):
-		return fmt.Sprintf("WALPOST_TOPIC names column %q, which the table did not have when this row was inserted. Name one that "+
-			"it had, then start walpost: it goes on with this event", f.row.Column)
 	case f.row != nil:
-		return "if a column was renamed or got another type, map its present name with WALPOST_COLUMNS and start walpost. Rows are " +
-			"read under the names that they were inserted with: if the column is renamed back, start with the mapping until walpost " +
-			"stops again, and then without. If it is the row: " + r.skipHint(f.row.CommitLSN)
+		return r.columnHint(f.row)
 	case f.hint == "":
 		return r.skipHint(f.event.Commit)
 	case errors.Is(f.err, kerr.InvalidTopicException):

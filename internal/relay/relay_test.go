@@ -40,8 +40,9 @@ func TestHaltSaysWhatToDo(t *testing.T) {
 		says []string
 	}{
 		{errors.New("never heard of"), []string{"never heard of", "in the logs of Postgres"}},
-		{&decoder.Error{EventID: "e7", Reason: "bad", CommitLSN: 0x100000010}, []string{"e7", "1/10", "pg_replication_slot_advance('walpost', '1/11')", "WALPOST_COLUMNS"}},
-		{&decoder.Error{Column: "tenant", Reason: "missing", CommitLSN: 0x10}, []string{"missing", `WALPOST_TOPIC names column "tenant"`}},
+		{&decoder.Error{EventID: "e7", Reason: "bad", CommitLSN: 0x100000010}, []string{"e7", "1/10", "pg_replication_slot_advance('walpost', '1/11')"}},
+		{&decoder.Error{Column: "payload", Relation: true, Reason: "missing", CommitLSN: 0x10}, []string{"missing", "WALPOST_COLUMNS"}},
+		{&decoder.Error{Column: "tenant", Relation: true, Reason: "missing", CommitLSN: 0x10}, []string{"missing", "WALPOST_TOPIC"}},
 		{&kafkaError{kerr.InvalidTimestamp}, []string{"INVALID_TIMESTAMP", "The clock of this machine"}},
 		{&sink.EventError{EventID: "e8", Commit: 0x100000010, Err: errors.New("bad")}, []string{"e8", "1/10", "pg_replication_slot_advance('walpost', '1/11')"}},
 		{&sink.EventError{EventID: "e9", Hint: "raise the limit", Err: kerr.MessageTooLarge}, []string{"e9", "raise the limit"}},

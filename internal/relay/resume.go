@@ -30,10 +30,10 @@ func (s *session) resume(ctx context.Context) error {
 	if err := guess.Check(cfg); err != nil {
 		return err
 	}
-	if err := CheckTypes(s.r.cfg.Columns, guess); err != nil {
-		return err
-	}
 	if guess.Slot.Active {
+		if stop, _ := s.r.unfit(guess); stop != nil && s.walsender == 0 {
+			return stop // the rows from before are published by whoever has the slot
+		}
 		return &heldError{cfg.Slot, guess.Slot.ActivePID, guess.Slot.ActivePID == s.walsender}
 	}
 	conn, err := cdc.Connect(ctx, cfg)
@@ -88,7 +88,6 @@ func (s *session) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) erro
 		return err
 	}
 	s.logStart(found.start)
-	s.r.warnOfColumns(view)
 	s.warn(view)
 	s.begin(stream, found, view)
 	return nil
@@ -100,6 +99,7 @@ func (s *session) begin(stream *cdc.Stream, found found, view cdc.View) {
 	s.stream, s.decoder = stream, decoder.New(s.r.decoderConfig(view))
 	s.watermark = checkpoint.NewWatermark(start, s.r.cfg.MaxInFlight, s.r.room)
 	s.start, s.lastStored, s.timeline, s.generation = start, start, found.start.Timeline, found.generation
+	s.noteUnfit(view)
 	s.confirmable.init(stream, start.End, view)
 	s.out.Start(start, func(pos checkpoint.Position) ([]byte, error) { return s.state(pos).Encode(s.source()) })
 }
@@ -212,7 +212,7 @@ func (s *session) logStart(start checkpoint.Start) {
 func (r *Relay) decoderConfig(view cdc.View) decoder.Config {
 	cfg := decoder.Config{
 		Columns: r.cfg.Columns, Extra: r.cfg.Topic.Extra(), Own: map[uint32]decoder.Table{}, Partitioned: map[uint32][]string{},
-		LocalOnly: r.cfg.CDC.LocalOnly,
+		LocalOnly: r.cfg.CDC.LocalOnly, Required: r.requiredNow(view),
 	}
 	for _, t := range view.Tables {
 		cfg.Own[t.OID] = decoder.Table{Schema: t.Schema, Name: t.Name}

@@ -37,8 +37,9 @@ type session struct {
 	start       checkpoint.Position // what is before it was published by another session
 	moved       int                 // rows that moved to another partition
 	movedNotice sink.Notice
-	closed      bool // the stream was closed by finish
-	heldSlot    bool // fenced by the brokers alone: no other relay had the slot at the end
+	unfit       *unfit // why the settings do not fit a table as it is now; nil = they do
+	closed      bool   // the stream was closed by finish
+	heldSlot    bool   // fenced by the brokers alone: no other relay had the slot at the end
 
 	// Of the keeper, and of finish after it: the positions that go to the state topic. Each carries
 	// the least timeline and the generation of the start.
@@ -106,6 +107,9 @@ func (s *session) run(parent context.Context) error {
 	beside.Go(func() { cancel(s.keep(ctx)) })
 	beside.Go(func() { cancel(s.watch(ctx)) })
 	beside.Go(func() { s.ping(ctx) })
+	if s.unfit != nil {
+		beside.Go(func() { cancel(s.refuse(ctx)) })
+	}
 	beside.Go(func() {
 		select {
 		case <-s.out.Failed():
@@ -178,6 +182,9 @@ func (s *session) undecoded(err error) error {
 		s.text = true
 		s.log.Info().Err(err).Msg("the stream begins again in text form")
 		return errStale
+	}
+	if bad != nil && s.presentRow(bad) {
+		return s.unfit.stop
 	}
 	return err
 }

@@ -1,18 +1,15 @@
 package relay
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/walpost/walpost/cdc"
@@ -101,23 +98,6 @@ func TestStopDoesNotHideWhy(t *testing.T) {
 	cause := &sink.EventError{EventID: "e", Err: kerr.MessageTooLarge}
 	if err := s.finish(ctx, cause); !errors.Is(err, cause) {
 		t.Fatalf("finish = %v, want %v", err, cause)
-	}
-}
-
-// TestWarnsOfColumns names what the table lacks when a session starts, and streams all the same.
-func TestWarnsOfColumns(t *testing.T) {
-	t.Parallel()
-	f := setup(t)
-	var log bytes.Buffer
-	f.relay.log = zerolog.New(&log)
-	f.resume().stream.Close()
-	if log.Len() == 0 || strings.Contains(log.String(), "no such column") {
-		t.Errorf("a table that has them all: %s", log.String())
-	}
-	f.exec("ALTER TABLE outbox RENAME payload TO body")
-	f.resume()
-	if n := strings.Count(log.String(), `"column":"payload","message":"the table has no such column`); n != 1 {
-		t.Errorf("%d warnings of the column that was renamed: %s", n, log.String())
 	}
 }
 
