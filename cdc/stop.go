@@ -7,22 +7,22 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// WatchContext makes the end of ctx interrupt a read that waits. The returned function ends the watch.
+// WatchContext makes the end of ctx interrupt a read that blocks. The returned function ends the
+// watch.
 func (s *Stream) WatchContext(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, s.interrupt)
 }
 
-// Stop ends the stream in order: the last status, then CopyDone, and what the server still sends is read and dropped
-// until it has let go of the slot. Afterwards the Conn is closed. An error leaves nothing undone but the last status.
+// Stop ends the stream in order: it sends the last status and CopyDone, and discards what the
+// server still sends until it has released the slot. Then it closes the Conn. After an error, only
+// the last status may not have arrived.
 func (s *Stream) Stop(ctx context.Context) error {
 	defer s.Close()
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(silence)
 	}
-	now := time.Now()
-	lsn := min(LSN(s.confirm.Load()), s.Received())
-	if err := s.sendStatus(now, lsn); err != nil {
+	if err := s.sendStatus(time.Now(), min(s.Confirmed(), s.Received())); err != nil {
 		return err
 	}
 	s.frontend.Send(&pgproto3.CopyDone{})

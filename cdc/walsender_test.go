@@ -85,7 +85,7 @@ func TestSignOfLife(t *testing.T) {
 		"not for us to see":           {[]Walsender{{PID: int(s.PID())}, {PID: int(s.PID())}}, false},
 	} {
 		one := &Stream{c: s.c, interval: maxStatusInterval, silence: silence, heard: time.Now().Add(-silent), serviced: time.Now()}
-		one.work.start, one.work.deaf = one.heard, -1
+		one.work.start, one.work.unanswered = one.heard, -1
 		for _, w := range c.seen {
 			one.Inspected(View{Walsender: &w})
 		}

@@ -16,14 +16,14 @@ const sayAgain = time.Minute
 
 // notice keeps the first warning that may be about the stream.
 func (c *Conn) notice(n *pgconn.Notice) {
-	if c.doubtful(n) {
+	if c.raisesDoubt(n) {
 		c.warning.CompareAndSwap(nil, n)
 	}
 }
 
-// doubtful reports whether events may be missing after what the server said. That it waits for a standby says the opposite:
+// raisesDoubt reports whether events may be missing after what the server said. That it waits for a standby says the opposite:
 // nothing is sent, nothing is left out, and it goes on by itself.
-func (c *Conn) doubtful(n *pgconn.Notice) bool {
+func (c *Conn) raisesDoubt(n *pgconn.Notice) bool {
 	if n.SeverityUnlocalized != "WARNING" {
 		return false
 	}
