@@ -21,18 +21,33 @@ func (t Table) quoted() string { return quoteIdent(t.Schema) + "." + quoteIdent(
 
 // Config says which stream to read.
 type Config struct {
-	Postgres *pgconn.Config // where and as whom; never modified
-	// Settings reads Postgres anew for each connection: a password, a certificate or a service file may have changed. Nil = they do not.
+	// How to connect.
+
+	// Postgres is the server and the role; never modified.
+	Postgres *pgconn.Config
+	// Settings reads Postgres anew for each connection: a password, a certificate or a service file
+	// may have changed. Nil = they never change.
 	Settings func() (*pgconn.Config, error)
-	// Login says where the password comes from, for whoever has to mend one that is refused. Nil = not known.
-	Login       func() string
-	Hosts       *Hosts // which of several addresses answers; shared by all connections of a process. Nil = nobody remembers
-	Slot        string // must match ^[a-z0-9_]{1,63}$: it goes into replication commands unquoted
+	// Login says where the password comes from, for whoever has to correct one that is refused. Nil =
+	// not known.
+	Login func() string
+	// Hosts remembers which of several addresses answers. All connections of a process share it. Nil =
+	// remember nothing.
+	Hosts *Hosts
+
+	// What to read.
+
+	// Slot must match ^[a-z0-9_]{1,63}$: replication commands take it unquoted.
+	Slot        string
 	Publication string
 	Tables      []Table
-	Columns     []string // of the tables, that events are made of, the id first; those that a table lacks do not count
-	LocalOnly   bool     // rows that a subscription has written are no events
-	Log         zerolog.Logger
+	// Columns are the columns that events are made of, the id first. Those that a table lacks do not
+	// count.
+	Columns []string
+	// LocalOnly says that rows written by a subscription are no events.
+	LocalOnly bool
+
+	Log zerolog.Logger
 }
 
 // connectTimeout bounds a connection attempt if the settings do not.

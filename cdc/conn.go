@@ -13,40 +13,38 @@ import (
 )
 
 const (
-	// identifyTimeout bounds connecting and what is asked then.
+	// identifyTimeout bounds connecting and identifying the server.
 	identifyTimeout = 20 * time.Second
-	// startTimeout bounds START_REPLICATION: the server answers once it has the slot, before it reads any WAL.
+	// startTimeout bounds START_REPLICATION: the server answers once it has the slot, before it reads
+	// any WAL.
 	startTimeout = time.Minute
 )
 
 // Conn is a replication connection to a server that was identified. One goroutine uses it.
 type Conn struct {
-	cfg     Config
-	pg      *pgconn.PgConn
-	reader  *pacedReader
-	warning atomic.Pointer[pgconn.Notice] // the first warning the server sent
+	cfg    Config
+	pg     *pgconn.PgConn
+	reader *pacedReader
 
 	System  string        // system identifier of the cluster
 	History History       // its timelines
 	timeout time.Duration // wal_sender_timeout of the session; zero = off
-	waiting time.Time     // when it was last said that the server waits for a standby
+
+	warning       atomic.Pointer[pgconn.Notice] // the first warning of the server that raises doubt
+	standbyNotice time.Time                     // when the log last said that the server waits for a standby
 }
 
-// Connect opens a replication connection and identifies the server. Errors that are not [Transient] need an operator.
+// Connect opens a replication connection and identifies the server. Errors that are not [Transient]
+// need an operator.
 func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
 	defer cancel()
 	c := &Conn{cfg: cfg}
 	pg, reader, err := cfg.connectReplication(ctx, c.notice)
 	if err != nil {
-		if disagree(err) {
-			return nil, cfg.connectError(err)
-		}
-		if unusable := unusable(err); unusable != nil {
-			return nil, unusable
-		}
 		var refused *pgconn.PgError
-		if errors.As(err, &refused) && !transientState(refused.Code) && refused.Code != "55000" {
+		if !disagree(err) && settingsFault(err) == nil && errors.As(err, &refused) &&
+			!transientState(refused.Code) && refused.Code != databaseClosed {
 			return nil, cfg.serverError(refused)
 		}
 		return nil, cfg.connectError(err)
@@ -66,25 +64,26 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 func (c *Conn) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	// The connection is given up whatever the answer.
+	// We give up the connection, whatever the answer.
 	_ = c.pg.Close(ctx)
 }
 
 func (c *Conn) identify(ctx context.Context) error {
 	id, err := pglogrepl.IdentifySystem(ctx, c.pg)
 	var refused *pgconn.PgError
-	if errors.As(err, &refused) && refused.Code == "42601" { // the server at the other end got no replication connection
+	// A syntax error: the server behind a pooler got an ordinary connection.
+	if errors.As(err, &refused) && refused.Code == "42601" {
 		return poolerError(refused)
 	}
 	if err != nil {
-		return asked("identify system", err)
+		return queryError("identify system", err)
 	}
 	c.System = id.SystemID
 	c.History = History{current: uint32(id.Timeline)}
 	if id.Timeline > 1 {
 		file, err := pglogrepl.TimelineHistory(ctx, c.pg, id.Timeline)
 		if err != nil {
-			return asked(fmt.Sprintf("read history of timeline %d", id.Timeline), err)
+			return queryError(fmt.Sprintf("read history of timeline %d", id.Timeline), err)
 		}
 		if c.History, err = parseHistory(uint32(id.Timeline), file.Content); err != nil {
 			return err
@@ -93,8 +92,9 @@ func (c *Conn) identify(ctx context.Context) error {
 	return c.settings(ctx)
 }
 
-// asked is the failure of a question. Without a word of the server it is the connection that broke, whatever the driver calls it.
-func asked(what string, err error) error {
+// queryError is the failure of a query. If the server did not answer, the connection broke, whatever
+// the driver calls it.
+func queryError(what string, err error) error {
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {
 		return fmt.Errorf("%s: %w", what, err)
@@ -104,9 +104,10 @@ func asked(what string, err error) error {
 
 // settings reads what the stream depends on.
 func (c *Conn) settings(ctx context.Context) error {
-	results, err := c.pg.Exec(ctx, "SELECT setting, pg_is_in_recovery() FROM pg_settings WHERE name = 'wal_sender_timeout'").ReadAll()
+	results, err := c.pg.Exec(ctx,
+		"SELECT setting, pg_is_in_recovery() FROM pg_settings WHERE name = 'wal_sender_timeout'").ReadAll()
 	if err != nil {
-		return asked("read wal_sender_timeout", err)
+		return queryError("read wal_sender_timeout", err)
 	}
 	if len(results) != 1 || len(results[0].Rows) != 1 {
 		return errors.New("read wal_sender_timeout: no such setting")
@@ -122,16 +123,16 @@ func (c *Conn) settings(ctx context.Context) error {
 	return nil
 }
 
-// Start takes the slot and starts the stream: transactions that end after from arrive whole and in commit order.
-// binary asks for columns in their binary form. An error that wraps [ErrSlotInUse] means that another relay has the
-// slot. The Conn must not be used afterwards, except for Close.
+// Start takes the slot and starts the stream: transactions that end after from arrive whole and in
+// commit order. binary asks for columns in their binary form. An error that wraps [ErrSlotInUse]
+// means that another relay has the slot. Afterwards the Conn is good for Close only.
 func (c *Conn) Start(ctx context.Context, from LSN, binary bool) (*Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	c.warning.Store(nil) // what was said at connect, of a collation for one, is not about the stream
+	c.warning.Store(nil) // a warning at connect, such as one of a collation, is not about the stream
 	args := []string{
 		"proto_version '1'",
-		// A name inside a list inside a string: quoted twice.
+		// Quoted twice: a name in a list in a string.
 		"publication_names " + quoteLiteral(quoteIdent(c.cfg.Publication)),
 	}
 	if binary {

@@ -12,10 +12,12 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// sessionSettings are what our sessions depend on. A role, a database or the URL may have others: those that are sent at the start of
-// a session come before all of them. Postgres 14 to 18 know each.
+// sessionSettings are the settings that our sessions depend on. A role, a database or the URL may
+// have others, so we send these at the start of a session, where they win. Postgres 14 to 18 know
+// each of them.
 var sessionSettings = map[string]string{
-	// What keys, topics and headers look like must not depend on who connects. JSON is UTF-8, and so are the names of tables.
+	// What keys, topics and headers look like must not depend on who connects. JSON is UTF-8, and so
+	// are the names of tables.
 	"client_encoding":    "UTF8",
 	"datestyle":          "ISO, MDY",
 	"intervalstyle":      "postgres",
@@ -23,31 +25,32 @@ var sessionSettings = map[string]string{
 	"extra_float_digits": "1",
 	"bytea_output":       "hex",
 	"lc_monetary":        "C",
-	// Newer servers tell of rows that they skip in a warning alone.
+	// Newer servers report rows that they skip only in a warning.
 	"client_min_messages": "warning",
-	// What our own questions and statements mean.
+	// What our own queries and statements mean.
 	"quote_all_identifiers":       "off",
 	"standard_conforming_strings": "on",
 	"row_security":                "on",
 	"jit":                         "off",
-	// An inspection is several statements, and each needs a snapshot of its own: the WAL end comes first.
+	// An inspection is several statements, and each needs a snapshot of its own: the WAL end comes
+	// first.
 	"default_transaction_isolation":  "read committed",
 	"default_transaction_read_only":  "off",
 	"default_transaction_deferrable": "off",
-	// Whoever asks has a deadline of their own, and a walsender decodes for as long as it takes.
+	// Our queries have deadlines of their own, and a walsender decodes for as long as it takes.
 	"statement_timeout":                   "0",
 	"lock_timeout":                        "0",
 	"idle_in_transaction_session_timeout": "0",
 	"idle_session_timeout":                "0",
 }
 
-// lockTimeout is how long an inspection waits for a lock: on a catalog, since it needs none on a table.
+// lockTimeout is how long an inspection waits for a lock. It can only be one on a catalog.
 const lockTimeout = 4 * time.Second
 
-// readBuffer is what one read of the socket may bring.
+// readBuffer is how many bytes one read of the socket may return.
 const readBuffer = 256 << 10
 
-// Prepare gives settings of a connection what every session of ours depends on.
+// Prepare adds to cfg the settings that our sessions depend on.
 func (c Config) Prepare(cfg *pgconn.Config) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout
@@ -72,22 +75,23 @@ func (c Config) Prepare(cfg *pgconn.Config) {
 				return err
 			}
 		}
-		return settle(ctx, pg)
+		return finishSetup(ctx, pg)
 	}
 }
 
-// settle sets what cannot be sent at the start of a session.
-func settle(ctx context.Context, pg *pgconn.PgConn) error {
+// finishSetup checks the server, and sets what cannot be sent at the start of a session.
+func finishSetup(ctx context.Context, pg *pgconn.PgConn) error {
 	if err := checkVersion(pg); err != nil {
 		return err
 	}
-	// Not at the start of the session: a trigger on login may rely on what the user has set.
+	// Not at the start of the session: a login trigger may rely on the search_path of the user.
 	set := []string{"SET search_path = pg_catalog, pg_temp"}
 	if pg.ParameterStatus("server_encoding") == "SQL_ASCII" {
-		set = append(set, "SET client_encoding = 'SQL_ASCII'") // bytes of any encoding come through as they are
+		set = append(set, "SET client_encoding = 'SQL_ASCII'") // bytes of any encoding arrive as they are
 	}
 	if serverMajor(pg) >= 17 {
-		set = append(set, "SET transaction_timeout = 0") // a walsender decodes inside a transaction, for as long as Kafka holds it up
+		// A walsender decodes inside a transaction, for as long as Kafka holds it up.
+		set = append(set, "SET transaction_timeout = 0")
 	}
 	results, err := pg.Exec(ctx, strings.Join(append(set, readBack), "; ")).ReadAll()
 	if err != nil {
@@ -96,7 +100,7 @@ func settle(ctx context.Context, pg *pgconn.PgConn) error {
 	if len(results) == 0 {
 		return nil
 	}
-	return checkReached(results[len(results)-1])
+	return checkSettingsArrived(results[len(results)-1])
 }
 
 // serverMajor is the major version of the server; 0 = not known.
@@ -113,26 +117,27 @@ func majorOf(version string) int {
 	return major
 }
 
-// current returns the settings as they are now.
-func (c Config) current() (*pgconn.Config, error) {
+// currentSettings returns the settings of the connection as they are now.
+func (c Config) currentSettings() (*pgconn.Config, error) {
 	if c.Settings == nil {
 		return c.Postgres.Copy(), nil
 	}
 	cfg, err := c.Settings()
 	if err != nil {
-		return nil, &brokenError{"read the settings of the connection to Postgres", err} // a file may be half-written
+		// Transient: a file may be half-written.
+		return nil, &brokenError{"read the settings of the connection to Postgres", err}
 	}
 	return cfg, nil
 }
 
 // connect opens an ordinary connection.
 func (c Config) connect(ctx context.Context) (*pgconn.PgConn, error) {
-	cfg, err := c.current()
+	cfg, err := c.currentSettings()
 	if err != nil {
 		return nil, err
 	}
 	c.Prepare(cfg)
-	cfg.RuntimeParams["role"] = "none" // whoever logs in may see their own walsender
+	cfg.RuntimeParams["role"] = "none" // the role that logs in may see its own walsender
 	cfg.RuntimeParams["lock_timeout"] = strconv.Itoa(int(lockTimeout.Milliseconds()))
 	pg, err := c.Hosts.connect(ctx, cfg, c.Log, nil)
 	if err != nil {
@@ -141,20 +146,23 @@ func (c Config) connect(ctx context.Context) (*pgconn.PgConn, error) {
 	return pg, nil
 }
 
-// pacedReaderKey is where a replication connection keeps its reader.
+// pacedReaderKey is where the custom data of a replication connection has its reader.
 const pacedReaderKey = "walpost reader"
 
-// connectReplication opens a replication connection. Its frontend reads through the reader that is returned.
-func (c Config) connectReplication(ctx context.Context, notice func(*pgconn.Notice)) (*pgconn.PgConn, *pacedReader, error) {
-	cfg, err := c.current()
+// connectReplication opens a replication connection. Its frontend reads through the pacedReader.
+func (c Config) connectReplication(
+	ctx context.Context, notice func(*pgconn.Notice),
+) (*pgconn.PgConn, *pacedReader, error) {
+	cfg, err := c.currentSettings()
 	if err != nil {
 		return nil, nil, err
 	}
 	c.Prepare(cfg)
-	cfg.RuntimeParams["role"] = "none" // it is the role that logs in which has REPLICATION
+	cfg.RuntimeParams["role"] = "none" // the role that logs in has REPLICATION
 	cfg.RuntimeParams["replication"] = "database"
 	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notice(n) }
-	pg, err := c.Hosts.connect(ctx, cfg, c.Log, func(one *pgconn.Config) { // each attempt has a reader of its own
+	// Each attempt has a reader of its own.
+	pg, err := c.Hosts.connect(ctx, cfg, c.Log, func(one *pgconn.Config) {
 		r := &pacedReader{}
 		one.BuildFrontend = func(conn io.Reader, w io.Writer) *pgproto3.Frontend {
 			r.conn = conn

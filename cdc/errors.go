@@ -18,6 +18,10 @@ const checksDatabase = "CheckMyDatabase"
 // findsPublication is the one that misses a publication, as another misses a slot with the same code.
 const findsPublication = "get_publication_oid"
 
+// databaseClosed is the SQLSTATE of a database that takes no connections for a while. To other
+// commands it says that a slot cannot be read.
+const databaseClosed = "55000"
+
 // ErrSlotInUse says that another process reads the slot. A second relay waits.
 var ErrSlotInUse = errors.New("the slot is in use by another process")
 
@@ -137,8 +141,8 @@ func (e *brokenError) Unwrap() error { return e.err }
 // ConnectError says why there is no connection. Where the server takes none over TLS, its own word comes first: with
 // sslmode=prefer the driver begins with that attempt, whatever ended the other.
 func ConnectError(host string, port uint16, err error) error {
-	if unusable := unusable(err); unusable != nil {
-		return unusable
+	if fault := settingsFault(err); fault != nil {
+		return fault
 	}
 	var refused *pgconn.PgError
 	plain := strings.Contains(err.Error(), "server refused TLS connection")
@@ -156,7 +160,7 @@ func (c Config) connectError(err error) error {
 		return fmt.Errorf("connect to Postgres: %w", err)
 	}
 	var refused *pgconn.PgError
-	if errors.As(err, &refused) && refused.Code == "55000" { // here not a slot that cannot be read, but a database that is closed for a while
+	if errors.As(err, &refused) && refused.Code == databaseClosed {
 		return &brokenError{"connect to Postgres", refused}
 	}
 	if refused != nil && refused.Routine == checksDatabase && refused.Code == "42501" {

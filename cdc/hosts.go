@@ -110,7 +110,7 @@ func disagree(err error) bool {
 	if !errors.As(err, &hosts) {
 		return false
 	}
-	outage := func(err error) bool { return unusable(err) == nil && Transient(err) }
+	outage := func(err error) bool { return settingsFault(err) == nil && Transient(err) }
 	return slices.ContainsFunc(hosts.errs, outage) && slices.ContainsFunc(hosts.errs, func(err error) bool { return !outage(err) })
 }
 

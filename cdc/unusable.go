@@ -10,7 +10,7 @@ import (
 )
 
 // unusable translates refusals of a connection that are faults of its settings: no wait mends them. nil = it is none.
-func unusable(err error) error {
+func settingsFault(err error) error {
 	var settings *SettingsError
 	if errors.As(err, &settings) {
 		return settings
@@ -70,11 +70,11 @@ func fromPgBouncer(message string) bool {
 // readBack asks for a setting that was sent at the start of the session, and that is not the default.
 const readBack = "SELECT pg_catalog.current_setting('client_min_messages')"
 
-// checkReached refuses a server that has not got the settings of a session. A pooler may be told to ignore
+// checkSettingsArrived refuses a server that has not got the settings of a session. A pooler may be told to ignore
 // what it does not know (ignore_startup_parameters of PgBouncer), or does so by itself. The server would then
 // keep warnings of skipped rows to itself, for one. Setting them afterwards would not do: the next
 // statement may be for another of the pooler's connections.
-func checkReached(result *pgconn.Result) error {
+func checkSettingsArrived(result *pgconn.Result) error {
 	if len(result.Rows) != 1 || len(result.Rows[0]) != 1 {
 		return nil
 	}

@@ -7,22 +7,25 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// awaitsStandbys is the function of Postgres that warns while it sends nothing because a standby in synchronized_standby_slots
-// is away. The message is in the server's language, and so is its code that of others; the function is neither.
+// awaitsStandbys is the function of Postgres that warns while it sends nothing because a standby of
+// synchronized_standby_slots is away. We tell the warning by its function: its message is in the
+// server's language, and others have its code, too.
 const awaitsStandbys = "StandbySlotsHaveCaughtup"
 
-// sayAgain is how often the log repeats that the server waits: it says so itself many times a second.
-const sayAgain = time.Minute
+// standbyNoticeEvery is how often the log repeats that the server waits: the server itself says so
+// many times a second.
+const standbyNoticeEvery = time.Minute
 
-// notice keeps the first warning that may be about the stream.
+// notice keeps the first warning that raises doubt.
 func (c *Conn) notice(n *pgconn.Notice) {
 	if c.raisesDoubt(n) {
 		c.warning.CompareAndSwap(nil, n)
 	}
 }
 
-// raisesDoubt reports whether events may be missing after what the server said. That it waits for a standby says the opposite:
-// nothing is sent, nothing is left out, and it goes on by itself.
+// raisesDoubt reports whether rows may be missing in the stream after what the server said. A server
+// that waits for a standby says the opposite: it sends nothing, leaves nothing out, and continues by
+// itself.
 func (c *Conn) raisesDoubt(n *pgconn.Notice) bool {
 	if n.SeverityUnlocalized != "WARNING" {
 		return false
@@ -30,16 +33,16 @@ func (c *Conn) raisesDoubt(n *pgconn.Notice) bool {
 	if n.Routine != awaitsStandbys {
 		return true
 	}
-	if now := time.Now(); now.Sub(c.waiting) >= sayAgain {
-		c.waiting = now
+	if now := time.Now(); now.Sub(c.standbyNotice) >= standbyNoticeEvery {
+		c.standbyNotice = now
 		c.cfg.Log.Warn().Str("slot", c.cfg.Slot).Str("warning", n.Message).Str("hint", n.Hint).
 			Msg("Postgres sends no events until its standbys have them")
 	}
 	return false
 }
 
-// warningError makes a warning on the stream a reason to stop: newer servers skip rows of a publication they cannot
-// load, and say so in a warning only.
+// warningError makes a warning on the stream a reason to stop: newer servers skip rows of a
+// publication that they cannot load, and report that only in a warning.
 func (c Config) warningError(n *pgconn.Notice) error {
 	warning := &pgconn.PgError{Severity: "WARNING", Code: n.Code, Message: n.Message}
 	if n.Code == "55000" {
@@ -47,8 +50,9 @@ func (c Config) warningError(n *pgconn.Notice) error {
 	}
 	return &StopError{
 		What: fmt.Sprintf("Postgres warned on the stream of slot %q, so events may be missing in it", c.Slot),
-		Hint: "look into the log of Postgres for this warning and mend its cause; nothing was confirmed past it",
-		Gap:  true,
-		Err:  warning,
+		Hint: "find this warning in the log of Postgres and remove its cause: docs/OPERATIONS.md#rows-left-out. " +
+			"Nothing was confirmed past it",
+		Gap: true,
+		Err: warning,
 	}
 }
