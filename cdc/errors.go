@@ -12,33 +12,34 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// checksDatabase is the function of Postgres that refuses a role without the right to connect. Its message may be translated.
-const checksDatabase = "CheckMyDatabase"
+// Functions of Postgres that tell an error from others of the same code. Its message may be in any
+// language.
+const (
+	checksDatabase   = "CheckMyDatabase"     // refuses a role without the right to connect
+	findsPublication = "get_publication_oid" // misses a publication
+)
 
-// findsPublication is the one that misses a publication, as another misses a slot with the same code.
-const findsPublication = "get_publication_oid"
-
-// databaseClosed is the SQLSTATE of a database that takes no connections for a while. To other
-// commands it says that a slot cannot be read.
+// databaseClosed is, at connect, the SQLSTATE of a database that takes no connections for a while.
 const databaseClosed = "55000"
 
-// ErrSlotInUse says that another process reads the slot. A second relay waits.
+// ErrSlotInUse says that another process reads the slot, so that this relay waits.
 var ErrSlotInUse = errors.New("the slot is in use by another process")
 
-// ErrStopping says that the server is shutting down and waits for us to let go.
+// ErrStopping says that the server is shutting down and waits for us to end the stream.
 var ErrStopping = errors.New("the server is shutting down")
 
-// Stopping reports whether a server that a stream comes from takes no other connection, which it says in its own language: it is
-// shutting down and waits for us. Where there are several addresses, that of another server may say so while it starts: then ours says
-// something else, or nothing in time.
+// Stopping reports whether err, of a connection attempt during a stream, says that the server of the
+// stream takes no further connections: it is shutting down and waits for us. Of several addresses,
+// that of another server may say the same while it starts. Then ours says something else, or nothing
+// in time.
 func Stopping(err error) bool {
 	stopping, other := answers(err)
 	return stopping && !other
 }
 
-// answers looks at what each address has answered.
+// answers reports what the addresses answered: that they take no connections, or anything else.
 func answers(err error) (stopping, other bool) {
-	switch e := err.(type) { //nolint:errorlint // it unwraps by itself: errors.As finds only the first of several
+	switch e := err.(type) { //nolint:errorlint // errors.As finds only the first of several
 	case *pgconn.PgError:
 		return e.Code == "57P03", e.Code != "57P03"
 	case interface{ Unwrap() []error }:
@@ -55,16 +56,17 @@ func answers(err error) (stopping, other bool) {
 	return false, os.IsTimeout(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// ErrStandby says that the server is in recovery: what it has is not final, and the slot may not be there yet.
+// ErrStandby says that the server is in recovery: what it has is not final, and it may not have the
+// slot yet.
 var ErrStandby = errors.New("the server is a standby: waiting for its promotion, or for the primary " +
 	"(in a list of hosts, target_session_attrs=primary finds it)")
 
-// StopError says that going on could lose events: an operator must act first.
+// StopError says that to continue could lose events: an operator must act first.
 type StopError struct {
 	What string // what was found
 	Hint string // the command or SQL that helps
-	Mend string // the part of Hint that is all where nothing has read a slot yet; empty = Hint
-	Gap  bool   // the stream may lack events, now or once it goes on
+	Mend string // the part of Hint that is enough while there is no slot yet; empty = all of it
+	Gap  bool   // the stream may lack events, now or once it continues
 	Err  error  // the cause, if there is one
 }
 
@@ -77,7 +79,8 @@ func (e *StopError) Error() string {
 
 func (e *StopError) Unwrap() error { return e.Err }
 
-// Transient reports whether an error is an outage to wait for. What is not known to be transient is permanent.
+// Transient reports whether an error is an outage to wait for. What is not known to be transient is
+// permanent.
 func Transient(err error) bool {
 	var stop *StopError
 	var settings *SettingsError
@@ -100,7 +103,7 @@ func Transient(err error) bool {
 	return errors.As(err, &connect) || errors.As(err, &network)
 }
 
-// transientState classes an SQLSTATE.
+// transientState reports whether an SQLSTATE is that of an outage.
 func transientState(code string) bool {
 	switch code {
 	case "58P01", "XX000", "XX001", "XX002": // a file that is gone, or damage
@@ -123,7 +126,8 @@ func transientState(code string) bool {
 	return false
 }
 
-// brokenError is a connection that ended or fell silent, or a look that did not succeed.
+// brokenError is a connection that ended or fell silent, or an inspection that failed. It is an
+// outage.
 type brokenError struct {
 	what string
 	err  error
@@ -138,19 +142,20 @@ func (e *brokenError) Error() string {
 
 func (e *brokenError) Unwrap() error { return e.err }
 
-// ConnectError says why there is no connection. Where the server takes none over TLS, its own word comes first: with
-// sslmode=prefer the driver begins with that attempt, whatever ended the other.
+// ConnectError says why there is no connection. With sslmode=prefer, the driver first reports that
+// the server has no TLS, however the attempt without TLS ended. Then the server's own answer counts.
 func ConnectError(host string, port uint16, err error) error {
 	if fault := settingsFault(err); fault != nil {
 		return fault
 	}
 	var refused *pgconn.PgError
-	plain := strings.Contains(err.Error(), "server refused TLS connection")
+	noTLS := strings.Contains(err.Error(), "server refused TLS connection")
 	switch {
-	case plain && errors.As(err, &refused):
+	case noTLS && errors.As(err, &refused):
 		return fmt.Errorf("connect to Postgres at %s: %w", net.JoinHostPort(host, strconv.Itoa(int(port))), refused)
-	case plain:
-		return fmt.Errorf("connect to Postgres: %w (it has no TLS: set ssl = on there, or name an sslmode; off the local host verify-full is what none means)", err)
+	case noTLS:
+		return fmt.Errorf("connect to Postgres: %w (the server has no TLS: set ssl = on there, "+
+			"or choose an sslmode; the default is verify-full, except on the local host)", err)
 	}
 	return fmt.Errorf("connect to Postgres: %w", err)
 }
@@ -167,7 +172,8 @@ func (c Config) connectError(err error) error {
 		return c.serverError(refused)
 	}
 	if refused != nil && strings.HasPrefix(refused.Code, "28") && c.Login != nil {
-		return fmt.Errorf("connect to Postgres: role %q is refused, with the password from %s: %w", c.Postgres.User, c.Login(), err)
+		return fmt.Errorf("connect to Postgres: role %q is refused, with the password from %s: %w",
+			c.Postgres.User, c.Login(), err)
 	}
 	return ConnectError(c.Postgres.Host, c.Postgres.Port, err)
 }
@@ -176,19 +182,19 @@ func (c Config) connectError(err error) error {
 func (c Config) startError(err error) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		return &brokenError{fmt.Sprintf("start replication on slot %q", c.Slot), err} // not a word of the server
+		return &brokenError{fmt.Sprintf("start replication on slot %q", c.Slot), err} // the server did not answer
 	}
 	return c.serverError(pg)
 }
 
-// serverError translates an error that the walsender answered or sent in the stream.
+// serverError translates an error of the walsender, in answer to a command or on the stream.
 func (c Config) serverError(pg *pgconn.PgError) error {
 	switch {
-	case pg.Routine == awaitsStandbys: // a server that stops does not wait for its standbys any longer
+	case pg.Routine == awaitsStandbys: // a server that shuts down stops waiting for its standbys
 		return &brokenError{"Postgres ended the stream while it waited for a standby", pg}
 	case pg.Code == "55006":
 		return fmt.Errorf("slot %q: %w (%s)", c.Slot, ErrSlotInUse, pg.Message)
-	case pg.Code == "42704" && pg.Routine == findsPublication: // the message may be in any language
+	case pg.Code == "42704" && pg.Routine == findsPublication:
 		return c.publicationMissing(pg)
 	case pg.Code == "42704":
 		return c.slotMissing(pg)
@@ -202,8 +208,9 @@ func (c Config) serverError(pg *pgconn.PgError) error {
 	case pg.Code == "42501" && pg.Routine == checksDatabase:
 		return &StopError{
 			What: fmt.Sprintf("role %q may not connect to database %q", c.Postgres.User, c.Postgres.Database),
-			Hint: fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s; then start walpost", quoteIdent(c.Postgres.Database), quoteIdent(c.Postgres.User)),
-			Err:  pg,
+			Hint: fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s; then start walpost",
+				quoteIdent(c.Postgres.Database), quoteIdent(c.Postgres.User)),
+			Err: pg,
 		}
 	case pg.Code == "42501":
 		return &StopError{
@@ -216,15 +223,16 @@ func (c Config) serverError(pg *pgconn.PgError) error {
 	case pg.Code == "22P05" || pg.Code == "22021":
 		return &StopError{
 			What: fmt.Sprintf("Postgres cannot write a text on the stream of slot %q in UTF-8", c.Slot),
-			Hint: "a row of the outbox has a character that UTF-8 does not: the first row in the table that is not published. It can only be passed over, with its transaction: " +
-				"docs/OPERATIONS.md, A row that can never be published",
+			Hint: "the first unpublished row of the outbox has a character that UTF-8 lacks. " +
+				"Skip it with its transaction: docs/OPERATIONS.md#a-row-that-can-never-be-published",
 			Err: pg,
 		}
 	default:
 		return &StopError{
 			What: fmt.Sprintf("Postgres ended the stream of slot %q", c.Slot),
-			Hint: "look into the log of Postgres for this error; walpost goes on from the same position once it is mended",
-			Err:  pg,
+			Hint: "find this error in the log of Postgres and remove its cause. " +
+				"Then start walpost: it continues from the same position",
+			Err: pg,
 		}
 	}
 }
@@ -232,7 +240,7 @@ func (c Config) serverError(pg *pgconn.PgError) error {
 func (c Config) slotMissing(err error) error {
 	return &StopError{
 		What: fmt.Sprintf("replication slot %q does not exist", c.Slot),
-		Hint: "on a new database run `walpost init`. If the slot existed before: " + c.recreateHint(),
+		Hint: "on a new database, run `walpost init`. If the slot existed before, " + gapHint,
 		Gap:  true,
 		Err:  err,
 	}
@@ -241,26 +249,29 @@ func (c Config) slotMissing(err error) error {
 func (c Config) publicationMissing(err error) error {
 	return &StopError{
 		What: fmt.Sprintf("publication %q does not exist, or did not exist where the slot reads", c.Publication),
-		Hint: fmt.Sprintf("events committed while the publication was missing are not in the stream. `walpost init --accept-gap` makes it if it is not there, moves the slot behind it, "+
-			"and records both. Start walpost, and only then insert again everything that was not published after the stored position: what the slot had not read yet is skipped, too. "+
-			"If no position was stored, and walpost stops here again: SELECT pg_replication_slot_advance('%s', pg_current_wal_lsn()), and the same once more", c.Slot),
+		Hint: "run `walpost init --accept-gap`: it makes the publication if it is missing, " +
+			"and moves the slot behind it. Start walpost, and only then insert again what was not published: " +
+			"docs/OPERATIONS.md#a-gap",
 		Gap: true,
 		Err: err,
 	}
 }
 
-// recreateHint says how an operator replaces a slot that cannot be read any more. walpost never does it by itself:
-// everything between the old position and the new slot would be lost without a word.
+// gapHint says how an operator makes another slot and fills the gap. walpost never does it by itself:
+// everything between the old position and the new slot would be lost in silence.
+const gapHint = "run `walpost init --accept-gap`, start walpost, and then insert again what was not published: " +
+	"docs/OPERATIONS.md#a-gap. It is in the outbox table unless it was deleted"
+
+// recreateHint says how an operator replaces a slot that cannot be read any more.
 func (c Config) recreateHint() string {
-	return fmt.Sprintf("events after the stored position cannot be read from this slot any more. They are still in the outbox table "+
-		"unless they were deleted. Drop the slot if it is there (SELECT pg_drop_replication_slot('%s')), make a new one with "+
-		"`walpost init --accept-gap`, and insert the events that were not published again", c.Slot)
+	return fmt.Sprintf("drop the slot (SELECT pg_drop_replication_slot('%s')), ", c.Slot) + gapHint
 }
 
 // quoteIdent quotes an SQL identifier.
 func quoteIdent(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
 
-// quoteLiteral quotes an SQL string; a backslash forces the escape syntax, whatever the server's settings.
+// quoteLiteral quotes an SQL string. With a backslash in it, it uses the escape syntax, which means
+// the same whatever the server's settings.
 func quoteLiteral(s string) string {
 	s = strings.ReplaceAll(s, `'`, `''`)
 	if strings.Contains(s, `\`) {

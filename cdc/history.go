@@ -34,7 +34,7 @@ func (h History) At(lsn LSN) uint32 {
 	return h.current
 }
 
-// Ended returns where a former timeline of this history ended.
+// Ended returns where a former timeline of this history ended; false = the history does not know it.
 func (h History) Ended(timeline uint32) (LSN, bool) {
 	for _, f := range h.former {
 		if f.id == timeline {
@@ -44,7 +44,8 @@ func (h History) Ended(timeline uint32) (LSN, bool) {
 	return 0, false
 }
 
-// parseHistory reads a timeline history file: lines of "timeline, switch LSN, reason", and comments.
+// parseHistory reads a timeline history file. A line holds a timeline, the LSN at which it ended and the
+// reason, or a comment.
 func parseHistory(current uint32, file []byte) (History, error) {
 	h := History{current: current}
 	lines := bufio.NewScanner(bytes.NewReader(file))

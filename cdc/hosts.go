@@ -16,52 +16,58 @@ import (
 )
 
 const (
-	// nextHost is how long an address may be silent before the next one is tried beside it.
+	// nextHost is how long an address may be silent before we try the next one beside it.
 	nextHost = time.Second
-	// unfitHost is the head start of all others before an address that turned out to be unfit: a standby may let us in sooner than its primary.
+	// unfitHost is the head start of all others over an address that is unfit: a standby may accept a
+	// connection sooner than its primary.
 	unfitHost = 5 * time.Second
-	// lookupTimeout is how long names of hosts may take to become addresses.
+	// lookupTimeout bounds the resolution of host names.
 	lookupTimeout = 5 * time.Second
 )
 
-// Hosts knows which of several addresses of Postgres has answered last. All connections of a process share one, so that an address which is
-// dark costs time once, and not at each inspection. Nil remembers nothing.
+// Hosts remembers which of several addresses of Postgres answered last. All connections of a process
+// share one, so that an address that does not answer costs time once, not at each inspection. Nil
+// remembers nothing.
 type Hosts struct {
 	mu     sync.Mutex
-	last   string          // the address that has answered last
-	unfit  string          // one that turned out to be a standby, or another cluster: it comes last
-	silent map[string]bool // those that the log has named
+	last   string          // the address that answered last: tried first
+	unfit  string          // an address that led to a standby or another cluster: tried last
+	silent map[string]bool // the addresses that the log has reported as silent
 }
 
-// candidate is one address of one host, with its attempts: sslmode=prefer makes two.
+// candidate is one address of one host. Its settings have all attempts: with sslmode=prefer there are
+// two.
 type candidate struct {
-	name string // of the host, as the settings have it
+	name string // the host, as the settings name it
 	addr string
 	cfg  *pgconn.Config
 }
 
-// connect tries the addresses of cfg: the one that has answered last at first, then the others in their order, each after the one before
-// has failed or been silent for a moment. The first that lets us in is taken, and the others are given up. adjust, if it is not nil, is
-// given the settings of each attempt.
-func (h *Hosts) connect(ctx context.Context, cfg *pgconn.Config, log zerolog.Logger, adjust func(*pgconn.Config)) (*pgconn.PgConn, error) {
+// connect tries the addresses of cfg: first the one that answered last, then the others in their
+// order, each once the one before has failed or been silent for a moment. It returns the first
+// connection that succeeds, and gives up the others. adjust, unless it is nil, gets the settings of
+// each attempt.
+func (h *Hosts) connect(
+	ctx context.Context, cfg *pgconn.Config, log zerolog.Logger, adjust func(*pgconn.Config),
+) (*pgconn.PgConn, error) {
 	candidates, lookupErr := h.candidates(ctx, cfg)
 	if len(candidates) == 0 {
 		return nil, lookupErr
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	outcomes := make(chan outcome, len(candidates))
-	attempt := func(at int) {
+	attempts := make(chan attempt, len(candidates))
+	try := func(at int) {
 		one := candidates[at].cfg
 		if adjust != nil {
 			adjust(one)
 		}
 		pg, err := pgconn.ConnectConfig(ctx, one)
-		outcomes <- outcome{at, pg, err}
+		attempts <- attempt{at, pg, err}
 	}
-	errs := make([]error, len(candidates)+1) // in the order of the settings; the last is of names
+	errs := make([]error, len(candidates)+1) // by candidate; the last one is of the lookup
 	errs[len(candidates)] = lookupErr
-	var began []time.Time // of the attempts that have started
+	var began []time.Time // by candidate, of those that were tried
 	ended := 0
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -70,27 +76,27 @@ func (h *Hosts) connect(ctx context.Context, cfg *pgconn.Config, log zerolog.Log
 		case <-next.C:
 			if n := len(began); n < len(candidates) {
 				began = append(began, time.Now())
-				go attempt(n)
+				go try(n)
 				next.Reset(h.wait(candidates, n+1))
 			}
-		case o := <-outcomes:
+		case a := <-attempts:
 			ended++
-			if o.err != nil {
-				errs[o.at] = o.err
+			if a.err != nil {
+				errs[a.at] = a.err
 				if ended == len(began) || h.wait(candidates, len(began)) == nextHost {
 					next.Reset(0)
 				}
 				continue
 			}
-			go closeLate(outcomes, len(began)-ended)
-			h.answered(candidates, o.at, began, errs, log)
-			return o.pg, nil
+			go closeLate(attempts, len(began)-ended)
+			h.answered(candidates, a.at, began, errs, log)
+			return a.pg, nil
 		}
 	}
 	return nil, newHostsError(errs)
 }
 
-// hostsError is what several addresses have answered. Only if all of them say so it is more than an outage.
+// hostsError holds what several addresses answered. It is an outage unless all of them say otherwise.
 type hostsError struct{ errs []error }
 
 func newHostsError(errs []error) error {
@@ -104,17 +110,19 @@ func newHostsError(errs []error) error {
 func (e *hostsError) Error() string   { return errors.Join(e.errs...).Error() }
 func (e *hostsError) Unwrap() []error { return e.errs }
 
-// disagree reports whether some addresses have answered with what is an outage, and others with what is none.
+// disagree reports whether some addresses answered with an outage, and others with something
+// permanent.
 func disagree(err error) bool {
 	var hosts *hostsError
 	if !errors.As(err, &hosts) {
 		return false
 	}
 	outage := func(err error) bool { return settingsFault(err) == nil && Transient(err) }
-	return slices.ContainsFunc(hosts.errs, outage) && slices.ContainsFunc(hosts.errs, func(err error) bool { return !outage(err) })
+	permanent := func(err error) bool { return !outage(err) }
+	return slices.ContainsFunc(hosts.errs, outage) && slices.ContainsFunc(hosts.errs, permanent)
 }
 
-// wait is how long the candidate at an index waits for those before it.
+// wait returns how long the candidate at an index waits for those before it.
 func (h *Hosts) wait(candidates []candidate, at int) time.Duration {
 	if h == nil || at >= len(candidates) {
 		return nextHost
@@ -127,25 +135,25 @@ func (h *Hosts) wait(candidates []candidate, at int) time.Duration {
 	return nextHost
 }
 
-// outcome is that of an attempt to connect to a candidate.
-type outcome struct {
+// attempt is how an attempt to connect to a candidate ended.
+type attempt struct {
 	at  int
 	pg  *pgconn.PgConn
 	err error
 }
 
-// closeLate closes the connections of attempts that were too late.
-func closeLate(outcomes <-chan outcome, left int) {
+// closeLate closes the connections of attempts that came too late.
+func closeLate(attempts <-chan attempt, left int) {
 	for range left {
-		if late := <-outcomes; late.pg != nil {
+		if late := <-attempts; late.pg != nil {
 			closing, cancel := context.WithTimeout(context.Background(), time.Second)
-			_ = late.pg.Close(closing) // nothing was asked of it
+			_ = late.pg.Close(closing) // it was never used
 			cancel()
 		}
 	}
 }
 
-// answered notes who has answered, and says once who has not.
+// answered remembers the candidate that answered, and logs once which ones did not.
 func (h *Hosts) answered(candidates []candidate, at int, began []time.Time, errs []error, log zerolog.Logger) {
 	if h == nil {
 		return
@@ -156,7 +164,8 @@ func (h *Hosts) answered(candidates []candidate, at int, began []time.Time, errs
 	delete(h.silent, h.last)
 	for i, start := range began {
 		c := candidates[i]
-		if i == at || h.silent[c.addr] || errs[i] != nil && !isSilence(errs[i]) || errs[i] == nil && time.Since(start) < nextHost {
+		silent := errs[i] == nil && time.Since(start) >= nextHost || isSilence(errs[i])
+		if i == at || !silent || h.silent[c.addr] {
 			continue
 		}
 		if h.silent == nil {
@@ -164,7 +173,7 @@ func (h *Hosts) answered(candidates []candidate, at int, began []time.Time, errs
 		}
 		h.silent[c.addr] = true
 		log.Warn().Str("address", c.addr).Str("host", c.name).Str("instead", h.last).
-			Msg("Postgres does not answer at one of its addresses: another one is used, nothing is lost")
+			Msg("Postgres does not answer at one of its addresses: walpost uses another one, and nothing is lost")
 	}
 }
 
@@ -173,7 +182,8 @@ func isSilence(err error) bool {
 	return errors.As(err, &network) && network.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
 
-// Unfit says that the server which answered last is none that a stream can come from: another address may have it.
+// Unfit says that no stream can come from the server that answered last: another address may lead to
+// the right one.
 func (h *Hosts) Unfit() {
 	if h == nil {
 		return
@@ -185,7 +195,7 @@ func (h *Hosts) Unfit() {
 	}
 }
 
-// Nearest narrows settings to the address that has answered last, if there is one.
+// Nearest narrows cfg to the address that answered last, if there is one.
 func (h *Hosts) Nearest(ctx context.Context, cfg *pgconn.Config) {
 	if h == nil {
 		return
@@ -197,14 +207,16 @@ func (h *Hosts) Nearest(ctx context.Context, cfg *pgconn.Config) {
 		return
 	}
 	one := candidates[0].cfg
-	cfg.Host, cfg.Port, cfg.TLSConfig, cfg.Fallbacks, cfg.LookupFunc = one.Host, one.Port, one.TLSConfig, one.Fallbacks, one.LookupFunc
+	cfg.Host, cfg.Port, cfg.TLSConfig = one.Host, one.Port, one.TLSConfig
+	cfg.Fallbacks, cfg.LookupFunc = one.Fallbacks, one.LookupFunc
 }
 
-// candidates lists the addresses of cfg in the order in which they are to be tried. The error is of names that have no address.
+// candidates lists the addresses of cfg in the order in which to try them. The error is of the names
+// that have no address.
 func (h *Hosts) candidates(ctx context.Context, cfg *pgconn.Config) ([]candidate, error) {
-	attempts := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
+	first := &pgconn.FallbackConfig{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}
 	var hosts [][]*pgconn.FallbackConfig // by host, with its attempts
-	for _, a := range attempts {
+	for _, a := range append([]*pgconn.FallbackConfig{first}, cfg.Fallbacks...) {
 		if n := len(hosts); n > 0 && hosts[n-1][0].Host == a.Host && hosts[n-1][0].Port == a.Port {
 			hosts[n-1] = append(hosts[n-1], a)
 		} else {
@@ -229,7 +241,7 @@ func (h *Hosts) candidates(ctx context.Context, cfg *pgconn.Config) ([]candidate
 	return list, errors.Join(errs...)
 }
 
-// lookUp returns the addresses of a host; a socket is its own.
+// lookUp returns the addresses of a host; a socket is its own address.
 func lookUp(ctx context.Context, cfg *pgconn.Config, host string) ([]string, error) {
 	if strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || cfg.LookupFunc == nil {
 		return []string{host}, nil
@@ -245,7 +257,8 @@ func newCandidate(cfg *pgconn.Config, host []*pgconn.FallbackConfig, address str
 	one := cfg.Copy()
 	one.Host, one.Port, one.TLSConfig, one.Fallbacks = host[0].Host, host[0].Port, host[0].TLSConfig, nil
 	for _, a := range host[1:] {
-		one.Fallbacks = append(one.Fallbacks, &pgconn.FallbackConfig{Host: a.Host, Port: a.Port, TLSConfig: a.TLSConfig})
+		fallback := &pgconn.FallbackConfig{Host: a.Host, Port: a.Port, TLSConfig: a.TLSConfig}
+		one.Fallbacks = append(one.Fallbacks, fallback)
 	}
 	if one.LookupFunc != nil {
 		one.LookupFunc = func(context.Context, string) ([]string, error) { return []string{address}, nil }
@@ -255,7 +268,7 @@ func newCandidate(cfg *pgconn.Config, host []*pgconn.FallbackConfig, address str
 	return candidate{name, addr, one}
 }
 
-// order puts the address that has answered last first, and the one that is unfit last.
+// order puts the address that answered last first, and the unfit one last.
 func (h *Hosts) order(list []candidate) {
 	if h == nil {
 		return

@@ -11,23 +11,26 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// inspectTimeout bounds one look: a connection may fall silent in the middle of it.
+// inspectTimeout bounds one inspection: its connection may fall silent.
 const inspectTimeout = 15 * time.Second
 
-// View is what one look at the database found.
+// View is what one inspection of the database found.
 type View struct {
-	// WALEnd was read before everything else: all that was committed before it was committed under the publication
-	// and the tables that the view shows, if the view before showed the same.
+	// WALEnd was read before everything else. What was committed before it was committed under the
+	// publication and the tables of this view, if the view before showed the same.
 	WALEnd      LSN
 	System      string           // system identifier of the cluster
 	Timeline    uint32           // the server's current timeline; zero = it is a standby
 	Slot        *SlotView        // nil = there is no such slot
 	Publication *PublicationView // nil = there is none
 	Tables      []TableView      // those that exist
-	Holder      string           // the session or transaction that is open the longest; empty = none
-	Unseen      string           // why Hazards could not be asked for; empty = they were
-	Hazards     []TableHazards   // what may come between an INSERT and its event; none = not known, or no table
+	Holder      string           // the transaction that is open the longest; empty = none
 	Walsender   *Walsender       // the process that reads the slot; nil = none does
+
+	// Hazards is what may come between an INSERT and its event. Unseen says why they could not be
+	// inspected; empty = they were.
+	Hazards []TableHazards
+	Unseen  string
 }
 
 // SlotView is a row of pg_replication_slots.
@@ -53,9 +56,9 @@ func (s *SlotView) Confirmed() LSN { return parseLSN(s.ConfirmedFlush) }
 // Restart returns the slot's restart_lsn: WAL from there on is retained.
 func (s *SlotView) Restart() LSN { return parseLSN(s.RestartLSN) }
 
-// PublicationView is the publication and what it says of our tables.
+// PublicationView is the publication and how it publishes our tables.
 type PublicationView struct {
-	Identity  string                 `json:"identity"` // changes whenever somebody alters it
+	Identity  string                 `json:"identity"` // changes when the publication is altered
 	AllTables bool                   `json:"all_tables"`
 	Insert    bool                   `json:"insert"`
 	Delete    bool                   `json:"delete"`
@@ -68,11 +71,11 @@ type PublicationView struct {
 type PublicationTableView struct {
 	Schema    string   `json:"schemaname"`
 	Name      string   `json:"tablename"`
-	Root      string   `json:"root"`     // the partitioned table under whose name its rows are sent; empty = its own
-	Columns   []string `json:"attnames"` // its column list; nil = none, so all columns. 15 and later
-	Filtered  bool     `json:"filtered"` // it has a row filter. 15 and later
-	Identity  string   `json:"identity"` // changes when the table leaves and comes back
-	Ancestors string   `json:"ancestors"`
+	Root      string   `json:"root"`      // the ancestor under whose name its rows are sent; empty = its own
+	Columns   []string `json:"attnames"`  // its column list, 15 and later; nil = all columns
+	Filtered  bool     `json:"filtered"`  // it has a row filter, 15 and later
+	Identity  string   `json:"identity"`  // changes when the table leaves and comes back
+	Ancestors string   `json:"ancestors"` // identities of its ancestors in the publication
 }
 
 // TableView is an outbox table and its columns.
@@ -81,10 +84,12 @@ type TableView struct {
 	Name   string `json:"name"`
 	OID    uint32 `json:"oid"`
 	Kind   string `json:"kind"` // relkind: r = table, p = partitioned
-	// Unlogged is it itself, or one of its partitions, whose rows are not in the WAL: an unlogged or a foreign table. Empty = none.
+	// Unlogged names the table or a partition of it if the rows are not in the WAL, because it is
+	// unlogged or a foreign table. Empty = none.
 	Unlogged string `json:"unlogged"`
-	// Child is one of its descendants by inheritance that is no outbox table of ours: a SELECT from the table shows rows of it, which
-	// are sent under its own name, or not at all. Empty = there is none. Children counts them.
+	// Child is a descendant by inheritance that is no outbox table of ours: a SELECT from the table
+	// shows its rows, but they are sent under its own name, or not at all. Empty = none. Children
+	// counts them.
 	Child    string       `json:"child"`
 	Children int          `json:"children"`
 	Columns  []ColumnView `json:"columns"`
@@ -94,13 +99,13 @@ type TableView struct {
 type ColumnView struct {
 	Name      string `json:"name"`
 	Type      uint32 `json:"type"`      // the OID of its type
-	Base      uint32 `json:"base"`      // that of the type below, if it is a domain
+	Base      uint32 `json:"base"`      // the OID of the type below, if it is a domain
 	TypeName  string `json:"type_name"` // as SQL spells it
 	BaseName  string `json:"base_name"` // of Base, without its schema
-	Generated string `json:"generated"` // attgenerated: s = stored, v = virtual, empty = it is none
+	Generated string `json:"generated"` // attgenerated: s = stored, v = virtual, empty = not generated
 }
 
-// Holds returns the OID of the type whose values the column holds: that below a domain, or its own.
+// Holds returns the OID of the type whose values the column holds: for a domain, the type below.
 func (c ColumnView) Holds() uint32 {
 	if c.Base != 0 {
 		return c.Base
@@ -108,16 +113,17 @@ func (c ColumnView) Holds() uint32 {
 	return c.Type
 }
 
-// Inspect looks at the slot, the publication and the tables over a connection of its own, which is closed again at once:
-// an idle one would hold up a smart shutdown of the server.
+// Inspect inspects the slot, the publication and the tables over a connection of its own. It closes
+// the connection at once: an idle one would hold up a smart shutdown of the server.
 func Inspect(ctx context.Context, cfg Config) (View, error) {
 	var once Inspector
 	return once.Inspect(ctx, cfg, false)
 }
 
-// keptFor is how long an Inspector keeps a connection at most. A login is work for both sides, with SCRAM more than all else that an
-// idle relay does; an idle connection holds up a smart shutdown, of which nobody tells it.
-const keptFor = 10 * time.Second
+// maxConnectionAge is how long an Inspector uses one connection. To keep it saves logins, which cost
+// both sides, with SCRAM more than all else that an idle relay does. But an idle connection holds up
+// a smart shutdown, and is not told of it.
+const maxConnectionAge = 10 * time.Second
 
 // Inspector inspects again and again. The zero value has no connection. One goroutine uses it at a time.
 type Inspector struct {
@@ -125,18 +131,19 @@ type Inspector struct {
 	since time.Time
 }
 
-// Inspect is the function of that name; with keep the connection stays for the next inspection, which comes soon. After an error there
-// is none.
+// Inspect is the function of that name. With keep it leaves the connection open for the next
+// inspection, which comes soon. After an error there is none.
 func (i *Inspector) Inspect(ctx context.Context, cfg Config, keep bool) (View, error) {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	kept := i.pg != nil
 	view, err := i.inspect(ctx, cfg)
-	if err != nil && kept && ctx.Err() == nil { // it may have been ended long ago; what a new one is told is the news
+	if err != nil && kept && ctx.Err() == nil {
+		// The server may have ended the connection long ago. A new one gets its present answer.
 		i.Close()
 		view, err = i.inspect(ctx, cfg)
 	}
-	if err != nil || !keep || time.Since(i.since) > keptFor {
+	if err != nil || !keep || time.Since(i.since) > maxConnectionAge {
 		i.Close()
 	}
 	if err == nil && view.Timeline == 0 {
@@ -155,8 +162,9 @@ func (i *Inspector) inspect(ctx context.Context, cfg Config) (View, error) {
 	}
 	results, err := i.pg.Exec(ctx, inspectSQL(cfg, i.pg.ParameterStatus("server_version"))).ReadAll()
 	if err != nil && !onlyHazards(results, err) {
-		// Whatever the server says: a look can be repeated, and until it succeeds nothing is confirmed.
-		return View{}, &brokenError{"look at the slot and the publication" + inTheWay(ctx, i.pg, err), err}
+		// Transient, whatever the server says: an inspection can be repeated, and nothing is confirmed
+		// until one succeeds.
+		return View{}, &brokenError{"inspect the slot and the publication" + lockedBy(ctx, i.pg, err), err}
 	}
 	view, parseErr := parseView(results)
 	if parseErr == nil && err != nil {
@@ -175,7 +183,7 @@ func (i *Inspector) Close() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	// The answers are there, or an error is on its way to the caller.
+	// The caller has the answers, or gets an error anyway.
 	_ = i.pg.Close(ctx)
 	i.pg = nil
 }
@@ -183,7 +191,7 @@ func (i *Inspector) Close() {
 func parseView(results []*pgconn.Result) (View, error) {
 	var v View
 	if len(results) < essentials || len(results[0].Rows) != 1 {
-		return v, fmt.Errorf("look at the slot and the publication: %d answers to %d questions", len(results), essentials)
+		return v, fmt.Errorf("inspect the slot and the publication: %d answers to %d queries", len(results), essentials)
 	}
 	server := results[0].Rows[0]
 	v.WALEnd, v.System = parseLSN(string(server[0])), string(server[2])

@@ -55,7 +55,8 @@ func (s *Stream) parse(b []byte) (Message, error) {
 		return m, nil
 	default:
 		return Message{}, &StopError{
-			What: fmt.Sprintf("a message of %d bytes on the replication stream is neither data nor a keepalive", len(b)),
+			What: fmt.Sprintf("a message of %d bytes on the replication stream is neither data nor a keepalive",
+				len(b)),
 			Hint: directHint,
 		}
 	}
