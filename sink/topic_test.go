@@ -13,7 +13,53 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/decoder"
 )
+
+func TestMissingTopicIsWaitedForAndReported(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	f := setup(t, func(c *Config) { c.CreateTopics = false; c.Log = zerolog.New(&log) })
+	m := &mark{}
+	e := &decoder.Event{ID: []byte("e"), Key: []byte("k"), AggregateType: []byte("orders")}
+	if err := f.sink.Produce(e, Transaction{}, m, checkpoint.Position{}); err != nil {
+		t.Fatal(err)
+	}
+	if !f.sink.Held() {
+		t.Fatal("more may be produced while the topic is missing")
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for !strings.Contains(f.sink.Stats().Reason, `"orders"`) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the missing topic is not reported: %+v", f.sink.Stats())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.cluster.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	create := kmsg.NewPtrCreateTopicsRequest()
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "orders", 1, 1
+	create.Topics = append(create.Topics, topic)
+	if _, err := create.RequestWith(t.Context(), client); err != nil {
+		t.Fatal(err)
+	}
+	<-f.room
+	if err := f.flush(); err != nil || m.done.Load() != 1 {
+		t.Fatalf("Flush = %v, mark told %d times", err, m.done.Load())
+	}
+	if n := strings.Count(log.String(), "topic does not exist"); n != 1 {
+		t.Fatalf("the log says %d times that the topic is missing:\n%s", n, log.String())
+	}
+	if r := f.sink.Stats().Reason; r != "" {
+		t.Fatalf("still reported: %s", r)
+	}
+}
 
 // TestTopicDeleted: a topic vanishes under the client. The sink says so, or makes it again, and nothing of it is taken for
 // published; then it ends as in an outage, so that another one publishes the events.

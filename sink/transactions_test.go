@@ -8,70 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/walpost/walpost/checkpoint"
 )
-
-// exactly makes a sink with exactly-once delivery that has begun.
-func exactly(t *testing.T, change func(*Config), cluster ...kfake.Opt) *fixture {
-	t.Helper()
-	f := setup(t, func(c *Config) {
-		c.Exactly = &Exactly{ID: "walpost/7/walpost", Interval: 50 * time.Millisecond, Bytes: 1 << 20}
-		if change != nil {
-			change(c)
-		}
-	}, append(cluster, kfake.SeedTopics(1, "orders", "other", "state"))...)
-	f.begin()
-	return f
-}
-
-func (f *fixture) begin() {
-	f.t.Helper()
-	if err := f.sink.Begin(f.t.Context()); err != nil {
-		f.t.Fatal(err)
-	}
-	f.sink.Start(checkpoint.Position{End: 1}, func(p checkpoint.Position) ([]byte, error) { return []byte(p.String()), nil })
-}
-
-// committed reads what consumers of committed records see, as text.
-func (f *fixture) committed(topic string) []string {
-	f.t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(f.cluster.ListenAddrs()...), kgo.ConsumeTopics(topic),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer client.Close()
-	ends, err := kadm.NewClient(client).ListCommittedOffsets(f.t.Context(), topic)
-	if err != nil || ends.Error() != nil {
-		f.t.Fatal(err, ends.Error())
-	}
-	end, _ := ends.Lookup(topic, 0)
-	var texts []string
-	for next := int64(0); next < end.Offset; {
-		fetches := client.PollFetches(f.t.Context())
-		if err := fetches.Err(); err != nil {
-			f.t.Fatal(err)
-		}
-		for _, r := range fetches.Records() {
-			next = r.Offset + 1
-			if r.Attrs.IsControl() || next > end.Offset {
-				continue
-			}
-			text := string(r.Value)
-			if topic != "state" {
-				text = string(r.Headers[0].Value)
-			}
-			texts = append(texts, text)
-		}
-	}
-	return texts
-}
 
 // TestEventsAndPositionTogether: an event counts once its transaction is committed, and the position behind it is in the same one.
 func TestEventsAndPositionTogether(t *testing.T) {
