@@ -38,7 +38,7 @@ func TestProduceAllocatesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.sink.Start(checkpoint.Position{End: 1}, func(checkpoint.Position) ([]byte, error) { return nil, nil })
-			f.sink.topics.find([]byte("order")).resolved.Store(true)
+			f.sink.topics.named("order").resolved.Store(true)
 			e := &decoder.Event{
 				AggregateType: []byte("order"), ID: []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"), Key: []byte("customer-17"),
 				Type: []byte("OrderPlaced"), HasType: true, Payload: []byte(strings.Repeat("x", 400)),

@@ -79,7 +79,7 @@ func (t *transactions) commit() error {
 	}
 	published := t.reopen(cut, time.Since(began))
 	for _, f := range published {
-		t.s.settle(f)
+		t.s.published(f)
 	}
 	clear(published)
 	t.mu.Lock()

@@ -14,8 +14,8 @@ type delivery interface {
 	send(f *flight, pos checkpoint.Position)
 	// confirmed says that the brokers have a record.
 	confirmed(f *flight)
-	// lost says that a record that was sent has failed, and the sink with it.
-	lost()
+	// failed says that a record that was sent has failed, and the sink with it.
+	failed()
 	// reached says how far the stream is, without an event.
 	reached(pos checkpoint.Position)
 	// begin takes over from whoever produced for this source before.
@@ -45,10 +45,10 @@ type Store interface {
 }
 
 func (d atLeastOnce) send(f *flight, _ checkpoint.Position) {
-	if f.alone && (d.s.client.Flush(d.s.ctx) != nil || d.s.Err() != nil) {
+	if f.alone() && (d.s.client.Flush(d.s.ctx) != nil || d.s.Err() != nil) {
 		return // one before it failed, or the sink is being closed
 	}
-	lone := d.s.cfg.Linger > 0 && d.s.events.Load() == 1 // asked before: the client may be done with it at any moment
+	lone := d.s.cfg.Linger > 0 && d.s.inFlight.events.Load() == 1 // asked before: the client may be done with it at any moment
 	d.s.client.Produce(d.s.ctx, &f.record, f.promise)
 	if lone {
 		// Nothing else is in flight whose answer could bring company for it in the meantime. The context has ended, so this only ends
@@ -64,9 +64,9 @@ var ended = func() context.Context {
 	return ctx
 }()
 
-func (d atLeastOnce) confirmed(f *flight) { d.s.settle(f) }
+func (d atLeastOnce) confirmed(f *flight) { d.s.published(f) }
 
-func (d atLeastOnce) lost() {}
+func (d atLeastOnce) failed() {}
 
 func (d atLeastOnce) reached(checkpoint.Position) {}
 

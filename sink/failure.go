@@ -12,7 +12,7 @@ import (
 // before it may still be confirmed, and nothing comes after it.
 func (s *Sink) refuse(e *decoder.Event, txn Transaction, reason string, err error) error {
 	return s.latch(reason, &EventError{
-		EventID: string(e.ID), Commit: txn.Commit, Index: e.Index, Topic: string(s.name), Reason: reason, Err: err,
+		EventID: string(e.ID), Commit: txn.Commit, Index: e.Index, Topic: string(s.topics.name), Reason: reason, Err: err,
 	})
 }
 
@@ -26,7 +26,7 @@ func (s *Sink) fail(f *flight, err error) {
 	// Last: it wakes whoever waits for what was sent, who then asks for the error. Nothing is
 	// committed meanwhile, since the client counts a record as flushed once its promise has
 	// returned.
-	defer s.how.lost()
+	defer s.how.failed()
 	if s.cfg.Exactly != nil && fencing(err) {
 		_ = s.latch(reasonOutage, &CommitError{Fenced: true, Err: err})
 		return
@@ -46,7 +46,7 @@ func (s *Sink) blame(f *flight, err error, sent bool) {
 	reason, hint := classify(f.topic.name, err, s.cfg.Exactly != nil)
 	e := f.event()
 	e.Partition = f.record.Partition // the client is done with the record
-	e.Reason, e.Hint, e.Sent, e.Alone, e.Outage, e.Err = reason, hint, sent, f.alone, reason == reasonOutage, err
+	e.Reason, e.Hint, e.Sent, e.Alone, e.Outage, e.Err = reason, hint, sent, f.alone(), reason == reasonOutage, err
 	_ = s.latch(reason, e) // whoever waits learns of it from Failed and Err
 }
 
@@ -73,33 +73,8 @@ func (s *Sink) latch(reason string, err error) error {
 	}
 	s.err = err
 	close(s.failed)
-	s.signal()
+	s.order.wake()
 	return err
-}
-
-// suspects is how many events may have been in a batch that was refused.
-const suspects = 10_000
-
-// suspect reports whether an event may be the one for whose sake the brokers have refused others.
-func (s *Sink) suspect(e *decoder.Event, txn Transaction) bool {
-	first := s.cfg.Refused
-	if first == nil || s.suspected == suspects || (&EventError{Commit: txn.Commit, Index: e.Index}).Before(first) {
-		return false
-	}
-	s.suspected++
-	return true
-}
-
-// probe reports whether an event is sent alone to find out whether the partitions take events
-// again: the stuck one, and behind it the 2nd, the 4th, the 8th and so on. So whatever fails next,
-// no more is repeated than what has got through since.
-func (s *Sink) probe(e *decoder.Event, txn Transaction) bool {
-	stuck := s.cfg.Stuck
-	if stuck == nil || (&EventError{Commit: txn.Commit, Index: e.Index}).Before(stuck) {
-		return false
-	}
-	s.probed++
-	return s.probed&(s.probed-1) == 0
 }
 
 // Failed is closed when the first permanent error has happened; Err returns it.
@@ -120,7 +95,7 @@ func (s *Sink) Err() error {
 // inherit takes over the counts of a sink that was closed.
 func (s *Sink) inherit(before *Sink) {
 	for name, n := range before.topics.published() {
-		s.topics.find([]byte(name)).published.Store(n)
+		s.topics.named(name).published.Store(n)
 	}
 	s.builder.leftOut = before.builder.leftOut
 	before.mu.Lock()
@@ -154,23 +129,20 @@ type Stats struct {
 
 // Idle is for how long events have been in flight of which none was confirmed; 0 = there are none.
 func (s *Sink) Idle() time.Duration {
-	if s.events.Load() == 0 {
-		return 0
-	}
-	return since(s.moved.Load())
+	return s.inFlight.idle()
 }
 
 // Stats returns a copy.
 func (s *Sink) Stats() Stats {
-	st := Stats{Events: s.events.Load(), Bytes: s.bytes.Load(), Published: s.topics.published()}
+	st := Stats{Events: s.inFlight.events.Load(), Bytes: s.bytes.Load(), Published: s.topics.published()}
 	st.Up, st.Reason, st.Reconnects = s.health.Look()
-	if m := s.missing.Load(); m != nil && st.Reason == "" && st.Events > 0 {
+	if m := s.resolver.missing.Load(); m != nil && st.Reason == "" && st.Events > 0 {
 		st.Reason = *m
 	}
 	if st.Reason == "" && st.Events > 0 {
 		st.Reason = s.trouble.reason()
 	}
-	if stalled := since(s.moved.Load()); st.Reason == "" && st.Events > 0 && stalled > stall {
+	if stalled := s.inFlight.idle(); st.Reason == "" && st.Events > 0 && stalled > stall {
 		st.Reason = fmt.Sprintf("%d events are in flight, and none was confirmed for %s", st.Events, stalled.Round(time.Second))
 	}
 	s.mu.Lock()

@@ -39,10 +39,10 @@ func (s *Sink) orErr(err error) error {
 }
 
 func (s *Sink) flush(ctx context.Context) error {
-	resolved := make(chan struct{})
-	go func() { s.wg.Wait(); close(resolved) }()
+	prepared := make(chan struct{})
+	go func() { s.preparing.Wait(); close(prepared) }()
 	select {
-	case <-resolved: // the client has every record now
+	case <-prepared: // the client has every record now
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -59,7 +59,7 @@ func (s *Sink) Close() {
 	}
 	s.cancel()
 	s.gate.giveUp()
-	s.wg.Wait()
+	s.preparing.Wait()
 	s.how.close()
 	s.client.Close()
 }

@@ -6,26 +6,24 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/rs/zerolog"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// gate stops the wire after a permanent error.
+// wireGate stops the wire after a permanent error.
 //
-// When the brokers refuse a batch for good, the client fails what it has buffered for that partition and is ready to
-// send what comes next. Promises run later, on a goroutine of their own; an event of the same key that is produced in
-// between would be published past the refused one. So the gate shuts when the client says in its log that records
-// fail, which it does before it can send anything else for their partition. From then on nothing is written to any broker; answers are still read.
-type gate struct {
+// When the brokers refuse a batch for good, the client fails what it has buffered for that partition
+// and is ready to send what comes next. Promises run later, on a goroutine of their own; an event of
+// the same key that is produced in between would be published past the refused one. So the gate shuts
+// when the client says in its log that records fail, which it does before it can send anything else
+// for their partition. From then on nothing is written to any broker; answers are still read.
+type wireGate struct {
 	shut    chan struct{} // closed: nothing more is written
-	release chan struct{} // closed: who waits in Write gives up, the client is being closed
+	release chan struct{} // closed: a caller that waits in Write gives up, since the client is being closed
 	close   func()        // closes shut
 	giveUp  func()        // closes release
 }
 
-func newGate() *gate {
-	g := &gate{shut: make(chan struct{}), release: make(chan struct{})}
+func newWireGate() *wireGate {
+	g := &wireGate{shut: make(chan struct{}), release: make(chan struct{})}
 	g.close = sync.OnceFunc(func() { close(g.shut) })
 	g.giveUp = sync.OnceFunc(func() { close(g.release) })
 	return g
@@ -34,7 +32,7 @@ func newGate() *gate {
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // dialer returns dial with connections that the gate can stop.
-func (g *gate) dialer(dial dialFunc) dialFunc {
+func (g *wireGate) dialer(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
 		if err != nil {
@@ -46,7 +44,7 @@ func (g *gate) dialer(dial dialFunc) dialFunc {
 
 type gatedConn struct {
 	net.Conn
-	gate *gate
+	gate *wireGate
 }
 
 func (c *gatedConn) Write(b []byte) (int, error) {
@@ -59,8 +57,9 @@ func (c *gatedConn) Write(b []byte) (int, error) {
 	}
 }
 
-// What the client logs when it is about to fail what it has buffered of a partition: for a batch that the brokers refuse,
-// for a partition that it cannot load (if it says that it will), and for a producer ID that it is refused.
+// What the client logs when it is about to fail what it has buffered of a partition: for a batch that
+// the brokers refuse, for a partition that it cannot load (if it says that it will), and for a
+// producer ID that it is refused.
 const (
 	batchFailed    = "batch in a produce request failed"
 	loadFailed     = "produce partition load error, bumping error count on first stored batch"
@@ -68,14 +67,14 @@ const (
 	producerFailed = "fatal InitProducerID error, failing all buffered records"
 )
 
-// producerRefused is what the client logs when it asks for a producer ID again. It does so at once.
+// producerRefused is what the client logs before it asks for a producer ID again, which it does at once.
 const producerRefused = "producer id initialization resulted in retryable error, discarding initialization attempt"
 
 // betweenProducers is the least time between two requests for a producer ID that the brokers have not given.
 const betweenProducers = 250 * time.Millisecond
 
 // pause holds the caller up, unless the client is being closed.
-func (g *gate) pause(d time.Duration) {
+func (g *wireGate) pause(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -84,8 +83,8 @@ func (g *gate) pause(d time.Duration) {
 	}
 }
 
-// shuts reports whether a line of the client's log says that records fail.
-func shuts(msg string, keyvals []any) bool {
+// saysRecordsFail reports whether a line of the client's log says that records fail.
+func saysRecordsFail(msg string, keyvals []any) bool {
 	switch msg {
 	case batchFailed, producerFailed:
 		return true
@@ -94,35 +93,4 @@ func shuts(msg string, keyvals []any) bool {
 		return at < 0 || at+1 == len(keyvals) || keyvals[at+1] != false
 	}
 	return false
-}
-
-// clientLog passes the log of the Kafka client on, a level lower than the client ranks it: what an operator has to
-// know, the relay says itself. It shuts the gate, and tells of partitions in trouble.
-type clientLog struct {
-	gate    *gate
-	trouble *trouble
-	log     zerolog.Logger
-}
-
-// Level is asked before each line.
-func (l *clientLog) Level() kgo.LogLevel {
-	if l.trouble.on.Load() {
-		return kgo.LogLevelDebug
-	}
-	return kgo.LogLevelInfo
-}
-
-func (l *clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
-	if shuts(msg, keyvals) {
-		l.gate.close()
-	}
-	if msg == producerRefused { // on the goroutine that asks
-		l.gate.pause(betweenProducers)
-	}
-	l.trouble.hear(msg, keyvals)
-	event := l.log.Trace()
-	if level <= kgo.LogLevelWarn {
-		event = l.log.Debug()
-	}
-	event.Fields(keyvals).Msg("client: " + msg)
 }

@@ -45,12 +45,12 @@ func TestMissingTopicIsSaidAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		s := &Sink{log: zerolog.New(&log)}
+		r := &resolver{log: zerolog.New(&log)}
 		for i := range 11 * 60 {
-			s.reportMissing("orders2", kerr.UnknownTopicOrPartition)
+			r.report("orders2", kerr.UnknownTopicOrPartition)
 			if i > 60 {
-				s.reportMissing("orders2", kerr.InvalidReplicationFactor)
-				s.reportMissing("orders3", kerr.UnknownTopicOrPartition)
+				r.report("orders2", kerr.InvalidReplicationFactor)
+				r.report("orders3", kerr.UnknownTopicOrPartition)
 			}
 			time.Sleep(time.Second)
 		}

@@ -45,7 +45,7 @@ type flight struct {
 	time    int64  // as Transaction.Time
 	index   uint32
 	size    int64
-	alone   bool                // in a Kafka transaction of its own
+	barrier barrier             // what comes next waits for this
 	written atomic.Bool         // the brokers have it, in a transaction that is not committed yet
 	pos     checkpoint.Position // how far the stream is with it, with exactly once
 	slab    *slab
@@ -54,7 +54,15 @@ type flight struct {
 }
 
 // large reports whether the record may be too large for its topic.
-func (f *flight) large() bool { return f.size > f.topic.limit-2*batchOverhead }
+func (f *flight) large() bool { return f.size > f.topic.limit.Load()-2*batchOverhead }
+
+// alone reports whether the event is in a batch, or in a Kafka transaction, of its own.
+func (f *flight) alone() bool { return f.barrier == untilPublished }
+
+// before reports whether the event comes before another one in the stream.
+func (f *flight) before(e *EventError) bool {
+	return f.commit < e.Commit || f.commit == e.Commit && f.index < e.Index
+}
 
 // builder makes flights out of events. One goroutine uses it.
 type builder struct {

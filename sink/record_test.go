@@ -22,7 +22,7 @@ func newBuilder() *builder {
 	return &builder{source: []byte("7/walpost"), interned: map[string]string{}}
 }
 
-func orders() *topic { return &topic{name: "orders", limit: defaultLimit} }
+func orders() *topic { return newTopic("orders") }
 
 func headerText(headers []kgo.RecordHeader) string {
 	var parts []string

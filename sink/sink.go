@@ -3,7 +3,6 @@ package sink
 import (
 	"context"
 	"fmt"
-	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -50,67 +49,68 @@ type Handover struct {
 	First int64
 }
 
-// Sink produces events. Produce and Held belong to one goroutine; all else may be called by any.
+// Sink produces events.
+//
+// One goroutine produces: it calls Start, Produce, Held and Reached; all else may be called by any.
+// Produce finds the topic of an event, builds a flight, which owns copies of its bytes, and asks
+// ordering whether something has to happen before more is produced. The flight then belongs to the
+// delivery and the client. The client calls its promise; once the event is published, its mark is told
+// and its memory is used again.
 type Sink struct {
-	cfg       Config
-	log       zerolog.Logger
-	client    Client
-	gate      *gate
-	trouble   trouble
-	health    *Health
-	builder   builder
+	cfg    Config
+	log    zerolog.Logger
+	client Client
+
+	// From an event to the client.
 	topics    topics
-	byBytes   map[string]*topic // topics again, for the goroutine that produces
-	name      []byte
-	suspected int                  // events that were on their way alone
-	probed    int                  // events from Stuck on
-	promise   func(*flight, error) // of every record: done
+	builder   builder
+	order     ordering
+	resolver  resolver
+	preparing sync.WaitGroup // the goroutine that prepares a topic while the producer is held
 	how       delivery
+	promise   func(*flight, error) // of every record: done
 
-	events atomic.Int64
-	moved  atomic.Int64 // the moment at which an event was confirmed last, or was the first in flight
-	bytes  atomic.Int64
-	held   atomic.Bool // a record waits for its topic, or might be too large: produce nothing behind it
+	// What is in flight.
+	inFlight inFlight
+	bytes    atomic.Int64
 
-	failed  chan struct{} // closed with the first permanent error
-	missing atomic.Pointer[string]
-	ctx     context.Context // of the resolver
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
-
+	// The first permanent error. It is latched under mu, then failed is closed; nothing is sent after
+	// it. What the client has buffered by then stops at the wire gate.
+	gate   *wireGate
+	failed chan struct{}
 	mu     sync.Mutex
 	err    error
 	causes map[string]uint64 // permanent errors by reason
-	said   string            // the missing topic that the log has named
-	waits  Notice            // when it names one
+
+	// Why events wait.
+	health  *Health
+	trouble trouble
+
+	ctx    context.Context // ended by Close
+	cancel context.CancelFunc
 }
 
 // New returns a Sink. It connects with the first event.
 func New(cfg Config) (*Sink, error) {
-	dial := cfg.Dial
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
+	if cfg.MaxRequest == 0 {
+		cfg.MaxRequest = maxRequest
 	}
 	s := &Sink{
-		cfg: cfg, log: cfg.Log, health: cfg.Health, gate: newGate(),
-		builder: builder{source: []byte(cfg.Source), interned: map[string]string{}},
-		topics:  topics{names: map[string]*topic{}},
-		byBytes: map[string]*topic{},
-		failed:  make(chan struct{}),
-		causes:  NoErrors(),
+		cfg: cfg, log: cfg.Log, health: cfg.Health, gate: newWireGate(),
+		topics:   topics{template: cfg.Topic, state: cfg.StateTopic, byName: map[string]*topic{}},
+		builder:  builder{source: []byte(cfg.Source), interned: map[string]string{}},
+		order:    ordering{refused: cfg.Refused, stuck: cfg.Stuck, room: cfg.Room},
+		resolver: resolver{log: cfg.Log, create: cfg.CreateTopics, maxRequest: cfg.MaxRequest},
+		failed:   make(chan struct{}),
+		causes:   NoErrors(),
 	}
 	s.builder.sink, s.promise = s, s.done
 	if cfg.Before != nil {
 		s.inherit(cfg.Before)
 	}
-	if s.cfg.MaxRequest == 0 {
-		s.cfg.MaxRequest = maxRequest
-	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	opts := append([]kgo.Opt(nil), cfg.Client...)
 	if cfg.Exactly != nil {
 		s.how = newTransactions(s, *cfg.Exactly)
-		opts = append(opts, kgo.TransactionalID(cfg.Exactly.ID), kgo.TransactionTimeout(transactionTimeout))
 	} else {
 		s.how = atLeastOnce{s, cfg.Store}
 	}
@@ -118,30 +118,11 @@ func New(cfg Config) (*Sink, error) {
 	if cfg.NewClient != nil {
 		newClient = cfg.NewClient
 	}
-	client, err := newClient(append(opts,
-		kgo.Dialer(s.gate.dialer(dial)),
-		kgo.WithLogger(&clientLog{s.gate, &s.trouble, cfg.Log}),
-		kgo.WithHooks(cfg.Health),
-		// An address that accepts and closes, as load balancers do without a backend, is an outage and no refusal.
-		kgo.AlwaysRetryEOF(),
-		// A batch that is to be sent again waits for fresh metadata: with the default of 5 s a moved leader costs that much.
-		kgo.MetadataMinAge(metadataMinAge),
-		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.RecordPartitioner(partitioner{&s.topics}),
-		kgo.ProducerLinger(cfg.Linger),
-		kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.ProducerBatchMaxBytesFn(s.topics.batchLimit),
-		kgo.BrokerMaxWriteBytes(int32(s.cfg.MaxRequest)),
-		// The bound is the watermark's: Produce must not block the goroutine that keeps the replication connection alive.
-		kgo.MaxBufferedRecords(math.MaxInt32),
-		// A topic that vanished is an outage to wait for.
-		kgo.UnknownTopicRetries(-1),
-		kgo.StopProducerOnDataLossDetected(),
-	)...)
+	client, err := newClient(s.options()...)
 	if err != nil {
 		return nil, fmt.Errorf("create Kafka producer: %w", err)
 	}
-	s.client = client
+	s.client, s.resolver.client = client, client
 	return s, nil
 }
 
@@ -151,9 +132,7 @@ func (s *Sink) Begin(ctx context.Context) error { return s.how.begin(ctx) }
 
 // Start says where the stream begins, before the first Produce, and how a position is stored.
 func (s *Sink) Start(pos checkpoint.Position, state Encode) {
-	if e := s.cfg.Stuck; e != nil && pos.Published(checkpoint.LSN(e.Commit), e.Index) {
-		s.cfg.Stuck = nil
-	}
+	s.order.start(pos)
 	s.how.start(pos, state)
 }
 
@@ -168,13 +147,13 @@ func (s *Sink) Reached(pos checkpoint.Position) {
 // Save stores a position up to which everything is published. With exactly once it may be stored already.
 func (s *Sink) Save(ctx context.Context, state checkpoint.State) error { return s.how.save(ctx, state) }
 
-// Produce sends an event on its way; pos is how far the stream is with it. mark is told once, when the event is published.
-// An error is an [*EventError] and permanent: nothing more will be sent.
+// Produce sends an event; pos is how far the stream is with it. mark is told once, when the event
+// is published. An error is an [*EventError] and permanent: nothing more will be sent.
 func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpoint.Position) error {
 	if err := s.Err(); err != nil {
 		return err
 	}
-	t, err := s.topic(e)
+	t, err := s.topics.of(e)
 	if err != nil {
 		return s.refuse(e, txn, reasonIllegalTopic, err)
 	}
@@ -182,63 +161,39 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 	if err != nil {
 		return s.refuse(e, txn, reasonBadHeaders, err)
 	}
-	if s.events.Add(1) == 1 {
-		s.moved.Store(moment(time.Now()))
-	}
+	s.inFlight.add()
+	t.inFlight.add()
 	s.bytes.Add(f.size)
-	suspect, probe := s.suspect(e, txn), s.probe(e, txn)
-	f.alone = suspect || probe
-	if t.inFlight.Add(1) == 1 {
-		t.moved.Store(moment(time.Now()))
+	f.barrier = s.order.barrier(f)
+	if f.barrier != noBarrier {
+		s.order.hold()
 	}
-	if !t.resolved.Load() || t.grown() || f.alone {
-		s.held.Store(true)
-		s.wg.Go(func() { s.prepareAndProduce(f, pos) })
+	if f.barrier == untilSent || f.barrier == untilPublished { // both may take long
+		s.preparing.Go(func() { s.prepareAndSend(f, pos) })
 		return nil
-	}
-	if f.large() { // the brokers may refuse it: see its fate before anything follows
-		s.held.Store(true)
 	}
 	s.how.send(f, pos)
 	return nil
 }
 
-// topic returns the topic of an event.
-func (s *Sink) topic(e *decoder.Event) (*topic, error) {
-	var err error
-	if s.name, err = s.cfg.Topic.append(s.name[:0], e); err != nil {
-		return nil, err
-	}
-	if t, ok := s.byBytes[string(s.name)]; ok {
-		return t, nil
-	}
-	if err := checkTopic(string(s.name)); err != nil {
-		return nil, err
-	}
-	if string(s.name) == s.cfg.StateTopic {
-		return nil, fmt.Errorf("topic %q is walpost's own state topic", s.name)
-	}
-	t := s.topics.find(s.name)
-	s.byBytes[t.name] = t
-	return t, nil
-}
-
-// prepareAndProduce produces the first record of a topic once the topic is known, the first for partitions that were added to
-// it once their events may go there, and one that has to be alone once it is. Nothing else is produced meanwhile.
-func (s *Sink) prepareAndProduce(f *flight, pos checkpoint.Position) {
+// prepareAndSend sends an event once its topic is known, once its events may go to partitions that
+// were added, and, if it has to be in a batch of its own, once nothing else is in flight. The
+// producer is held meanwhile.
+func (s *Sink) prepareAndSend(f *flight, pos checkpoint.Position) {
 	if err := s.prepare(f.topic); err != nil {
 		if s.ctx.Err() == nil {
 			s.deny(f, err)
 		}
 		return
 	}
-	t, wait := f.topic, f.large() || f.alone
-	f.record.Timestamp = time.Time{} // it may have waited for days, and retention counts from there: the client looks at the clock
+	if f.barrier == untilSent && f.large() { // the limit is known only now
+		f.barrier = untilConfirmed
+	}
+	release := f.barrier == untilSent
+	f.record.Timestamp = time.Time{} // it may have waited for days, and retention counts from there: the client sets it
 	s.how.send(f, pos)
-	// Only now may others follow it.
-	t.resolved.Store(true)
-	if !wait {
-		s.release()
+	if release {
+		s.order.release()
 	}
 }
 
@@ -249,7 +204,7 @@ func (s *Sink) prepare(t *topic) error {
 	case t.resolved.Load():
 		return nil
 	}
-	return s.resolve(s.ctx, t)
+	return s.resolver.resolve(s.ctx, t)
 }
 
 // done is the promise of every record.
@@ -260,58 +215,50 @@ func (s *Sink) done(f *flight, err error) {
 		}
 		return
 	}
-	release := f.large() && !f.alone
-	s.how.confirmed(f) // it may be used again from here on
+	release := f.barrier == untilConfirmed
+	s.how.confirmed(f) // its memory may be in use again from here on
 	if release {
-		s.release()
+		s.order.release()
 	}
 }
 
-// settle counts an event as published, and frees it.
-func (s *Sink) settle(f *flight) {
+// published counts an event as published, tells its mark, and frees it.
+func (s *Sink) published(f *flight) {
 	now := s.health.answer()
 	at := moment(now)
-	s.moved.Store(at)
-	f.topic.moved.Store(at)
 	f.topic.published.Add(1)
-	f.topic.inFlight.Add(-1)
+	f.topic.inFlight.remove(at)
 	if s.cfg.Observe != nil {
 		s.cfg.Observe(time.Duration(now.UnixMicro()-epochMicros-f.time) * time.Microsecond)
 	}
-	s.events.Add(-1)
+	s.inFlight.remove(at)
 	s.bytes.Add(-f.size)
 	f.mark.Done()
-	alone := f.alone
+	release := f.barrier == untilPublished
 	f.free()
-	if alone {
-		s.release()
+	if release {
+		s.order.release()
 	}
 }
-
-// metadataMinAge is the shortest time between two looks at the metadata.
-const metadataMinAge = 250 * time.Millisecond
 
 // epochMicros is 2000-01-01, the zero of Postgres' clock, in Unix time.
 const epochMicros = 946684800 * 1000000
 
 // InFlight reports whether events are in flight.
-func (s *Sink) InFlight() bool { return s.events.Load() > 0 }
+func (s *Sink) InFlight() bool { return s.inFlight.events.Load() > 0 }
 
-// Watch says whether events have been waiting for longer than usual. While they do, Stats tells which partition they wait for.
+// Watch says whether events have been waiting for longer than usual. While they do, Stats tells which
+// partition they wait for.
 func (s *Sink) Watch(waiting bool) { s.trouble.watch(waiting) }
 
-// Held reports whether the caller has to wait before the next Produce: the fate of a record must be known first.
-func (s *Sink) Held() bool { return s.held.Load() && s.Err() == nil }
+// Held reports whether the caller has to wait before the next Produce.
+func (s *Sink) Held() bool { return s.order.held.Load() && s.Err() == nil }
 
-// release lets events follow the one that was held.
-func (s *Sink) release() {
-	s.held.Store(false)
-	s.signal()
-}
-
-func (s *Sink) signal() {
-	select {
-	case s.cfg.Room <- struct{}{}:
-	default:
+// FindTopics asks for topics of which nothing was confirmed for long, and creates missing ones, if
+// that may be.
+func (s *Sink) FindTopics(ctx context.Context) {
+	there := s.resolver.find(ctx, s.topics.stalled())
+	if there && !s.order.held.Load() { // else missing may be about the topic that is being resolved
+		s.resolver.clear()
 	}
 }

@@ -70,7 +70,7 @@ func TestTopicDeleted(t *testing.T) {
 			t.Parallel()
 			var log lockedBuffer
 			f := setup(t, func(c *Config) { c.Log = zerolog.New(&log).Level(zerolog.InfoLevel) })
-			f.sink.cfg.CreateTopics = true
+			f.sink.resolver.create = true
 			for _, topic := range []string{"orders", "idle"} {
 				if err := f.produce(topic, "k", "0", 1); err != nil {
 					t.Fatal(err)
@@ -79,7 +79,7 @@ func TestTopicDeleted(t *testing.T) {
 			if err := f.flush(); err != nil {
 				t.Fatal(err)
 			}
-			f.sink.cfg.CreateTopics = create
+			f.sink.resolver.create = create
 			admin := kadm.NewClient(f.sink.client.(*kgo.Client))
 			if _, err := admin.DeleteTopics(t.Context(), "orders", "idle"); err != nil {
 				t.Fatal(err)
@@ -88,11 +88,11 @@ func TestTopicDeleted(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.sink.FindTopics(t.Context())
-			there := func(topic string) bool { return f.sink.lookup(t.Context(), topic) == nil }
+			there := func(topic string) bool { return f.sink.resolver.lookup(t.Context(), topic) == nil }
 			if there("orders") {
 				t.Fatal("made at once, though somebody may be about to make it")
 			}
-			f.sink.topics.known("orders").moved.Store(moment(time.Now().Add(-2 * stall)))
+			f.sink.topics.known("orders").inFlight.moved.Store(moment(time.Now().Add(-2 * stall)))
 			f.sink.FindTopics(t.Context())
 			if reason := f.sink.Stats().Reason; !create && !strings.Contains(reason, `waiting for topic "orders"`) {
 				t.Fatalf("events wait, because %q", reason)
@@ -157,15 +157,15 @@ func TestFindTopicsInAnOutage(t *testing.T) {
 	if err := f.produce("orders", "k", "1", 1); err != nil {
 		t.Fatal(err)
 	}
-	f.sink.cfg.CreateTopics = false
+	f.sink.resolver.create = false
 	look := func() string {
-		f.sink.topics.known("orders").moved.Store(moment(time.Now().Add(-2 * stall)))
+		f.sink.topics.known("orders").inFlight.moved.Store(moment(time.Now().Add(-2 * stall)))
 		f.sink.FindTopics(t.Context()) // gives up by itself
 		return f.sink.Stats().Reason
 	}
 	away.Store(true)
-	if look(); f.sink.missing.Load() != nil { // the outage itself comes first in what is shown
-		t.Errorf("in an outage it is said: %s", *f.sink.missing.Load())
+	if look(); f.sink.resolver.missing.Load() != nil { // the outage itself comes first in what is shown
+		t.Errorf("in an outage it is said: %s", *f.sink.resolver.missing.Load())
 	}
 	away.Store(false)
 	missing.Store(true)
@@ -199,9 +199,9 @@ func TestTopicDeletedUnderALargeEvent(t *testing.T) {
 	go func() { _ = f.produce("orders", "k", "1", defaultLimit-900) }()
 	for deadline := time.Now().Add(30 * time.Second); f.sink.Err() == nil; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("nobody made the topic (%v); reason %q", f.sink.lookup(t.Context(), "orders"), f.sink.Stats().Reason)
+			t.Fatalf("nobody made the topic (%v); reason %q", f.sink.resolver.lookup(t.Context(), "orders"), f.sink.Stats().Reason)
 		}
-		f.sink.topics.known("orders").moved.Store(moment(time.Now().Add(-2 * stall)))
+		f.sink.topics.known("orders").inFlight.moved.Store(moment(time.Now().Add(-2 * stall)))
 		f.sink.FindTopics(t.Context())
 	}
 }

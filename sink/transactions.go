@@ -116,7 +116,7 @@ func (t *transactions) send(f *flight, pos checkpoint.Position) {
 
 // offer gives an event to the client if the open transaction takes it. It is called with the mutex held.
 func (t *transactions) offer(f *flight) bool {
-	if n := len(t.batch); f.alone && t.open && n > 0 {
+	if n := len(t.batch); f.alone() && t.open && n > 0 {
 		t.shut(t.batch[n-1].pos)
 	}
 	if !t.open {
@@ -126,7 +126,7 @@ func (t *transactions) offer(f *flight) bool {
 	t.bytes += f.size
 	t.s.client.Produce(t.s.ctx, &f.record, f.promise)
 	switch {
-	case f.alone || t.bytes >= t.limit:
+	case f.alone() || t.bytes >= t.limit:
 		t.shut(f.pos)
 	case len(t.batch) == 1:
 		t.poke()
@@ -142,7 +142,7 @@ func (t *transactions) shut(cut checkpoint.Position) {
 
 func (t *transactions) confirmed(f *flight) { f.written.Store(true) }
 
-func (t *transactions) lost() {
+func (t *transactions) failed() {
 	t.lose()
 	t.breakUp()
 }

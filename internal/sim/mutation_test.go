@@ -39,7 +39,7 @@ var mutations = []struct{ name, file, old, new string }{
 	{"halt at a row whose predecessors wait", "internal/relay/finish.go", "patient := how == inOutage || how == atRow", "patient := how == inOutage"},
 	{"halt at a row whose predecessors have failed", "internal/relay/finish.go", "(why.class.passes() || why.class == refused || why.class == suspect):", "why.class.passes():"},
 	{"halt at a row though the commit before it has failed", "sink/errors.go", "return !before.Sent", "return false"},
-	{"send an event that has to be alone with others", "sink/delivery.go", "if f.alone && (d.s.client.Flush(d.s.ctx) != nil || d.s.Err() != nil) {", "if false {"},
+	{"send an event that has to be alone with others", "sink/delivery.go", "if f.alone() && (d.s.client.Flush(d.s.ctx) != nil || d.s.Err() != nil) {", "if false {"},
 	{"an event gets another place in the stream with each timeline", "internal/relay/session.go", "Timeline: s.history.At(commit)", "Timeline: s.history.Current()"},
 	{"what a failover has undone counts as further", "internal/relay/keeper.go", "max(s.history.At(pos.Furthest()), s.timeline)", "s.history.At(pos.Furthest())"},
 	{"stay the holder of a slot that another has fenced", "sink/failure.go", "if s.cfg.Exactly != nil && fencing(err) {", "if false {"},

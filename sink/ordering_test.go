@@ -10,32 +10,30 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/walpost/walpost/checkpoint"
-	"github.com/walpost/walpost/decoder"
 )
 
-// TestProbes: from the stuck event on, the first, second, fourth, eighth and so on is alone.
+// TestProbes: from the stuck event on, the first, second, fourth, eighth and so on has a batch of its own.
 func TestProbes(t *testing.T) {
 	t.Parallel()
-	s := &Sink{cfg: Config{Handover: Handover{Stuck: &EventError{Commit: 100, Index: 3}}}}
-	var alone []int
+	o := &ordering{stuck: &EventError{Commit: 100, Index: 3}}
+	var probes []int
 	for i := range 3 + 1<<14 {
-		if s.probe(&decoder.Event{Index: uint32(i)}, Transaction{Commit: 100}) {
-			alone = append(alone, i)
+		if o.probe(&flight{commit: 100, index: uint32(i)}) {
+			probes = append(probes, i)
 		}
 	}
-	if want := []int{3, 4, 6, 10, 18, 34, 66}; !slices.Equal(alone[:7], want) || len(alone) != 15 {
-		t.Errorf("%d events are alone: %v, want 15, at first %v", len(alone), alone, want)
+	if want := []int{3, 4, 6, 10, 18, 34, 66}; !slices.Equal(probes[:7], want) || len(probes) != 15 {
+		t.Errorf("%d events have a batch of their own: %v, want 15, at first %v", len(probes), probes, want)
 	}
 }
 
-// TestStuckEventIsPassed: a session that starts behind the event that was stuck has none.
-func TestStuckEventIsPassed(t *testing.T) {
+// TestStartBehindTheStuckEvent: a session that starts behind the event that was stuck has none.
+func TestStartBehindTheStuckEvent(t *testing.T) {
 	t.Parallel()
 	for rows, stuck := range map[uint32]bool{3: true, 4: false} {
-		s := &Sink{cfg: Config{Handover: Handover{Stuck: &EventError{Commit: 100, Index: 3}}}}
-		s.how = atLeastOnce{s, nil}
-		s.Start(checkpoint.Position{End: 90, Commit: 100, Rows: rows}, nil)
-		if got := s.cfg.Stuck != nil; got != stuck {
+		o := &ordering{stuck: &EventError{Commit: 100, Index: 3}}
+		o.start(checkpoint.Position{End: 90, Commit: 100, Rows: rows})
+		if got := o.stuck != nil; got != stuck {
 			t.Errorf("%d rows are published: stuck %t, want %t", rows, got, stuck)
 		}
 	}

@@ -1,0 +1,145 @@
+package sink
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/walpost/walpost/decoder"
+)
+
+// topic is a destination of events.
+type topic struct {
+	name string
+
+	// The resolver sets limit and then resolved, before the first record is sent.
+	limit    atomic.Int64 // largest batch, in bytes
+	resolved atomic.Bool
+
+	// See partitioner, which the client calls.
+	partitions atomic.Int32 // over which keys are spread; 0 before the first record
+	offered    atomic.Int32 // which the client knows of
+
+	inFlight  inFlight
+	published atomic.Uint64
+}
+
+func newTopic(name string) *topic {
+	t := &topic{name: name}
+	t.limit.Store(defaultLimit)
+	return t
+}
+
+// ready reports whether a record may be sent to the topic at once.
+func (t *topic) ready() bool { return t.resolved.Load() && !t.grown() }
+
+// topics decides to which topic an event goes, and remembers the topics seen so far.
+type topics struct {
+	template *Template
+	state    string // the state topic, where no event may go
+	name     []byte // of the topic asked for last; it belongs to the goroutine that produces
+
+	mu     sync.Mutex
+	byName map[string]*topic
+}
+
+// of returns the topic of an event. Only the goroutine that produces calls it.
+func (t *topics) of(e *decoder.Event) (*topic, error) {
+	var err error
+	if t.name, err = t.template.append(t.name[:0], e); err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	known := t.byName[string(t.name)]
+	t.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	name := string(t.name)
+	if err := checkTopic(name); err != nil {
+		return nil, err
+	}
+	if name == t.state {
+		return nil, fmt.Errorf("topic %q is walpost's own state topic", name)
+	}
+	return t.named(name), nil
+}
+
+// named returns the topic of a name, seen before or not.
+func (t *topics) named(name string) *topic {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known, ok := t.byName[name]
+	if !ok {
+		known = newTopic(name)
+		t.byName[name] = known
+	}
+	return known
+}
+
+// known returns a topic that an event has named, or nil.
+func (t *topics) known(name string) *topic {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byName[name]
+}
+
+// batchLimit tells the client the largest batch of a topic.
+func (t *topics) batchLimit(name string) int32 {
+	limit := int64(defaultLimit)
+	if known := t.known(name); known != nil {
+		limit = known.limit.Load()
+	}
+	return int32(max(limit-batchOverhead, 512))
+}
+
+// stalled returns the topics that have events in flight of which none was confirmed for long. A
+// topic that is not resolved is not among them: the resolver asks for it already.
+func (t *topics) stalled() (names []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, topic := range t.byName {
+		if topic.resolved.Load() && topic.inFlight.idle() > stall {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (t *topics) published() map[string]uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := make(map[string]uint64, len(t.byName))
+	for name, topic := range t.byName {
+		m[name] = topic.published.Load()
+	}
+	return m
+}
+
+// inFlight counts events in flight, of a sink or of a topic.
+type inFlight struct {
+	events atomic.Int64
+	moved  atomic.Int64 // the moment of the last confirmation, or of the first event in flight
+}
+
+// add counts an event that is about to be sent.
+func (c *inFlight) add() {
+	if c.events.Add(1) == 1 {
+		c.moved.Store(moment(time.Now()))
+	}
+}
+
+// remove counts an event as published at a moment.
+func (c *inFlight) remove(at int64) {
+	c.moved.Store(at)
+	c.events.Add(-1)
+}
+
+// idle is for how long events have been in flight of which none was confirmed; 0 = there are none.
+func (c *inFlight) idle() time.Duration {
+	if c.events.Load() == 0 {
+		return 0
+	}
+	return since(c.moved.Load())
+}
