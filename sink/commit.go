@@ -10,7 +10,7 @@ import (
 	"github.com/walpost/walpost/checkpoint"
 )
 
-// run commits, one transaction after the other, until an error or the end of the sink.
+// run is the committer: it commits one transaction after the other, until an error or the end of the sink.
 func (t *transactions) run() {
 	defer func() {
 		t.mu.Lock()
@@ -20,7 +20,7 @@ func (t *transactions) run() {
 	}()
 	for t.awaitDue() {
 		if err := t.commit(); err != nil {
-			if t.s.ctx.Err() == nil && !errors.Is(err, errLost) {
+			if t.s.ctx.Err() == nil && !errors.Is(err, errEventFailed) {
 				_ = t.s.latch(reasonOutage, err) // whoever waits learns of it from Failed and Err
 			}
 			return
@@ -28,13 +28,14 @@ func (t *transactions) run() {
 	}
 }
 
-// prompt is how much may come into a transaction, in bytes, for it to be committed as soon as it pays, and not as late as it may be:
-// at a rate beyond that commits would take their time from events.
-const prompt = 512 << 10
+// smallTransaction is the size in bytes up to which a transaction is committed early, for the sake of
+// latency. At a rate beyond that commits would take their time from events.
+const smallTransaction = 512 << 10
 
-// awaitDue waits until the open transaction should be committed: it is large, or the last commit is long ago, or nothing has followed for
-// as long as a record may wait for company, or somebody waits for it. While little comes, long ago is twice the time that it
-// took, so an event that comes alone is committed at once. False means that no more will be.
+// awaitDue waits until the open transaction should be committed: it is full, or open for the interval,
+// or nothing has followed for the linger, or somebody waits for it. While it is small the interval is
+// at most twice the time that the last commit took, so that a single event is committed at once. False
+// means that nothing more may be committed.
 func (t *transactions) awaitDue() bool {
 	ticker := time.NewTicker(max(t.s.cfg.Linger, time.Millisecond))
 	defer ticker.Stop()
@@ -42,14 +43,14 @@ func (t *transactions) awaitDue() bool {
 	for {
 		t.mu.Lock()
 		n := len(t.batch)
-		due := !t.open || t.saving && t.committed.Before(t.at) || t.hurry && n > 0
-		long := t.cfg.Interval
-		if t.took > 0 && t.bytes < prompt {
-			long = min(long, 2*t.took)
+		due := !t.open || t.saving && t.committed.Before(t.at) || t.flushing && n > 0
+		interval := t.cfg.Interval
+		if t.took > 0 && t.bytes < smallTransaction {
+			interval = min(interval, 2*t.took)
 		}
 		t.mu.Unlock()
-		if due || n > 0 && (n == last || time.Since(began) >= long) {
-			return t.broken.Err() == nil
+		if due || n > 0 && (n == last || time.Since(began) >= interval) {
+			return t.doomed.Err() == nil
 		}
 		var tick <-chan time.Time
 		if n > 0 {
@@ -59,13 +60,14 @@ func (t *transactions) awaitDue() bool {
 		case <-t.wake:
 		case <-tick:
 			last = n
-		case <-t.broken.Done():
+		case <-t.doomed.Done():
 			return false
 		}
 	}
 }
 
-// commit commits what is before the cut with its position. If the bytes have not cut the stream, it is cut where it is now.
+// commit commits what is before the cut, with the position of the cut. If the producer has not cut the
+// transaction, it ends where the stream is now.
 func (t *transactions) commit() error {
 	t.mu.Lock()
 	if t.open {
@@ -84,12 +86,13 @@ func (t *transactions) commit() error {
 	clear(published)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.spare, t.settling = published[:0], false
+	t.spare, t.marking = published[:0], false
 	t.done.Broadcast()
 	return nil
 }
 
-// end writes the position and commits. After an error the outcome is unknown; nobody may try again.
+// end writes the position and commits. After an error nobody knows whether the transaction is committed,
+// so nobody may try again.
 func (t *transactions) end(cut checkpoint.Position) error {
 	value, err := t.state(cut)
 	if err != nil {
@@ -99,28 +102,29 @@ func (t *transactions) end(cut checkpoint.Position) error {
 	stored := make(chan error, 1)
 	t.s.client.Produce(t.s.ctx, record, func(_ *kgo.Record, err error) {
 		stored <- err
-		if err != nil { // the gate may have shut: nobody shall wait for what it keeps back
+		if err != nil { // the gate may have shut: nobody must wait for what it keeps back
 			t.s.gate.close()
-			t.breakUp()
+			t.doom()
 		}
 	})
 	flushed := t.flushInTime()
 	select {
 	case err := <-stored:
 		if err != nil {
-			// The position may have been refused for the sake of an event beside it, whose promise is still to come: that is the
-			// one to name. An error that the sink has from before may be of an event that was never in the transaction.
+			// The position may have been refused because of an event beside it, whose promise is still
+			// to come: that is the one to name. An error that the sink has from before may be of an
+			// event that was never in the transaction.
 			select {
-			case <-t.event.Done():
-				return errLost
+			case <-t.eventFailed.Done():
+				return errEventFailed
 			case <-time.After(afterFailure / 2): // before Flush gives up
 			}
 			return t.refusedPosition(err)
 		}
 	default:
 	}
-	if t.broken.Err() != nil {
-		return errLost
+	if t.doomed.Err() != nil {
+		return errEventFailed
 	}
 	if flushed != nil {
 		slow := &CommitError{Err: flushed, Slow: errors.Is(flushed, errSlow)}
@@ -135,19 +139,19 @@ func (t *transactions) end(cut checkpoint.Position) error {
 	if err := t.checkEpoch(); err != nil {
 		return err
 	}
-	if err := t.s.client.EndTransaction(t.broken, kgo.TryCommit); err != nil {
-		return &CommitError{Err: err, Fenced: fencing(err)}
+	if err := t.s.client.EndTransaction(t.doomed, kgo.TryCommit); err != nil {
+		return commitFailed(err)
 	}
 	if err := t.s.client.BeginTransaction(); err != nil {
-		return &CommitError{Err: err, Fenced: fencing(err)}
+		return commitFailed(err)
 	}
-	if t.id, t.epoch, err = t.s.client.ProducerID(t.broken); err != nil {
-		return &CommitError{Err: err, Fenced: fencing(err)}
+	if t.id, t.epoch, err = t.s.client.ProducerID(t.doomed); err != nil {
+		return commitFailed(err)
 	}
 	return nil
 }
 
-// refusedPosition is the failure of the record that holds the position.
+// refusedPosition is the error of the record that holds the position.
 func (t *transactions) refusedPosition(err error) error {
 	return &CommitError{
 		Err:    fmt.Errorf("write to state topic %q: %w", t.s.cfg.StateTopic, err),
@@ -155,12 +159,16 @@ func (t *transactions) refusedPosition(err error) error {
 	}
 }
 
-// checkEpoch makes sure that the transaction that is about to be committed is the one that was begun: for some answers of the
-// brokers the client takes a new epoch, which aborts what was sent before it, and goes on as if nothing had happened.
+// commitFailed is the error of a step of the commit.
+func commitFailed(err error) error { return &CommitError{Err: err, Fenced: fencing(err)} }
+
+// checkEpoch makes sure that the transaction that is about to be committed is the one that was begun.
+// For some answers of the brokers the client takes a new epoch, which aborts what was sent before it,
+// and goes on as if nothing had happened.
 func (t *transactions) checkEpoch() error {
-	id, epoch, err := t.s.client.ProducerID(t.broken)
+	id, epoch, err := t.s.client.ProducerID(t.doomed)
 	if err != nil {
-		return &CommitError{Err: err, Fenced: fencing(err)}
+		return commitFailed(err)
 	}
 	if id != t.id || epoch != t.epoch {
 		return &CommitError{Err: errors.New("the client has taken another epoch inside the transaction")}

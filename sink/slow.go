@@ -9,10 +9,11 @@ import (
 // errSlow says that a transaction took too long.
 var errSlow = fmt.Errorf("it was not sent within %s, and the brokers give it up", transactionTimeout)
 
-// flushInTime returns when the brokers have all of the transaction. They give up one that takes too long, and the client may
-// not learn of it, but begin from the start again and again. So it is given up here, unless no broker answers.
+// flushInTime returns when the brokers have all of the transaction. They abort one that takes too long,
+// and the client may not learn of it, but send it from its beginning again and again. So it is given up
+// here, unless no broker answers.
 func (t *transactions) flushInTime() error {
-	ctx, cancel := context.WithCancelCause(t.broken)
+	ctx, cancel := context.WithCancelCause(t.doomed)
 	defer cancel(nil)
 	began := time.Now()
 	go func() {

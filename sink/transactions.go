@@ -16,17 +16,18 @@ import (
 
 // Exactly says how to publish each event once. A nil Exactly means at least once.
 type Exactly struct {
-	// ID is the transactional id: one per source, so that who takes a source over fences whoever had it.
+	// ID is the transactional id: one per source, so that the next relay of the source fences this one.
 	ID string
-	// Claim is told whether the brokers' transactions are strong enough for the claim of exactly once. Nil = nobody asks.
+	// Claim is told the transaction guarantee: whether the brokers' transactions are strong enough for
+	// exactly once. Nil = nobody asks.
 	Claim func(strong bool)
 	// Interval is how long a transaction may stay open, Bytes how much it may hold.
 	Interval time.Duration
 	Bytes    int64
 }
 
-// transactionTimeout is how long the brokers let a transaction stay open. One that was left open by a kill hides what others
-// commit to the state topic behind it for that long.
+// transactionTimeout is how long the brokers let a transaction stay open. One that was left open by a
+// kill hides what others commit to the state topic behind it for that long.
 const transactionTimeout = 15 * time.Second
 
 // CommitError says that a transaction was not committed, or perhaps was: only the state topic can tell.
@@ -48,50 +49,61 @@ func (e *CommitError) Error() string {
 
 func (e *CommitError) Unwrap() error { return e.Err }
 
-// errLost says that an event of the transaction failed. What it failed of is the error of the sink.
-var errLost = errors.New("an event of the transaction failed")
+// errEventFailed says that an event of the transaction failed. The error of the sink says why.
+var errEventFailed = errors.New("an event of the transaction failed")
 
 // fencing reports whether err says that another producer has the transactional id.
 func fencing(err error) bool {
 	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch)
 }
 
-// transactions publishes events and the position behind them in one Kafka transaction, so that either all of it is there
-// or nothing. While one is being committed, the events of the next wait; the goroutine that reads goes on.
+// transactions publishes events and the position behind them in one Kafka transaction, so that either
+// all of it is there or nothing. An event counts as published, and its mark is told, when its
+// transaction is committed. After the first error nothing more is committed: the next producer fences
+// this one and reads the state topic, which is the truth.
 //
-// An event counts as published, and its mark is told, when its transaction is committed. After the first error nothing
-// more is committed: whoever comes next fences this producer and reads the state topic, which is the truth.
+// There are two goroutines. The producer sends events into the open transaction; when that is full, it
+// closes it at a cut and leaves later events in waiting. The committer (run) decides when a transaction
+// is due, cuts it if the producer has not, stores the position of the cut in it, commits it, opens the
+// next one with what waits, and tells the marks of what was committed.
 type transactions struct {
 	s     *Sink
 	cfg   Exactly
 	state Encode
 
-	mu      sync.Mutex    // taken once an event by the goroutine that reads, and a few times a transaction by commit's
-	open    bool          // the client takes records
-	batch   []*flight     // of the open transaction, or of the one that is being committed
-	bytes   int64         // of batch
-	took    time.Duration // of the last commit
-	limit   int64         // of bytes
-	waiting []*flight     // for the next one
-	spare   []*flight     // the slice of the batch before
-	at      checkpoint.Position
-	cut     checkpoint.Position // where the transaction that is not open any more ends
-	saving  bool                // a position is to be stored, even without an event before it
-	hurry   bool                // somebody waits for what was sent
+	// The producer takes mu once an event, the committer a few times a transaction. All of this is
+	// under mu, so that a cut is exactly behind the last event of its transaction.
+	mu      sync.Mutex
+	at      checkpoint.Position // how far the stream is
+	open    bool                // the transaction takes events
+	batch   []*flight           // of the open transaction, or of the one that is being committed
+	bytes   int64               // of batch
+	limit   int64               // of bytes
+	cut     checkpoint.Position // where the transaction ends, once it is not open any more
+	waiting []*flight           // for the next one
+	spare   []*flight           // the memory of the batch before
 
-	id    int64 // of the producer, in the open transaction
+	// Also under mu: what others wait for. They set saving or flushing, wake the committer, and wait for
+	// done, which is told when something was committed and when nothing more will be.
+	saving    bool // a position is to be stored, even without an event before it
+	flushing  bool // what was sent is to be committed at once
+	marking   bool // marks of what was committed are being told
+	committed checkpoint.Position
+	done      *sync.Cond
+	wake      chan struct{} // the committer has something to do
+	ended     chan struct{} // closed when it ends; nil before start
+
+	// Of the committer: the producer ID and epoch of the open transaction, and the time of the last commit.
+	id    int64
 	epoch int16
+	took  time.Duration
 
-	committed checkpoint.Position // in the state topic
-	settling  bool                // marks of what was committed are being told
-	done      *sync.Cond          // something was committed, or nothing more will be
-
-	wake    chan struct{}   // the goroutine of commits has something to look at
-	ended   chan struct{}   // it has ended; nil before start
-	broken  context.Context // ended by a record that failed: its transaction must not be committed
-	breakUp context.CancelFunc
-	event   context.Context // ended by an event of the transaction that failed, and with the sink
-	lose    context.CancelFunc
+	// A record that fails ends doomed: its transaction must not be committed. An event that fails ends
+	// eventFailed as well, once the sink has its error.
+	doomed      context.Context
+	doom        context.CancelFunc
+	eventFailed context.Context
+	failEvent   context.CancelFunc
 }
 
 func newTransactions(s *Sink, cfg Exactly) *transactions {
@@ -100,8 +112,8 @@ func newTransactions(s *Sink, cfg Exactly) *transactions {
 		t.limit = min(first, cfg.Bytes)
 	}
 	t.done = sync.NewCond(&t.mu)
-	t.broken, t.breakUp = context.WithCancel(s.ctx)
-	t.event, t.lose = context.WithCancel(s.ctx)
+	t.doomed, t.doom = context.WithCancel(s.ctx)
+	t.eventFailed, t.failEvent = context.WithCancel(s.ctx)
 	return t
 }
 
@@ -114,10 +126,10 @@ func (t *transactions) send(f *flight, pos checkpoint.Position) {
 	}
 }
 
-// offer gives an event to the client if the open transaction takes it. It is called with the mutex held.
+// offer gives an event to the client if the open transaction takes it. It is called with mu held.
 func (t *transactions) offer(f *flight) bool {
 	if n := len(t.batch); f.alone() && t.open && n > 0 {
-		t.shut(t.batch[n-1].pos)
+		t.cutAt(t.batch[n-1].pos)
 	}
 	if !t.open {
 		return false
@@ -127,53 +139,54 @@ func (t *transactions) offer(f *flight) bool {
 	t.s.client.Produce(t.s.ctx, &f.record, f.promise)
 	switch {
 	case f.alone() || t.bytes >= t.limit:
-		t.shut(f.pos)
+		t.cutAt(f.pos)
 	case len(t.batch) == 1:
-		t.poke()
+		t.wakeCommitter()
 	}
 	return true
 }
 
-// shut cuts the stream: what comes later belongs to the next transaction. It is called with the mutex held.
-func (t *transactions) shut(cut checkpoint.Position) {
-	t.open, t.cut = false, cut
-	t.poke()
+// cutAt ends the open transaction: later events belong to the next one. It is called with mu held.
+func (t *transactions) cutAt(pos checkpoint.Position) {
+	t.open, t.cut = false, pos
+	t.wakeCommitter()
 }
 
 func (t *transactions) confirmed(f *flight) { f.written.Store(true) }
 
 func (t *transactions) failed() {
-	t.lose()
-	t.breakUp()
+	t.failEvent()
+	t.doom()
 }
 
 func (t *transactions) reached(pos checkpoint.Position) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.at = pos
-	if t.saving { // whoever keeps the position may have heard of it first
-		t.poke()
+	if t.saving { // save may have been called with pos before this
+		t.wakeCommitter()
 	}
 }
 
-func (t *transactions) poke() {
+func (t *transactions) wakeCommitter() {
 	select {
 	case t.wake <- struct{}{}:
 	default:
 	}
 }
 
-// begin fences whoever had the transactional id. An open transaction of theirs is aborted before it returns.
+// begin fences the former producer of the transactional id. Its open transaction is aborted before
+// begin returns.
 func (t *transactions) begin(ctx context.Context) error {
 	if _, _, err := t.s.client.ProducerID(ctx); err != nil {
-		return fmt.Errorf("take over transactional id %q: %w", t.cfg.ID, err)
+		return fmt.Errorf("fence transactional id %q: %w", t.cfg.ID, err)
 	}
 	if err := t.s.client.BeginTransaction(); err != nil {
 		return fmt.Errorf("begin a Kafka transaction: %w", err)
 	}
 	var err error
 	if t.id, t.epoch, err = t.s.client.ProducerID(ctx); err != nil {
-		return fmt.Errorf("take over transactional id %q: %w", t.cfg.ID, err)
+		return fmt.Errorf("fence transactional id %q: %w", t.cfg.ID, err)
 	}
 	if t.cfg.Claim == nil {
 		return nil
@@ -192,7 +205,8 @@ func (t *transactions) start(pos checkpoint.Position, state Encode) {
 	go t.run()
 }
 
-// unwritten is the first event of the transaction that the brokers do not have; nil = they have all of it.
+// unwritten returns the first event of the transaction that the brokers do not have; nil = they have
+// all of it.
 func (t *transactions) unwritten() *EventError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -204,7 +218,7 @@ func (t *transactions) unwritten() *EventError {
 	return nil
 }
 
-// reopen lets the client have what came meanwhile. It returns what was published.
+// reopen opens the next transaction and sends what waits for it. It returns what was published.
 func (t *transactions) reopen(cut checkpoint.Position, took time.Duration) (published []*flight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -212,7 +226,8 @@ func (t *transactions) reopen(cut checkpoint.Position, took time.Duration) (publ
 		t.limit = min(2*t.limit, t.cfg.Bytes)
 	}
 	published, t.took = t.batch, took
-	t.committed, t.settling, t.saving, t.open, t.bytes, t.batch = cut, true, false, true, 0, t.spare
+	t.committed, t.marking, t.saving = cut, true, false
+	t.open, t.bytes, t.batch = true, 0, t.spare
 	taken, now := 0, time.Now()
 	for taken < len(t.waiting) {
 		t.waiting[taken].record.Timestamp = now // it has waited
@@ -224,21 +239,21 @@ func (t *transactions) reopen(cut checkpoint.Position, took time.Duration) (publ
 	left := copy(t.waiting, t.waiting[taken:])
 	clear(t.waiting[left:])
 	t.waiting = t.waiting[:left]
-	t.hurry = t.hurry && len(t.batch) > 0
+	t.flushing = t.flushing && len(t.batch) > 0
 	return published
 }
 
 // save returns once a position that is at least as far as the one of state is in the state topic.
 func (t *transactions) save(ctx context.Context, state checkpoint.State) error {
-	return t.await(ctx, func() bool { return !t.committed.Before(state.Position) }, func() { t.saving = true })
+	return t.await(ctx, func() bool { return !t.committed.Before(state.Position) }, &t.saving)
 }
 
 func (t *transactions) flush(ctx context.Context) error {
-	return t.await(ctx, func() bool { return len(t.batch)+len(t.waiting) == 0 && !t.settling }, func() { t.hurry = true })
+	return t.await(ctx, func() bool { return len(t.batch)+len(t.waiting) == 0 && !t.marking }, &t.flushing)
 }
 
-// await waits for a condition and says again and again what is wanted, with the mutex held for both.
-func (t *transactions) await(ctx context.Context, met func() bool, want func()) error {
+// await waits for a condition, and sets want again after each commit that does not meet it.
+func (t *transactions) await(ctx context.Context, met func() bool, want *bool) error {
 	defer context.AfterFunc(ctx, func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -257,22 +272,22 @@ func (t *transactions) await(ctx context.Context, met func() bool, want func()) 
 			return kgo.ErrClientClosed
 		default:
 		}
-		want()
-		t.poke()
+		*want = true
+		t.wakeCommitter()
 		t.done.Wait()
 	}
 	return nil
 }
 
 func (t *transactions) close() {
-	t.breakUp()
+	t.doom()
 	if t.ended != nil {
 		<-t.ended
 	}
 }
 
-// strongTransactions reports whether the brokers tie each record to its transaction (KIP-890, transaction.version 2). Before
-// that, a request that was delayed on its way could become part of a later transaction.
+// strongTransactions reports whether the brokers tie each record to its transaction (KIP-890,
+// transaction.version 2). Before that, a delayed request could become part of a later transaction.
 func strongTransactions(ctx context.Context, client Client) (bool, error) {
 	resp, err := kmsg.NewPtrApiVersionsRequest().RequestWith(ctx, client)
 	if err != nil {

@@ -227,9 +227,9 @@ func TestRefusedStateRecordIsTold(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		f.sink.how.(*transactions).mu.Lock()
-		f.sink.how.(*transactions).hurry = true
+		f.sink.how.(*transactions).flushing = true
 		f.sink.how.(*transactions).mu.Unlock()
-		f.sink.how.(*transactions).poke()
+		f.sink.how.(*transactions).wakeCommitter()
 		<-f.sink.Failed()
 		done <- f.sink.Err()
 	}()

@@ -165,7 +165,7 @@ func fence(ctx context.Context, cfg config.Config, system string) error {
 	ctx, cancel := context.WithTimeout(ctx, brokersTime)
 	defer cancel()
 	if _, _, err := client.ProducerID(ctx); err != nil {
-		return fmt.Errorf("take over transactional id %q: %w", id, err)
+		return fmt.Errorf("fence transactional id %q: %w", id, err)
 	}
 	return nil
 }
