@@ -26,7 +26,8 @@ func (promptClient) ProducerID(context.Context) (int64, int16, error)           
 func (promptClient) Request(context.Context, kmsg.Request) (kmsg.Response, error) { panic("not asked") }
 func (promptClient) Close()                                                       {}
 
-// TestProduceAllocatesNothing: no event costs an allocation between its decoding and its confirmation, but for the client's own.
+// TestProduceAllocatesNothing: no event costs an allocation between its decoding and its
+// confirmation, but for the client's own.
 func TestProduceAllocatesNothing(t *testing.T) {
 	for name, exactly := range map[string]*Exactly{"at least once": nil, "exactly once": {ID: "x", Bytes: 1 << 20, Interval: 1 << 40}} {
 		t.Run(name, func(t *testing.T) {

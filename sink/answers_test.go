@@ -8,8 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// refuse makes the cluster refuse every batch that holds the given text, and leave the partition as it is. The others of
-// its request will be sent again.
+// refuse makes the cluster refuse every batch that holds the given text, and leave the partition as
+// it is. The others of its request will be sent again.
 func (f *fixture) refuse(text string, code int16) {
 	f.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		f.cluster.KeepControl()
@@ -55,7 +55,8 @@ func refusal(r *kmsg.ProduceRequest, fill func(p *kmsg.ProduceResponseTopicParti
 	return resp
 }
 
-// answer has the broker answer for a topic with a code, known or not, until the function that it returns is called.
+// answer has the broker answer for a topic with a code, known or not, until the function that it
+// returns is called.
 func (f *fixture) answer(topic string, code int16) (heal func()) {
 	return f.cluster.Fault(kfake.Fault{
 		Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: &kerr.Error{Message: "?", Code: code}, Count: -1,

@@ -10,8 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// TestTransactionHoldsNoMore: what came while a transaction was being committed goes into as many more as it takes. Each has the
-// position exactly behind its last event.
+// TestTransactionHoldsNoMore: what came while a transaction was being committed goes into as many
+// more as it takes. Each has the position exactly behind its last event.
 func TestTransactionHoldsNoMore(t *testing.T) {
 	t.Parallel()
 	const events = 80
@@ -30,7 +30,8 @@ func TestTransactionsGrow(t *testing.T) {
 	}
 }
 
-// backlog produces events while the first transaction is being committed, and returns how many each transaction holds.
+// backlog produces events while the first transaction is being committed, and returns how many each
+// transaction holds.
 func backlog(t *testing.T, events int, most, first int64) []int {
 	t.Helper()
 	f := exactly(t, func(c *Config) { c.Exactly.Bytes, c.First = most, first })

@@ -46,8 +46,8 @@ func (s *Sink) options() []kgo.Opt {
 		// An address that accepts and closes, as load balancers do without a backend, is an outage
 		// and no refusal.
 		kgo.AlwaysRetryEOF(),
-		// A batch that is to be sent again waits for fresh metadata: with the default of 5 s a moved
-		// leader costs that much.
+		// A batch that is to be sent again waits for fresh metadata: with the default of 5 s a
+		// moved leader costs that much.
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(partitioner{&s.topics}),
@@ -55,8 +55,8 @@ func (s *Sink) options() []kgo.Opt {
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProducerBatchMaxBytesFn(s.topics.batchLimit),
 		kgo.BrokerMaxWriteBytes(int32(s.cfg.MaxRequest)),
-		// The in-flight bound is the watermark's: Produce must not block the goroutine that keeps the
-		// replication connection alive.
+		// The in-flight bound is the watermark's: Produce must not block the goroutine that keeps
+		// the replication connection alive.
 		kgo.MaxBufferedRecords(math.MaxInt32),
 		// A topic that vanished is an outage to wait for.
 		kgo.UnknownTopicRetries(-1),

@@ -10,7 +10,8 @@ import (
 	"github.com/walpost/walpost/checkpoint"
 )
 
-// run is the committer: it commits one transaction after the other, until an error or the end of the sink.
+// run is the committer: it commits one transaction after the other, until an error or the end of
+// the sink.
 func (t *transactions) run() {
 	defer func() {
 		t.mu.Lock()
@@ -28,14 +29,14 @@ func (t *transactions) run() {
 	}
 }
 
-// smallTransaction is the size in bytes up to which a transaction is committed early, for the sake of
-// latency. At a rate beyond that commits would take their time from events.
+// smallTransaction is the size in bytes up to which a transaction is committed early, for the sake
+// of latency. At a rate beyond that commits would take their time from events.
 const smallTransaction = 512 << 10
 
-// awaitDue waits until the open transaction should be committed: it is full, or open for the interval,
-// or nothing has followed for the linger, or somebody waits for it. While it is small the interval is
-// at most twice the time that the last commit took, so that a single event is committed at once. False
-// means that nothing more may be committed.
+// awaitDue waits until the open transaction should be committed: it is full, or open for the
+// interval, or nothing has followed for the linger, or somebody waits for it. While it is small the
+// interval is at most twice the time that the last commit took, so that a single event is committed
+// at once. False means that nothing more may be committed.
 func (t *transactions) awaitDue() bool {
 	ticker := time.NewTicker(max(t.s.cfg.Linger, time.Millisecond))
 	defer ticker.Stop()
@@ -66,8 +67,8 @@ func (t *transactions) awaitDue() bool {
 	}
 }
 
-// commit commits what is before the cut, with the position of the cut. If the producer has not cut the
-// transaction, it ends where the stream is now.
+// commit commits what is before the cut, with the position of the cut. If the producer has not cut
+// the transaction, it ends where the stream is now.
 func (t *transactions) commit() error {
 	t.mu.Lock()
 	if t.open {
@@ -91,8 +92,8 @@ func (t *transactions) commit() error {
 	return nil
 }
 
-// end writes the position and commits. After an error nobody knows whether the transaction is committed,
-// so nobody may try again.
+// end writes the position and commits. After an error nobody knows whether the transaction is
+// committed, so nobody may try again.
 func (t *transactions) end(cut checkpoint.Position) error {
 	value, err := t.state(cut)
 	if err != nil {
@@ -111,9 +112,9 @@ func (t *transactions) end(cut checkpoint.Position) error {
 	select {
 	case err := <-stored:
 		if err != nil {
-			// The position may have been refused because of an event beside it, whose promise is still
-			// to come: that is the one to name. An error that the sink has from before may be of an
-			// event that was never in the transaction.
+			// The position may have been refused because of an event beside it, whose promise is
+			// still to come: that is the one to name. An error that the sink has from before may be
+			// of an event that was never in the transaction.
 			select {
 			case <-t.eventFailed.Done():
 				return errEventFailed
@@ -162,9 +163,9 @@ func (t *transactions) refusedPosition(err error) error {
 // commitFailed is the error of a step of the commit.
 func commitFailed(err error) error { return &CommitError{Err: err, Fenced: fencing(err)} }
 
-// checkEpoch makes sure that the transaction that is about to be committed is the one that was begun.
-// For some answers of the brokers the client takes a new epoch, which aborts what was sent before it,
-// and goes on as if nothing had happened.
+// checkEpoch makes sure that the transaction that is about to be committed is the one that was
+// begun. For some answers of the brokers the client takes a new epoch, which aborts what was sent
+// before it, and goes on as if nothing had happened.
 func (t *transactions) checkEpoch() error {
 	id, epoch, err := t.s.client.ProducerID(t.doomed)
 	if err != nil {

@@ -26,7 +26,8 @@ func (f *fixture) refuseCreation(code int16, says string) {
 	})
 }
 
-// TestCreationRefused: the brokers say why they do not create a topic, and the relay passes it on with what helps.
+// TestCreationRefused: the brokers say why they do not create a topic, and the relay passes it on
+// with what helps.
 func TestCreationRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -54,7 +55,8 @@ func TestCreationRefused(t *testing.T) {
 	}
 }
 
-// TestCreationWaits: too few brokers are up for a new topic, or a quota is used up. That passes; until then it is said.
+// TestCreationWaits: too few brokers are up for a new topic, or a quota is used up. That passes;
+// until then it is said.
 func TestCreationWaits(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil)

@@ -9,17 +9,17 @@ import (
 
 // delivery is how records reach the brokers and when an event counts as published. There are two.
 //
-// begin and start come first. Then the producer calls send and reached, in the order of the stream; the
-// promises call confirmed and failed; any goroutine calls save and flush. A delivery calls
+// begin and start come first. Then the producer calls send and reached, in the order of the stream;
+// the promises call confirmed and failed; any goroutine calls save and flush. A delivery calls
 // Sink.published once for each event, in any order.
 type delivery interface {
 	// begin fences the former producer of this source.
 	begin(ctx context.Context) error
 	// start says where the stream begins.
 	start(pos checkpoint.Position, state Encode)
-	// send gives a record to the client, or keeps it until the client may have it. An event that has to
-	// be alone waits until nothing else is in flight, or in its transaction. pos is how far the stream is
-	// with it.
+	// send gives a record to the client, or keeps it until the client may have it. An event that
+	// has to be alone waits until nothing else is in flight, or in its transaction. pos is how far
+	// the stream is with it.
 	send(f *flight, pos checkpoint.Position)
 	// reached says how far the stream is, without an event.
 	reached(pos checkpoint.Position)
@@ -38,8 +38,8 @@ type delivery interface {
 // Encode returns the record of the state topic for a position. Any goroutine calls it.
 type Encode func(checkpoint.Position) ([]byte, error)
 
-// atLeastOnce counts an event as published once the brokers have its record. Positions are stored by
-// themselves.
+// atLeastOnce counts an event as published once the brokers have its record. Positions are stored
+// by themselves.
 type atLeastOnce struct {
 	s     *Sink
 	store Store
@@ -58,8 +58,8 @@ func (d atLeastOnce) send(f *flight, _ checkpoint.Position) {
 	lone := d.s.cfg.Linger > 0 && d.s.inFlight.events.Load() == 1
 	d.s.client.Produce(d.s.ctx, &f.record, f.promise)
 	if lone {
-		// A record lingers for others to share its request. With nothing else in flight that only costs
-		// time. The context has ended, so this does no more than end the linger.
+		// A record lingers for others to share its request. With nothing else in flight that only
+		// costs time. The context has ended, so this does no more than end the linger.
 		_ = d.s.client.Flush(ended)
 	}
 }

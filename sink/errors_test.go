@@ -23,8 +23,8 @@ func TestEveryReasonIsCountedFromTheStart(t *testing.T) {
 	}
 }
 
-// TestSuspect: a refusal may be for the sake of a neighbour, and is tried again without. What the brokers have lost is none, nor is an
-// event that they were never sent.
+// TestSuspect: a refusal may be for the sake of a neighbour, and is tried again without. What the
+// brokers have lost is none, nor is an event that they were never sent.
 func TestSuspect(t *testing.T) {
 	for name, c := range map[string]struct {
 		err  EventError
@@ -43,7 +43,8 @@ func TestSuspect(t *testing.T) {
 	}
 }
 
-// TestLostRecordsStopTheSink: the brokers have lost records that they had confirmed. The client must not go on as if nothing had happened.
+// TestLostRecordsStopTheSink: the brokers have lost records that they had confirmed. The client
+// must not go on as if nothing had happened.
 func TestLostRecordsStopTheSink(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil)

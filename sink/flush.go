@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// afterFailure is how long records that were sent before a permanent error may take to be confirmed.
+// afterFailure is how long records that were sent before a permanent error may take to be
+// confirmed.
 const afterFailure = time.Second
 
-// Flush sends what lingers and returns when nothing is in flight any more, or ctx ends. If the gate has shut, what was
-// sent already gets a moment to be confirmed.
+// Flush sends what lingers and returns when nothing is in flight any more, or ctx ends. If the wire
+// gate has shut, what was sent already gets a moment to be confirmed.
 func (s *Sink) Flush(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -52,7 +53,7 @@ func (s *Sink) flush(ctx context.Context) error {
 // Closed reports whether Close was called.
 func (s *Sink) Closed() bool { return s.ctx.Err() != nil }
 
-// Close gives up what is in flight and drops the connections.
+// Close gives up what is in flight and closes the connections.
 func (s *Sink) Close() {
 	if s.Closed() {
 		return

@@ -10,14 +10,15 @@ import (
 
 // wireGate stops the wire after a permanent error.
 //
-// When the brokers refuse a batch for good, the client fails what it has buffered for that partition
-// and is ready to send what comes next. Promises run later, on a goroutine of their own; an event of
-// the same key that is produced in between would be published past the refused one. So the gate shuts
-// when the client says in its log that records fail, which it does before it can send anything else
-// for their partition. From then on nothing is written to any broker; answers are still read.
+// When the brokers refuse a batch for good, the client fails what it has buffered for that
+// partition and is ready to send what comes next. Promises run later, on a goroutine of their own;
+// an event of the same key that is produced in between would be published past the refused one. So
+// the gate shuts when the client says in its log that records fail, which it does before it can
+// send anything else for their partition. From then on nothing is written to any broker; answers
+// are still read.
 type wireGate struct {
 	shut    chan struct{} // closed: nothing more is written
-	release chan struct{} // closed: a caller that waits in Write gives up, since the client is being closed
+	release chan struct{} // closed: whoever waits in Write gives up, the client is being closed
 	close   func()        // closes shut
 	giveUp  func()        // closes release
 }
@@ -57,8 +58,8 @@ func (c *gatedConn) Write(b []byte) (int, error) {
 	}
 }
 
-// What the client logs when it is about to fail what it has buffered of a partition: for a batch that
-// the brokers refuse, for a partition that it cannot load (if it says that it will), and for a
+// What the client logs when it is about to fail what it has buffered of a partition: for a batch
+// that the brokers refuse, for a partition that it cannot load (if it says that it will), and for a
 // producer ID that it is refused.
 const (
 	batchFailed    = "batch in a produce request failed"
@@ -67,10 +68,12 @@ const (
 	producerFailed = "fatal InitProducerID error, failing all buffered records"
 )
 
-// producerRefused is what the client logs before it asks for a producer ID again, which it does at once.
+// producerRefused is what the client logs before it asks for a producer ID again, which it does at
+// once.
 const producerRefused = "producer id initialization resulted in retryable error, discarding initialization attempt"
 
-// betweenProducers is the least time between two requests for a producer ID that the brokers have not given.
+// betweenProducers is the least time between two requests for a producer ID that the brokers have
+// not given.
 const betweenProducers = 250 * time.Millisecond
 
 // pause holds the caller up, unless the client is being closed.

@@ -12,8 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// TestNothingPassesARefusedEvent produces on after the brokers have refused an event and before its promise has run:
-// nothing of it may reach the partition.
+// TestNothingPassesARefusedEvent produces on after the brokers have refused an event and before its
+// promise has run: nothing of it may reach the partition.
 func TestNothingPassesARefusedEvent(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil)
@@ -63,8 +63,9 @@ func TestNothingPassesARefusedEvent(t *testing.T) {
 	}
 }
 
-// TestTheGateShutsBeforeThePromise guards what the gate relies on: that the client logs a failed batch before its
-// promises run. If a new version of the client says it in other words, this is where to look.
+// TestTheGateShutsBeforeThePromise guards what the gate relies on: that the client logs a failed
+// batch before its promises run. If a new version of the client says it in other words, this is
+// where to look.
 func TestTheGateShutsBeforeThePromise(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil)
@@ -90,8 +91,8 @@ func TestTheGateShutsBeforeThePromise(t *testing.T) {
 	}
 }
 
-// TestTheGateShutsWhenRecordsFail: the client fails records not only because a batch was refused. Whatever it is, the gate
-// shuts before the promises run.
+// TestTheGateShutsWhenRecordsFail: the client fails records not only because a batch was refused.
+// Whatever it is, the gate shuts before the promises run.
 func TestTheGateShutsWhenRecordsFail(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(f *fixture){

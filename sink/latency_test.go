@@ -9,7 +9,8 @@ import (
 	"github.com/walpost/walpost/decoder"
 )
 
-// TestLatency: the latency of an event ends with the brokers' answer to it, not with one before, however long ago that was.
+// TestLatency: the latency of an event ends with the brokers' answer to it, not with one before,
+// however long ago that was.
 func TestLatency(t *testing.T) {
 	t.Parallel()
 	for name, setup := range map[string]func(*testing.T, func(*Config), ...kfake.Opt) *fixture{"at least once": setup, "exactly once": exactly} {

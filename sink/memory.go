@@ -15,12 +15,13 @@ const (
 	slabSize = 64
 )
 
-// slab is the memory of some flights, and arena that of the bytes of some events. Both are used again once all of their events
-// are published: a backlog leaves no garbage behind. What belongs to an event that is never published is left to the collector.
+// slab is the memory of some flights, and arena that of the bytes of some events. Both are used
+// again once all of their events are published, so a backlog leaves no garbage behind. The memory
+// of an event that is never published is left to the garbage collector.
 type slab struct {
 	flights [slabSize]flight
 	used    int
-	pending atomic.Int32 // flights that are not published, and one for the builder until it has taken the last
+	pending atomic.Int32 // flights that are not published, and 1 while the builder fills it
 }
 
 type arena struct {
@@ -29,7 +30,7 @@ type arena struct {
 	pending atomic.Int32 // as that of a slab
 }
 
-// Idle memory goes back to the system with the next collections.
+// The garbage collector takes what a pool has not given out for two cycles.
 var (
 	slabs  = sync.Pool{New: newSlab}
 	arenas = sync.Pool{New: func() any { return new(arena) }}
@@ -73,7 +74,7 @@ func (f *flight) free() {
 	flights.release()
 }
 
-// flight returns the next flight. It is zero but for its promise and whose it is.
+// flight returns the next flight. It is zero but for its promise, slab and sink.
 func (b *builder) flight() *flight {
 	if b.slab == nil || b.slab.used == slabSize {
 		b.slab.release()
@@ -93,7 +94,8 @@ type block struct {
 	class int
 }
 
-// blocks are those that are free, by class: each is a quarter of a power of two larger than the one before, so that little is left over.
+// blocks are those that are free, by class. There are four classes between two powers of two, so
+// that little of a block stays unused.
 var blocks [blockClasses]sync.Pool
 
 const (
@@ -103,9 +105,10 @@ const (
 
 // blockClass returns the class of blocks that hold n bytes, and their size.
 func blockClass(n int) (class, size int) {
-	power := bits.Len(uint((n - 1) / smallestBlock)) // smallestBlock << power holds n, and half of it does not
+	// smallestBlock << power holds n, and half of it does not: 1 to 4 quarters of that are needed too.
+	power := bits.Len(uint((n - 1) / smallestBlock))
 	half := smallestBlock << power >> 1
-	quarters := (n - half + half/4 - 1) / (half / 4) // 1 to 4 of them are needed besides
+	quarters := (n - half + half/4 - 1) / (half / 4)
 	return 4*(power-1) + quarters - 1, half + quarters*(half/4)
 }
 
@@ -121,8 +124,8 @@ func (f *flight) takeBlock(n int) []byte {
 	return f.block.bytes[:n:n]
 }
 
-// take returns n bytes for an event that nobody else writes. Large ones get memory of their own, so that one of them does not
-// keep that of many.
+// take returns n bytes that belong to an event. A large event gets memory of its own: in an arena,
+// it would keep that of many others.
 func (b *builder) take(f *flight, n int) []byte {
 	if n > smallestBlock {
 		return f.takeBlock(n)

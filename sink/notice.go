@@ -18,28 +18,28 @@ const (
 type Notice struct {
 	mu    sync.Mutex
 	since time.Time            // when it began; zero = it has not
-	said  map[string]time.Time // when each reason was given
+	given map[string]time.Time // when the log last gave each reason
 }
 
-// Due reports whether the log has to give a reason now. Two that differ in numbers alone are the
-// same: a port, a position, or how long something has lasted. A subject is compared as it is.
+// Due reports whether the log has to give a reason now. Two reasons that differ only in numbers,
+// such as a port, a position or a duration, are the same. A subject is compared as it is.
 func (n *Notice) Due(subject, reason string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := time.Now()
 	if n.since.IsZero() {
-		n.since, n.said = now, map[string]time.Time{}
+		n.since, n.given = now, map[string]time.Time{}
 	}
-	for known, at := range n.said {
+	for known, at := range n.given {
 		if now.Sub(at) >= noticeEvery {
-			delete(n.said, known)
+			delete(n.given, known)
 		}
 	}
 	reason = subject + ": " + numbers.ReplaceAllString(reason, "#")
-	if _, known := n.said[reason]; known || len(n.said) == noticeReasons {
+	if _, known := n.given[reason]; known || len(n.given) == noticeReasons {
 		return false
 	}
-	n.said[reason] = now
+	n.given[reason] = now
 	return true
 }
 
@@ -53,12 +53,12 @@ func (n *Notice) Lasted() time.Duration {
 	return time.Since(n.since)
 }
 
-// End ends it, and returns for how long it lasted; zero = it was over.
+// End ends it, and returns for how long it lasted; zero = it was over already.
 func (n *Notice) End() time.Duration {
 	lasted := n.Lasted()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.since, n.said = time.Time{}, nil
+	n.since, n.given = time.Time{}, nil
 	return lasted
 }
 

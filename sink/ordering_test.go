@@ -12,7 +12,8 @@ import (
 	"github.com/walpost/walpost/checkpoint"
 )
 
-// TestProbes: from the stuck event on, the first, second, fourth, eighth and so on has a batch of its own.
+// TestProbes: from the stuck event on, the first, second, fourth, eighth and so on has a batch of
+// its own.
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	o := &ordering{stuck: &EventError{Commit: 100, Index: 3}}
@@ -39,8 +40,8 @@ func TestStartBehindTheStuckEvent(t *testing.T) {
 	}
 }
 
-// TestNothingFollowsAStuckEvent: one sink after the other fails with the same event. Each publishes what is before it, and nothing
-// that is behind it, so that the next repeats nothing.
+// TestNothingFollowsAStuckEvent: one sink after the other fails with the same event. Each publishes
+// what is before it, and nothing that is behind it, so that the next repeats nothing.
 func TestNothingFollowsAStuckEvent(t *testing.T) {
 	t.Parallel()
 	for delivery, setup := range map[string]func(*testing.T, func(*Config), ...kfake.Opt) *fixture{"at least once": setup, "exactly once": exactly} {

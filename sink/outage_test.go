@@ -15,7 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// balancer is a load balancer before the brokers: while they are away it accepts connections and closes them at once.
+// balancer is a load balancer before the brokers: while they are away it accepts connections and
+// closes them at once.
 type balancer struct {
 	away   atomic.Bool
 	closer net.Listener
@@ -65,7 +66,8 @@ func (b *balancer) lose() {
 	}
 }
 
-// TestBalancerWithoutABackend: connections that open and end at once are an outage, not a refusal of the event.
+// TestBalancerWithoutABackend: connections that open and end at once are an outage, not a refusal
+// of the event.
 func TestBalancerWithoutABackend(t *testing.T) {
 	t.Parallel()
 	b := newBalancer(t)
@@ -92,8 +94,8 @@ func TestBalancerWithoutABackend(t *testing.T) {
 	}
 }
 
-// TestAnotherSinkFollows: an error that is no word on the event ends the client, and another one publishes the event. The
-// counts go on.
+// TestAnotherSinkFollows: an error that is no word on the event ends the client, and another one
+// publishes the event. The counts go on.
 func TestAnotherSinkFollows(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil)

@@ -2,9 +2,10 @@ package sink
 
 import "github.com/twmb/franz-go/pkg/kgo"
 
-// partitioner puts keys where Java clients do: murmur2 of the key, over all partitions. Partitions that are added to a topic
-// count once the sink says so, and not when the client learns of them: an event must not be readable, or confirmed, in
-// another partition before its predecessors are in theirs.
+// partitioner puts keys where Java clients do: murmur2 of the key, over all partitions. Partitions
+// that are added to a topic count once the sink says so (spread), and not when the client learns of
+// them: an event must not be readable, or confirmed, in its new partition before its predecessors
+// are in the old.
 type partitioner struct{ topics *topics }
 
 // ForTopic implements kgo.Partitioner.
@@ -35,8 +36,9 @@ func (t *topic) grown() bool {
 	return n != 0 && t.offered.Load() != n
 }
 
-// spread lets events of a topic go to partitions that were added to it, once everything before them is published. The
-// others wait as well: they may be what is published behind the position of the next start.
+// spread lets events of a topic go to partitions that were added to it, once everything before them
+// is published. That includes other topics: a start repeats what is behind the oldest event in
+// flight, and would send earlier events of a moved key to its new partition, behind later ones.
 func (s *Sink) spread(t *topic) error {
 	if err := s.how.flush(s.ctx); err != nil {
 		return err
@@ -44,6 +46,6 @@ func (s *Sink) spread(t *topic) error {
 	before, now := t.partitions.Load(), t.offered.Load()
 	t.partitions.Store(now)
 	s.log.Info().Str("topic", t.name).Int32("partitions_before", before).Int32("partitions", now).
-		Msg("partitions were added to the topic: what was in flight is confirmed, keys may move to other partitions from here on")
+		Msg("partitions were added to the topic: earlier events are confirmed, keys may move to other partitions now")
 	return nil
 }

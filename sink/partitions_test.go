@@ -27,7 +27,8 @@ func movingKey() string {
 	}
 }
 
-// TestPartitionsAdded: a key moves to another partition. Nothing of it gets there before what is in flight is confirmed.
+// TestPartitionsAdded: a key moves to another partition. Nothing of it gets there before what is in
+// flight is confirmed.
 func TestPartitionsAdded(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
@@ -88,7 +89,8 @@ func (f *fixture) addPartitions(topic string, count int) {
 	f.sink.client.(*kgo.Client).ForceMetadataRefresh() // it looks every five minutes by itself
 }
 
-// produceUntil produces events from the given number on until the condition holds. It returns the next number.
+// produceUntil produces events from the given number on until the condition holds. It returns the
+// next number.
 func (f *fixture) produceUntil(key string, n int, condition func() bool) int {
 	f.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !condition(); n++ {
@@ -106,7 +108,8 @@ func (f *fixture) produceUntil(key string, n int, condition func() bool) int {
 	return n
 }
 
-// ascending produces some more events, and checks that the first of all are in partition 0 and the others in 1, in order.
+// ascending produces some more events, and checks that the first of all are in partition 0 and the
+// others in 1, in order.
 func (f *fixture) ascending(key string, n int) {
 	f.t.Helper()
 	count := n + 50

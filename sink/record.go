@@ -13,7 +13,8 @@ import (
 const (
 	// flightOverhead is what a flight takes besides its bytes, about.
 	flightOverhead = 512
-	// inlineHeaders is how many record headers need no allocation of their own: the four of the contract and some.
+	// inlineHeaders is how many record headers need no allocation of their own: the four of the
+	// contract and some.
 	inlineHeaders = 6
 	// maxInterned bounds the header names that are kept as strings.
 	maxInterned = 1024
@@ -29,15 +30,16 @@ type Transaction struct {
 	Timeline uint32    // on which the commit LSN lies
 	Commit   uint64    // LSN of the commit record
 	Time     int64     // when it committed, in microseconds since 2000-01-01, by the server's clock
-	Read     time.Time // when the event was taken in hand, by our own clock: its timestamp unless it has to wait here
+	Read     time.Time // when the event was read, by our own clock: the record's timestamp
 }
 
-// flight is one event on its way: the record, and whom to tell. Its promise is made with its memory, so that no event needs a
-// closure. The client may look at the context of a record after its promise, so it is none of ours.
+// flight is one event in flight: its record, and the mark to tell. The client may read the context
+// of a record after its promise, so the record does not carry the flight in it.
 type flight struct {
+	// Written by the builder, and read only.
 	sink    *Sink
-	promise func(*kgo.Record, error)
-	record  kgo.Record
+	promise func(*kgo.Record, error) // made with the memory, so that no event needs a closure
+	record  kgo.Record               // belongs to the client from Produce until its promise
 	headers [inlineHeaders]kgo.RecordHeader
 	topic   *topic
 	mark    Mark
@@ -45,12 +47,17 @@ type flight struct {
 	time    int64  // as Transaction.Time
 	index   uint32
 	size    int64
-	barrier barrier             // what comes next waits for this
-	written atomic.Bool         // the brokers have it, in a transaction that is not committed yet
-	pos     checkpoint.Position // how far the stream is with it, with exactly once
-	slab    *slab
-	arena   *arena // of its bytes, among those of others; nil = they are large
-	block   *block // of its bytes alone; nil = they are small, or too large to be kept
+
+	// Written before it is sent.
+	barrier barrier
+	pos     checkpoint.Position // how far the stream is with it; only with exactly once
+
+	written atomic.Bool // the brokers have it; only with exactly once
+
+	// Its memory, see free.
+	slab  *slab
+	arena *arena // of its bytes and those of others; nil = they are large
+	block *block // of its bytes alone; nil = they are small, or too large to be used again
 }
 
 // large reports whether the record may be too large for its topic.
@@ -66,7 +73,7 @@ func (f *flight) before(e *EventError) bool {
 
 // builder makes flights out of events. One goroutine uses it.
 type builder struct {
-	sink     *Sink // whose promises are called
+	sink     *Sink // of its flights
 	source   []byte
 	arena    *arena
 	slab     *slab
@@ -82,7 +89,8 @@ func payload(e *decoder.Event) int {
 	return len(e.Key) + len(e.Payload) + len(e.ID) + len(e.Type) + posLength + len(e.Headers)
 }
 
-// build copies what Kafka needs of the event. The record's bytes are not written again before the flight is freed.
+// build copies what Kafka needs of the event. The bytes of the record stay as they are until the
+// flight is freed.
 func (b *builder) build(e *decoder.Event, txn Transaction, t *topic, mark Mark) (*flight, error) {
 	f := b.flight()
 	f.topic, f.mark, f.commit, f.time, f.index = t, mark, txn.Commit, txn.Time, e.Index
@@ -95,8 +103,9 @@ func (b *builder) build(e *decoder.Event, txn Transaction, t *topic, mark Mark) 
 		return v
 	}
 	r := &f.record
-	r.Topic, r.Partition, r.Key, r.Timestamp = t.name, -1, put(e.Key), txn.Read // the client chooses the partition
-	if e.Payload != nil {                                                       // NULL is a tombstone; an empty payload is a value
+	r.Topic, r.Key, r.Timestamp = t.name, put(e.Key), txn.Read
+	r.Partition = -1      // the client chooses one
+	if e.Payload != nil { // NULL is a tombstone; an empty payload is a value
 		r.Value = put(e.Payload)
 	}
 	h := append(f.headers[:0], kgo.RecordHeader{Key: "id", Value: put(e.ID)})
@@ -138,8 +147,8 @@ func (b *builder) intern(name []byte) string {
 
 const hexDigits = "0123456789ABCDEF"
 
-// appendPos writes the position of an event: timeline, commit LSN and index, in hexadecimal of fixed width, so that
-// it sorts as text.
+// appendPos writes the position of an event: timeline, commit LSN and index, in hexadecimal of
+// fixed width, so that it sorts as text.
 func appendPos(b []byte, txn Transaction, index uint32) []byte {
 	b = appendHex(b, uint64(txn.Timeline), 8)
 	b = append(b, '-')

@@ -100,7 +100,8 @@ func TestRecordLayout(t *testing.T) {
 	}
 }
 
-// TestRecordOwnsItsBytes overwrites the event after the record was made, as the decoder does with the next message.
+// TestRecordOwnsItsBytes overwrites the event after the record was made, as the decoder does with
+// the next message.
 func TestRecordOwnsItsBytes(t *testing.T) {
 	t.Parallel()
 	b := newBuilder()
@@ -124,8 +125,8 @@ func TestRecordOwnsItsBytes(t *testing.T) {
 	}
 }
 
-// TestMemoryIsUsedAgain: what published events have freed serves later ones, and never what is still in flight. Not parallel: the
-// memory is shared by all sinks.
+// TestMemoryIsUsedAgain: what published events have freed serves later ones, and never what is
+// still in flight. Not parallel: the memory is shared by all sinks.
 func TestMemoryIsUsedAgain(t *testing.T) {
 	b, to := newBuilder(), orders()
 	type sent struct {
@@ -171,7 +172,8 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 	}
 }
 
-// TestBlockClasses: each size has a block that holds it with little left over, and the class of that block is the one of its size.
+// TestBlockClasses: each size has a block that holds it with little left over, and the class of
+// that block is the one of its size.
 func TestBlockClasses(t *testing.T) {
 	t.Parallel()
 	last := 0

@@ -21,10 +21,11 @@ const (
 	// batchOverhead is how much smaller than the limit batches are kept: their own header, and room
 	// for versions to come.
 	batchOverhead = 512
-	// maxRequest is the brokers' default of socket.request.max.bytes. A larger request they answer by
-	// closing the connection, again and again.
+	// maxRequest is the brokers' default of socket.request.max.bytes. A larger request they answer
+	// by closing the connection, again and again.
 	maxRequest = 100 << 20
-	// requestOverhead is what a request takes besides its batches, at most: names of topics, and some.
+	// requestOverhead is what a request takes besides its batches, at most: names of topics, and
+	// some.
 	requestOverhead = 4 << 10
 	// betweenLookups is the time between two questions for a topic that is missing.
 	betweenLookups = time.Second
@@ -61,7 +62,7 @@ func (r *resolver) resolve(ctx context.Context, t *topic) error {
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case created && creations < 10: // for a moment the brokers deny a topic that they have just made
+		case created && creations < 10: // for a moment the brokers deny a topic they have just made
 			creations++
 			continue
 		case created:
@@ -80,9 +81,9 @@ func (r *resolver) resolve(ctx context.Context, t *topic) error {
 }
 
 // find asks for topics of which nothing was confirmed for long: one may have been deleted under the
-// client, which tries on for ever. A missing one is created, if that may be. The client does not take
-// a topic that was made again for the old one: it gives up its events, as in an outage, and another
-// Sink publishes them. It reports whether the brokers have all of them.
+// client, which tries on for ever. A missing one is created, if that may be. The client does not
+// take a topic that was made again for the old one: it gives up its events, as in an outage, and
+// another Sink publishes them. It reports whether the brokers have all of them.
 func (r *resolver) find(ctx context.Context, names []string) bool {
 	for _, name := range names {
 		_, err := r.ensure(ctx, name)

@@ -11,8 +11,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// TestUnknownAnswerIsNoEnd: the client sends a batch again that was answered with UNKNOWN_SERVER_ERROR or a code that it does not
-// know, in its place. Other partitions go on, and nothing is repeated.
+// TestUnknownAnswerIsNoEnd: the client sends a batch again that was answered with
+// UNKNOWN_SERVER_ERROR or a code that it does not know, in its place. Other partitions go on, and
+// nothing is repeated.
 func TestUnknownAnswerIsNoEnd(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int16{kerr.UnknownServerError.Code, 9999} {
@@ -45,7 +46,8 @@ func TestUnknownAnswerIsNoEnd(t *testing.T) {
 	}
 }
 
-// TestUnknownAnswerForATopic: the client does not give events up for an answer to its request for metadata either.
+// TestUnknownAnswerForATopic: the client does not give events up for an answer to its request for
+// metadata either.
 func TestUnknownAnswerForATopic(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil, kfake.SeedTopics(1, "orders"))
@@ -95,7 +97,8 @@ func TestProducerIDIsAskedForWithPauses(t *testing.T) {
 	}
 }
 
-// TestCommitIsNotTriedAgain: nobody knows what became of a commit that was answered with UNKNOWN_SERVER_ERROR.
+// TestCommitIsNotTriedAgain: nobody knows what became of a commit that was answered with
+// UNKNOWN_SERVER_ERROR.
 func TestCommitIsNotTriedAgain(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, nil)

@@ -54,8 +54,8 @@ type Handover struct {
 // One goroutine produces: it calls Start, Produce, Held and Reached; all else may be called by any.
 // Produce finds the topic of an event, builds a flight, which owns copies of its bytes, and asks
 // ordering whether something has to happen before more is produced. The flight then belongs to the
-// delivery and the client. The client calls its promise; once the event is published, its mark is told
-// and its memory is used again.
+// delivery and the client. The client calls its promise; once the event is published, its mark is
+// told and its memory is used again.
 type Sink struct {
 	cfg    Config
 	log    zerolog.Logger
@@ -74,8 +74,8 @@ type Sink struct {
 	inFlight inFlight
 	bytes    atomic.Int64
 
-	// The first permanent error. It is latched under mu, then failed is closed; nothing is sent after
-	// it. What the client has buffered by then stops at the wire gate.
+	// The first permanent error. It is latched under mu, then failed is closed; nothing is sent
+	// after it. What the client has buffered by then stops at the wire gate.
 	gate   *wireGate
 	failed chan struct{}
 	mu     sync.Mutex
@@ -126,8 +126,8 @@ func New(cfg Config) (*Sink, error) {
 	return s, nil
 }
 
-// Begin takes over from whoever produced for the source before; only afterwards the stored position is final. The caller
-// holds the slot.
+// Begin fences the former producer of the source; only then is the stored position final. The
+// caller holds the slot.
 func (s *Sink) Begin(ctx context.Context) error { return s.how.begin(ctx) }
 
 // Start says where the stream begins, before the first Produce, and how a position is stored.
@@ -136,15 +136,16 @@ func (s *Sink) Start(pos checkpoint.Position, state Encode) {
 	s.how.start(pos, state)
 }
 
-// Reached says how far the stream is after something that is no event. After a permanent error it says nothing: an event before
-// it may never have been sent, and its position must not be passed.
+// Reached says how far the stream is after something that is no event. After a permanent error it
+// does nothing: an event before that may never have been sent, and its position must not be passed.
 func (s *Sink) Reached(pos checkpoint.Position) {
 	if s.Err() == nil {
 		s.how.reached(pos)
 	}
 }
 
-// Save stores a position up to which everything is published. With exactly once it may be stored already.
+// Save stores a position up to which everything is published. With exactly once it may be stored
+// already.
 func (s *Sink) Save(ctx context.Context, state checkpoint.State) error { return s.how.save(ctx, state) }
 
 // Produce sends an event; pos is how far the stream is with it. mark is told once, when the event
@@ -190,7 +191,8 @@ func (s *Sink) prepareAndSend(f *flight, pos checkpoint.Position) {
 		f.barrier = untilConfirmed
 	}
 	release := f.barrier == untilSent
-	f.record.Timestamp = time.Time{} // it may have waited for days, and retention counts from there: the client sets it
+	// The client sets the time: the event may have waited for days, and retention counts from it.
+	f.record.Timestamp = time.Time{}
 	s.how.send(f, pos)
 	if release {
 		s.order.release()
@@ -247,8 +249,8 @@ const epochMicros = 946684800 * 1000000
 // InFlight reports whether events are in flight.
 func (s *Sink) InFlight() bool { return s.inFlight.events.Load() > 0 }
 
-// Watch says whether events have been waiting for longer than usual. While they do, Stats tells which
-// partition they wait for.
+// Watch says whether events have been waiting for longer than usual. While they do, Stats tells
+// which partition they wait for.
 func (s *Sink) Watch(waiting bool) { s.trouble.watch(waiting) }
 
 // Held reports whether the caller has to wait before the next Produce.

@@ -14,10 +14,9 @@ const maxTopicLength = 249
 // Template makes a topic's name out of an event: literal text and columns in braces, as in
 // "outbox.event.{aggregatetype}".
 type Template struct {
-	text  string
-	parts []part
-	extra []string
-
+	text    string
+	parts   []part
+	extra   []string
 	columns map[string]string
 }
 
@@ -27,8 +26,8 @@ type part struct {
 	value   func(*decoder.Event) []byte
 }
 
-// ParseTemplate compiles a template. Columns are named as the contract names them, or else as the table does; columns
-// maps the former to the latter.
+// ParseTemplate compiles a template. Columns are named as the contract names them, or else as the
+// table does; columns maps the former to the latter.
 func ParseTemplate(text string, columns map[string]string) (*Template, error) {
 	t := &Template{text: text, columns: columns}
 	if text == "" {
@@ -40,7 +39,8 @@ func ParseTemplate(text string, columns map[string]string) (*Template, error) {
 			return nil, fmt.Errorf("topic template %q: a brace is closed that was not opened", text)
 		}
 		if !legalTopic(literal) {
-			return nil, fmt.Errorf("topic template %q: %q has characters that no topic may have (legal: a-z A-Z 0-9 . _ -)", text, literal)
+			return nil, fmt.Errorf("topic template %q: %q has characters that no topic may have "+
+				"(legal: a-z A-Z 0-9 . _ -)", text, literal)
 		}
 		if literal != "" {
 			t.parts = append(t.parts, part{literal: literal})
@@ -58,8 +58,8 @@ func ParseTemplate(text string, columns map[string]string) (*Template, error) {
 	return t, nil
 }
 
-// column returns how the value of a column is read from an event. Columns that the event does not carry under a name of
-// the contract become extra ones.
+// column returns how the value of a column is read from an event. Columns that the event does not
+// carry under a name of the contract become extra ones.
 func (t *Template) column(name string) func(*decoder.Event) []byte {
 	logical := name
 	for of, own := range t.columns {
@@ -85,7 +85,8 @@ func (t *Template) column(name string) func(*decoder.Event) []byte {
 	return func(e *decoder.Event) []byte { return e.Extra[i] }
 }
 
-// Extra returns the table's columns that the decoder has to read for this template, besides those of the contract.
+// Extra returns the table's columns that the decoder has to read for this template, besides those
+// of the contract.
 func (t *Template) Extra() []string { return t.extra }
 
 // append writes the name of an event's topic, which [checkTopic] has not seen.

@@ -61,8 +61,9 @@ func TestMissingTopicIsWaitedForAndReported(t *testing.T) {
 	}
 }
 
-// TestTopicDeleted: a topic vanishes under the client. The sink says so, or makes it again, and nothing of it is taken for
-// published; then it ends as in an outage, so that another one publishes the events.
+// TestTopicDeleted: a topic vanishes under the client. The sink says so, or makes it again, and
+// nothing of it is taken for published; then it ends as in an outage, so that another one publishes
+// the events.
 func TestTopicDeleted(t *testing.T) {
 	t.Parallel()
 	for name, create := range map[string]bool{"waited for": false, "made again": true} {
@@ -121,7 +122,8 @@ func TestTopicDeleted(t *testing.T) {
 	}
 }
 
-// TestFindTopicsInAnOutage: brokers that do not answer are no reason to miss a topic, and once nothing waits for a topic none is missed.
+// TestFindTopicsInAnOutage: brokers that do not answer are no reason to miss a topic, and once
+// nothing waits for a topic none is missed.
 func TestFindTopicsInAnOutage(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil)
@@ -182,8 +184,8 @@ func TestFindTopicsInAnOutage(t *testing.T) {
 	}
 }
 
-// TestTopicDeletedUnderALargeEvent: nothing follows an event that may be too large, so it is the sink itself that has to find its topic
-// missing.
+// TestTopicDeletedUnderALargeEvent: nothing follows an event that may be too large, so it is the
+// sink itself that has to find its topic missing.
 func TestTopicDeletedUnderALargeEvent(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil, kfake.SeedTopics(1, "orders"))

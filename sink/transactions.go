@@ -16,27 +16,30 @@ import (
 
 // Exactly says how to publish each event once. A nil Exactly means at least once.
 type Exactly struct {
-	// ID is the transactional id: one per source, so that the next relay of the source fences this one.
+	// ID is the transactional id: one per source, so that the next relay of the source fences this
+	// one.
 	ID string
-	// Claim is told the transaction guarantee: whether the brokers' transactions are strong enough for
-	// exactly once. Nil = nobody asks.
+	// Claim is told the transaction guarantee: whether the brokers' transactions are strong enough
+	// for exactly once. Nil = nobody asks.
 	Claim func(strong bool)
 	// Interval is how long a transaction may stay open, Bytes how much it may hold.
 	Interval time.Duration
 	Bytes    int64
 }
 
-// transactionTimeout is how long the brokers let a transaction stay open. One that was left open by a
-// kill hides what others commit to the state topic behind it for that long.
+// transactionTimeout is how long the brokers let a transaction stay open. One that was left open by
+// a kill hides what others commit to the state topic behind it for that long.
 const transactionTimeout = 15 * time.Second
 
-// CommitError says that a transaction was not committed, or perhaps was: only the state topic can tell.
+// CommitError says that a transaction was not committed, or perhaps was: only the state topic can
+// tell.
 type CommitError struct {
 	Fenced  bool // another producer has taken over the source, or the brokers gave this one up
 	Refused bool // the brokers refuse the position for good
 	Slow    bool // it holds more than can be sent in time
 	Err     error
-	// Waiting is the first event of a slow transaction that the brokers have not confirmed. Nil = they have all of it.
+	// Waiting is the first event of a slow transaction that the brokers have not confirmed. Nil =
+	// they have all of it.
 	Waiting *EventError
 }
 
@@ -57,15 +60,15 @@ func fencing(err error) bool {
 	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch)
 }
 
-// transactions publishes events and the position behind them in one Kafka transaction, so that either
-// all of it is there or nothing. An event counts as published, and its mark is told, when its
-// transaction is committed. After the first error nothing more is committed: the next producer fences
-// this one and reads the state topic, which is the truth.
+// transactions publishes events and the position behind them in one Kafka transaction, so that
+// either all of it is there or nothing. An event counts as published, and its mark is told, when
+// its transaction is committed. After the first error nothing more is committed: the next producer
+// fences this one and reads the state topic, which is the truth.
 //
-// There are two goroutines. The producer sends events into the open transaction; when that is full, it
-// closes it at a cut and leaves later events in waiting. The committer (run) decides when a transaction
-// is due, cuts it if the producer has not, stores the position of the cut in it, commits it, opens the
-// next one with what waits, and tells the marks of what was committed.
+// There are two goroutines. The producer sends events into the open transaction; when that is full,
+// it closes it at a cut and leaves later events in waiting. The committer (run) decides when a
+// transaction is due, cuts it if the producer has not, stores the position of the cut in it,
+// commits it, opens the next one with what waits, and tells the marks of what was committed.
 type transactions struct {
 	s     *Sink
 	cfg   Exactly
@@ -83,8 +86,8 @@ type transactions struct {
 	waiting []*flight           // for the next one
 	spare   []*flight           // the memory of the batch before
 
-	// Also under mu: what others wait for. They set saving or flushing, wake the committer, and wait for
-	// done, which is told when something was committed and when nothing more will be.
+	// Also under mu: what others wait for. They set saving or flushing, wake the committer, and
+	// wait for done, which is told when something was committed and when nothing more will be.
 	saving    bool // a position is to be stored, even without an event before it
 	flushing  bool // what was sent is to be committed at once
 	marking   bool // marks of what was committed are being told
@@ -93,13 +96,14 @@ type transactions struct {
 	wake      chan struct{} // the committer has something to do
 	ended     chan struct{} // closed when it ends; nil before start
 
-	// Of the committer: the producer ID and epoch of the open transaction, and the time of the last commit.
+	// Of the committer: the producer ID and epoch of the open transaction, and the time of the last
+	// commit.
 	id    int64
 	epoch int16
 	took  time.Duration
 
-	// A record that fails ends doomed: its transaction must not be committed. An event that fails ends
-	// eventFailed as well, once the sink has its error.
+	// A record that fails ends doomed: its transaction must not be committed. An event that fails
+	// ends eventFailed as well, once the sink has its error.
 	doomed      context.Context
 	doom        context.CancelFunc
 	eventFailed context.Context
@@ -205,8 +209,8 @@ func (t *transactions) start(pos checkpoint.Position, state Encode) {
 	go t.run()
 }
 
-// unwritten returns the first event of the transaction that the brokers do not have; nil = they have
-// all of it.
+// unwritten returns the first event of the transaction that the brokers do not have; nil = they
+// have all of it.
 func (t *transactions) unwritten() *EventError {
 	t.mu.Lock()
 	defer t.mu.Unlock()

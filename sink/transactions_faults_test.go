@@ -20,8 +20,9 @@ import (
 	"github.com/walpost/walpost/decoder"
 )
 
-// TestForeignOpenTransactionHidesNothing: another relay with exactly-once delivery shares the state topic and is killed between its
-// state record and the end of its transaction. What ours commits behind that is found by a start: fence, then Load.
+// TestForeignOpenTransactionHidesNothing: another relay with exactly-once delivery shares the state
+// topic and is killed between its state record and the end of its transaction. What ours commits
+// behind that is found by a start: fence, then Load.
 func TestForeignOpenTransactionHidesNothing(t *testing.T) {
 	t.Parallel()
 	for range 5 {
@@ -32,8 +33,9 @@ func TestForeignOpenTransactionHidesNothing(t *testing.T) {
 	t.Error("the fake broker loses count of sequences at each attempt")
 }
 
-// foreignOpenTransaction reports false if the fake broker lost count of the sequences in a partition that two producers share, as it
-// does now and then. To a relay that is a session that starts over.
+// foreignOpenTransaction reports false if the fake broker lost count of the sequences in a
+// partition that two producers share, as it does now and then. To a relay that is a session that
+// starts over.
 func foreignOpenTransaction(t *testing.T) bool {
 	t.Helper()
 	f := exactly(t, nil)
@@ -94,8 +96,9 @@ func foreignOpenTransaction(t *testing.T) bool {
 	return true
 }
 
-// TestReloadInsideATransaction: for a partition whose beginning was deleted the client takes a new producer epoch by itself (KIP-360),
-// which aborts what is in the transaction, and goes on. What is left of the transaction must not be committed.
+// TestReloadInsideATransaction: for a partition whose beginning was deleted the client takes a new
+// producer epoch by itself (KIP-360), which aborts what is in the transaction, and goes on. What is
+// left of the transaction must not be committed.
 func TestReloadInsideATransaction(t *testing.T) {
 	t.Parallel()
 	f := setup(t, func(c *Config) {
@@ -156,8 +159,9 @@ func TestReloadInsideATransaction(t *testing.T) {
 	}
 }
 
-// TestSaveDoesNotSpin: rows 0 (event), 1 (a DELETE that the stream carries), 2 (event for a topic that is missing). The position that
-// the keeper stores lies where a cut can be made, so it is not committed again and again until the topic is there.
+// TestSaveDoesNotSpin: rows 0 (event), 1 (a DELETE that the stream carries), 2 (event for a topic
+// that is missing). The position that the keeper stores lies where a cut can be made, so it is not
+// committed again and again until the topic is there.
 func TestSaveDoesNotSpin(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, func(c *Config) { c.CreateTopics = false })
@@ -197,8 +201,9 @@ func TestSaveDoesNotSpin(t *testing.T) {
 	}
 }
 
-// TestRefusedStateRecordIsTold: the brokers give up the transaction at the state record (TRANSACTION_ABORTABLE, as transaction.version 2
-// does when a verification takes too long), and an event has to be sent once more. The gate shuts, and the sink fails at once.
+// TestRefusedStateRecordIsTold: the brokers give up the transaction at the state record
+// (TRANSACTION_ABORTABLE, as transaction.version 2 does when a verification takes too long), and an
+// event has to be sent once more. The gate shuts, and the sink fails at once.
 func TestRefusedStateRecordIsTold(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, func(c *Config) { c.Linger = 50 * time.Millisecond })
@@ -250,8 +255,9 @@ func TestRefusedStateRecordIsTold(t *testing.T) {
 	}
 }
 
-// TestRefusedPositionBeforeRefusedEvent: an event breaks the contract while what comes before it is on its way, and the brokers refuse
-// the position behind that. Whoever passes over the event relies on the one before it, so the transaction is what has failed.
+// TestRefusedPositionBeforeRefusedEvent: an event breaks the contract while what comes before it is
+// on its way, and the brokers refuse the position behind that. Whoever passes over the event relies
+// on the one before it, so the transaction is what has failed.
 func TestRefusedPositionBeforeRefusedEvent(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, func(c *Config) { c.Linger = 50 * time.Millisecond })
@@ -277,8 +283,8 @@ func TestRefusedPositionBeforeRefusedEvent(t *testing.T) {
 	}
 }
 
-// TestSaveBeforeReached: the keeper saves a position that the watermark has already, a moment before the goroutine that reads says
-// how far it is. Nothing else wakes who commits.
+// TestSaveBeforeReached: the keeper saves a position that the watermark has already, a moment
+// before the goroutine that reads says how far it is. Nothing else wakes who commits.
 func TestSaveBeforeReached(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, nil)

@@ -15,7 +15,8 @@ import (
 	"github.com/walpost/walpost/checkpoint"
 )
 
-// TestEventsAndPositionTogether: an event counts once its transaction is committed, and the position behind it is in the same one.
+// TestEventsAndPositionTogether: an event counts once its transaction is committed, and the
+// position behind it is in the same one.
 func TestEventsAndPositionTogether(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, nil)
@@ -65,7 +66,8 @@ func TestEventsAndPositionTogether(t *testing.T) {
 	}
 }
 
-// TestSaveWithoutAnEvent stores an idle advance in a transaction of its own, and nothing that is stored already.
+// TestSaveWithoutAnEvent stores an idle advance in a transaction of its own, and nothing that is
+// stored already.
 func TestSaveWithoutAnEvent(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, nil)
@@ -81,7 +83,8 @@ func TestSaveWithoutAnEvent(t *testing.T) {
 	}
 }
 
-// TestFencedBySuccessor: who takes the source over ends this one, and what was not committed is not there.
+// TestFencedBySuccessor: who takes the source over ends this one, and what was not committed is not
+// there.
 func TestFencedBySuccessor(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, func(c *Config) { c.Linger = time.Minute; c.Exactly.Interval = time.Minute }) // nothing is committed by itself
@@ -112,8 +115,9 @@ func TestFencedBySuccessor(t *testing.T) {
 	}
 }
 
-// TestRefusedEventAbortsItsTransaction: nothing of the transaction is there; a sink that knows the event commits what is
-// before it, and stops there, also if the brokers have refused another for its sake.
+// TestRefusedEventAbortsItsTransaction: nothing of the transaction is there; a sink that knows the
+// event commits what is before it, and stops there, also if the brokers have refused another for
+// its sake.
 func TestRefusedEventAbortsItsTransaction(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, func(c *Config) { c.Linger = time.Minute; c.Exactly.Interval = time.Minute }) // one transaction, with flush

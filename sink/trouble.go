@@ -10,8 +10,9 @@ import (
 	"sync/atomic"
 )
 
-// trouble knows which partitions the brokers do not take events for, and why. The client tries again without a word but in its debug
-// log, which costs time for each request. So it is asked for that log only while something waits.
+// trouble knows for which partitions the brokers do not take events, and why. The client tries
+// again and says so only in its debug log, which costs time for each request. So the sink asks for
+// that log only while events wait.
 type trouble struct {
 	on atomic.Bool
 
@@ -28,7 +29,7 @@ type place struct {
 // troubles is how many partitions are remembered. One is named.
 const troubles = 100
 
-// watch says whether something waits. If nothing does, there is no trouble.
+// watch says whether events wait. If none do, there is no trouble.
 func (t *trouble) watch(on bool) {
 	if t.on.Swap(on) == on || on {
 		return
@@ -54,7 +55,7 @@ func (t *trouble) set(p place, answer string) {
 	}
 }
 
-// reason names one partition; empty = none is in trouble.
+// reason says why the events of one partition wait; empty = none do.
 func (t *trouble) reason() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -74,13 +75,14 @@ func (t *trouble) reason() string {
 	return fmt.Sprintf("waiting for topic %q, partition %d%s: %s", p.topic, p.partition, others, t.answers[p])
 }
 
-// What the client logs of the answer to a produce request, and of a partition that the brokers do not offer.
+// What the client logs of the answer to a produce request, and of a partition that the brokers do
+// not offer.
 const (
 	produced   = "produced" // at the level of debug
 	producedTo = "to"
 )
 
-// hear takes a line of the client's log.
+// hear reads a line of the client's log.
 func (t *trouble) hear(msg string, keyvals []any) {
 	if !t.on.Load() {
 		return
@@ -105,7 +107,8 @@ func (t *trouble) hear(msg string, keyvals []any) {
 	}
 }
 
-// parse reads topic[partition{outcome}, ...], ... where the outcome of a batch is from=>to, or retrying@from,count(answer).
+// parse reads topic[partition{outcome}, ...], ... where the outcome of a batch is from=>to, or
+// retrying@from,count(answer).
 func (t *trouble) parse(to string) {
 	for {
 		topic, rest, ok := strings.Cut(to, "[")

@@ -8,8 +8,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
-// TestReasonNamesThePartition: what the client says in its log of a partition that the brokers do not take events for is the reason why
-// events wait, for as long as it is so. A client that says it in other words fails this test.
+// TestReasonNamesThePartition: what the client says in its log of a partition that the brokers do
+// not take events for is the reason why events wait, for as long as it is so. A client that says it
+// in other words fails this test.
 func TestReasonNamesThePartition(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []*kerr.Error{

@@ -21,7 +21,7 @@ var mutations = []struct{ name, file, old, new string }{
 	{"a keepalive overtakes events", "checkpoint/watermark.go", "if n := len(w.queue); n > 0 && w.queue[n-1].idle {", "if n := len(w.queue); n > 0 && w.done.Commit == 0 {\n\t\tw.done = pos\n\t} else if n > 0 && w.queue[n-1].idle {"},
 	{"go on behind an event that was refused", "sink/sink.go", "if !closing(err) && s.ctx.Err() == nil {", "if !closing(err) && s.ctx.Err() == nil {\n\t\t\ts.how.confirmed(f)\n\t\t\treturn"},
 	{"keep bytes that were only borrowed", "sink/record.go", "v, space = space[:n:n], space[n:]\n", "_, space = space[:n:n], space[n:]\n"},
-	{"a record keeps its time through a wait", "sink/sink.go", "f.record.Timestamp = time.Time{} //", "//"},
+	{"a record keeps its time through a wait", "sink/sink.go", "f.record.Timestamp = time.Time{}\n", ""},
 	{"go on one row too far", "checkpoint/position.go", "row < p.Rows)", "row <= p.Rows)"},
 	{"go on one row too early", "checkpoint/position.go", "row < p.Rows)", "row+1 < p.Rows)"},
 	{"the state from before the fence", "internal/relay/resume.go", "found, err := s.position(ctx, view, s.store.Load)", "found, err := wanted, error(nil)"},
