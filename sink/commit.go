@@ -143,10 +143,7 @@ func (t *transactions) end(cut checkpoint.Position) error {
 	if err := t.s.client.EndTransaction(t.doomed, kgo.TryCommit); err != nil {
 		return commitFailed(err)
 	}
-	if err := t.s.client.BeginTransaction(); err != nil {
-		return commitFailed(err)
-	}
-	if t.id, t.epoch, err = t.s.client.ProducerID(t.doomed); err != nil {
+	if err := t.beginTransaction(t.doomed); err != nil {
 		return commitFailed(err)
 	}
 	return nil

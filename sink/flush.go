@@ -10,29 +10,20 @@ import (
 const afterFailure = time.Second
 
 // Flush sends what lingers and returns when nothing is in flight any more, or ctx ends. If the wire
-// gate has shut, what was sent already gets a moment to be confirmed.
+// gate has shut, what was sent already gets a moment to be confirmed. The error is the one that ended
+// the sink, if one has.
 func (s *Sink) Flush(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan struct{})
-	var err error
-	go func() { defer close(done); err = s.flush(ctx) }()
-	select {
-	case <-done:
-		return s.orErr(err)
-	case <-s.gate.shut:
-	}
-	select {
-	case <-done:
-	case <-time.After(afterFailure):
-		cancel()
-		<-done
-	}
-	return s.orErr(err)
-}
-
-// orErr is the error that ended the sink, or another one.
-func (s *Sink) orErr(err error) error {
+	go func() {
+		select {
+		case <-s.gate.shut:
+			_ = sleep(ctx, afterFailure)
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := s.flush(ctx)
 	if ended := s.Err(); ended != nil {
 		return ended
 	}
@@ -44,10 +35,10 @@ func (s *Sink) flush(ctx context.Context) error {
 	go func() { s.preparing.Wait(); close(prepared) }()
 	select {
 	case <-prepared: // the client has every record now
+		return s.how.flush(ctx)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return s.how.flush(ctx)
 }
 
 // Closed reports whether Close was called.

@@ -78,11 +78,9 @@ const betweenProducers = 250 * time.Millisecond
 
 // pause holds the caller up, unless the client is being closed.
 func (g *wireGate) pause(d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-g.release:
-	case <-timer.C:
+	case <-time.After(d):
 	}
 }
 

@@ -17,15 +17,9 @@ func (t *transactions) flushInTime() error {
 	defer cancel(nil)
 	began := time.Now()
 	go func() {
-		ticker := time.NewTicker(time.Second)
-		defer ticker.Stop()
-		for ctx.Err() == nil {
-			select {
-			case <-ctx.Done():
-			case <-ticker.C:
-				if up, _, _ := t.s.health.Look(); up && time.Since(began) > transactionTimeout {
-					cancel(errSlow)
-				}
+		for sleep(ctx, time.Second) == nil {
+			if up, _, _ := t.s.health.Look(); up && time.Since(began) > transactionTimeout {
+				cancel(errSlow)
 			}
 		}
 	}()

@@ -182,14 +182,7 @@ func (t *transactions) wakeCommitter() {
 // begin fences the former producer of the transactional id. Its open transaction is aborted before
 // begin returns.
 func (t *transactions) begin(ctx context.Context) error {
-	if _, _, err := t.s.client.ProducerID(ctx); err != nil {
-		return fmt.Errorf("fence transactional id %q: %w", t.cfg.ID, err)
-	}
-	if err := t.s.client.BeginTransaction(); err != nil {
-		return fmt.Errorf("begin a Kafka transaction: %w", err)
-	}
-	var err error
-	if t.id, t.epoch, err = t.s.client.ProducerID(ctx); err != nil {
+	if err := t.beginTransaction(ctx); err != nil {
 		return fmt.Errorf("fence transactional id %q: %w", t.cfg.ID, err)
 	}
 	if t.cfg.Claim == nil {
@@ -201,6 +194,15 @@ func (t *transactions) begin(ctx context.Context) error {
 	}
 	t.cfg.Claim(strong)
 	return nil
+}
+
+// beginTransaction begins a Kafka transaction. A new client has to ask for its producer ID first:
+// only then does it know which protocol of transactions the brokers have.
+func (t *transactions) beginTransaction(ctx context.Context) (err error) {
+	if t.id, t.epoch, err = t.s.client.ProducerID(ctx); err != nil {
+		return err
+	}
+	return t.s.client.BeginTransaction()
 }
 
 func (t *transactions) start(pos checkpoint.Position, state Encode) {
