@@ -151,3 +151,56 @@ var notInAnchors = regexp.MustCompile(`[^a-z0-9 _-]`)
 func anchor(title string) string {
 	return strings.ReplaceAll(notInAnchors.ReplaceAllString(strings.ToLower(strings.TrimSpace(title)), ""), " ", "-")
 }
+
+var (
+	logged      = regexp.MustCompile("(?m)^ *- \\*\\*(`.+?)\\*\\*")
+	placeholder = regexp.MustCompile(`"(walpost|\.\.\.)"|\.\.\.|\b[A-Z]+_[A-Z_]+\b`)
+	joined      = regexp.MustCompile(`" \+\n\s*"`)
+)
+
+// TestOperationsQuotesTheLog finds what the lists of docs/OPERATIONS.md begin with in the sources, piece by piece: a
+// message that has other words now is missing on the page.
+func TestOperationsQuotesTheLog(t *testing.T) {
+	t.Parallel()
+	sources := sourceText(t)
+	found := 0
+	for _, match := range logged.FindAllStringSubmatch(read(t, "docs/OPERATIONS.md"), -1) {
+		for i, quoted := range strings.Split(match[1], "`") {
+			if i%2 == 0 || strings.Contains(quoted, "walpost_") {
+				continue // a metric
+			}
+			for _, piece := range placeholder.Split(quoted, -1) {
+				if piece = strings.Trim(piece, " ,:;()"); len(piece) < 6 {
+					continue
+				}
+				found++
+				if !strings.Contains(sources, piece) {
+					t.Errorf("docs/OPERATIONS.md quotes %q, of which nothing in the sources says %q", quoted, piece)
+				}
+			}
+		}
+	}
+	if found < 50 {
+		t.Errorf("only %d quotations were found", found)
+	}
+}
+
+// sourceText is the text of the program, with literals that are broken over lines in one piece.
+func sourceText(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && path == "integration" {
+			return fs.SkipDir
+		}
+		if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		all.WriteString(joined.ReplaceAllString(read(t, path), ""))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all.String()
+}

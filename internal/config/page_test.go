@@ -53,8 +53,8 @@ Each setting has three names, for example:
 | variable | |
 |---|---|
 | ` + "`PGHOST`, `PGPASSWORD`, `PGSSLMODE`" + ` ... | libpq's: what ` + "`WALPOST_POSTGRES_URL`" + ` leaves out |
-| ` + "`GOMAXPROCS`" + ` | processors of a relay, 1 if unset: [Performance](PERFORMANCE.md#one-processor) |
-| ` + "`WALPOST_CACHE`" + ` | where fetched servers are kept: [Testing](TESTING.md#where-the-servers-come-from) |
+| ` + "`GOMAXPROCS`" + ` | processors of a relay, 1 if unset: [One processor](PERFORMANCE.md#one-processor) |
+| ` + "`WALPOST_CACHE`" + ` | where [servers](TESTING.md#where-the-servers-come-from) are kept |
 `
 
 // details are facts that the help of a flag has no room for. Limits come from the checks.
