@@ -1,0 +1,90 @@
+package walpost_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const architecture = "docs/ARCHITECTURE.md"
+
+var (
+	mapTitle = regexp.MustCompile("(?m)^\\| `([a-z/]+)` \\| .* \\|\n\\|---\\|---\\|\n((?:\\|.*\n)+)")
+	fileName = regexp.MustCompile("`([a-z_/]+\\.(?:go|sql))`")
+	symbol   = regexp.MustCompile("`(\\w+)` in ([a-z_/]+\\.go)")
+	anyFile  = regexp.MustCompile(`[a-z_/]+\.go\b`)
+)
+
+// TestFileMap compares the file map with the files: all but tests, doc.go and folders that the map does not have.
+func TestFileMap(t *testing.T) {
+	t.Parallel()
+	_, fileMap, found := strings.Cut(read(t, architecture), "## File map")
+	if !found {
+		t.Fatal("there is no file map")
+	}
+	tables := mapTitle.FindAllStringSubmatch(fileMap+"\n", -1)
+	if len(tables) == 0 {
+		t.Fatal("the file map has no tables")
+	}
+	for _, table := range tables {
+		folder, listed := table[1], []string{}
+		for _, row := range strings.Split(table[2], "\n") {
+			name, _, _ := strings.Cut(strings.TrimPrefix(row, "|"), "|")
+			for _, match := range fileName.FindAllStringSubmatch(name, -1) {
+				listed = append(listed, match[1])
+				if _, err := os.Stat(filepath.Join(folder, match[1])); err != nil {
+					t.Errorf("the map has %s in %s, which is not there", match[1], folder)
+				}
+			}
+		}
+		files, err := filepath.Glob(folder + "/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			name := filepath.Base(file)
+			if name != "doc.go" && !strings.HasSuffix(name, "_test.go") && !slices.Contains(listed, name) {
+				t.Errorf("the map lacks %s", file)
+			}
+		}
+	}
+}
+
+// TestArchitectureNamesTheCode finds each file that the page names, and each name that it says is in a file.
+func TestArchitectureNamesTheCode(t *testing.T) {
+	t.Parallel()
+	text, _, _ := strings.Cut(read(t, architecture), "## File map")
+	text = strings.Join(strings.Fields(text), " ")
+	for _, name := range anyFile.FindAllString(text, -1) {
+		if len(filesNamed(t, name)) == 0 {
+			t.Errorf("%s names %s, which is not there", architecture, name)
+		}
+	}
+	for _, match := range symbol.FindAllStringSubmatch(text, -1) {
+		word := regexp.MustCompile(`\b` + match[1] + `\b`)
+		if !slices.ContainsFunc(filesNamed(t, match[2]), func(path string) bool { return word.MatchString(read(t, path)) }) {
+			t.Errorf("%s says that %s is in %s, where it is not", architecture, match[1], match[2])
+		}
+	}
+}
+
+// filesNamed are the files of the core whose path ends so.
+func filesNamed(t *testing.T, name string) []string {
+	t.Helper()
+	var found []string
+	for _, folder := range []string{".", "cdc", "decoder", "sink", "checkpoint", "migrations", "internal/*"} {
+		paths, err := filepath.Glob(filepath.Join(folder, filepath.Base(name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			if strings.HasSuffix("/"+filepath.ToSlash(path), "/"+name) {
+				found = append(found, path)
+			}
+		}
+	}
+	return found
+}
