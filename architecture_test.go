@@ -1,6 +1,7 @@
 package walpost_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -87,4 +88,31 @@ func filesNamed(t *testing.T, name string) []string {
 		}
 	}
 	return found
+}
+
+var testName = regexp.MustCompile("`(Test[A-Za-z]+|[a-z_]+_test\\.go)`")
+
+// TestTestingNamesTests finds each test that docs/TESTING.md names.
+func TestTestingNamesTests(t *testing.T) {
+	t.Parallel()
+	there := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		there[filepath.Base(path)] = true
+		for _, match := range function.FindAllStringSubmatch(read(t, path), -1) {
+			there[match[1]] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, match := range testName.FindAllStringSubmatch(read(t, "docs/TESTING.md"), -1) {
+		if !there[match[1]] {
+			t.Errorf("docs/TESTING.md names %s, which is not there", match[1])
+		}
+	}
 }
