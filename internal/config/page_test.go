@@ -48,7 +48,7 @@ Each setting has three names, for example:
 
 ` + "```yaml\n" + exampleFile + "```" + `
 
-## Variables of others
+## Other variables
 
 | variable | |
 |---|---|
