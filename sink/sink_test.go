@@ -106,7 +106,7 @@ func TestEventsThatBreakTheContract(t *testing.T) {
 	for name, e := range map[string]*decoder.Event{
 		"illegal topic": {ID: []byte("e"), Key: []byte("k"), AggregateType: []byte("no topic")},
 		"state topic":   {ID: []byte("e"), Key: []byte("k"), AggregateType: []byte("state")},
-		"bad headers":   {ID: []byte("e"), Key: []byte("k"), AggregateType: []byte("orders"), Headers: []byte(`{"a":1}`)},
+		"bad headers":   {ID: []byte("e"), Key: []byte("k"), AggregateType: []byte("orders"), Headers: []byte(`[1]`)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
