@@ -65,7 +65,8 @@ func (s *Stream) service(ctx context.Context) error {
 // sendStatus sends a standby status update that names lsn as written, flushed and applied. It asks
 // for a reply if the server has been quiet.
 func (s *Stream) sendStatus(now time.Time, lsn LSN) error {
-	b := append(s.status[:0], 'r')
+	b := s.status[:0]
+	b = append(b, 'r')
 	for range 3 {
 		b = binary.BigEndian.AppendUint64(b, uint64(lsn))
 	}
@@ -75,7 +76,8 @@ func (s *Stream) sendStatus(now time.Time, lsn LSN) error {
 		reply = 1
 		s.work.asked.CompareAndSwap(0, int64(now.Sub(s.work.start)))
 	}
-	s.status = append(b, reply)
+	b = append(b, reply)
+	s.status = b
 	if err := s.conn.SetWriteDeadline(now.Add(silence)); err != nil {
 		return &brokenError{"set a deadline", err}
 	}
