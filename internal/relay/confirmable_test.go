@@ -228,10 +228,7 @@ func TestWatcherRests(t *testing.T) {
 	ended := make(chan error)
 	go func() { ended <- s.watch(ctx) }()
 	for i := range 3 {
-		time.Sleep(1500 * time.Millisecond) // it rests
-		if !s.idle.Load() {
-			t.Error("it does not rest though nothing has come")
-		}
+		f.await("it to rest, since nothing has come", s.idle.Load)
 		f.exec(fmt.Sprintf("INSERT INTO outbox VALUES (%d, 't', 'k', 'x')", i))
 		end := f.inspect().WALEnd
 		s.confirmable.store(end)

@@ -70,7 +70,7 @@ func (f *fixture) seen(topic string) []string {
 func (f *fixture) await(what string, ok func() bool) {
 	f.t.Helper()
 	for start := time.Now(); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > 20*time.Second {
+		if time.Since(start) > time.Minute {
 			f.t.Fatalf("waited for: %s", what)
 		}
 	}
@@ -169,7 +169,7 @@ func TestTwoRefusedEvents(t *testing.T) {
 	var err error
 	select {
 	case err = <-ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the relay goes on")
 	}
 	var halt *Halt
@@ -253,9 +253,9 @@ func TestStateTopicRefusesForGood(t *testing.T) {
 			select {
 			case err := <-ended:
 				t.Log(err)
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				st := f.relay.Status()
-				t.Errorf("ten seconds later it goes on: %s, %d streams, %v", st.State, st.Reconnects, st.Reasons)
+				t.Errorf("a minute later it goes on: %s, %d streams, %v", st.State, st.Reconnects, st.Reasons)
 				stop()
 				t.Log(<-ended)
 			}

@@ -52,7 +52,7 @@ func TestBadRowBehindAnOutage(t *testing.T) {
 				})
 				f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
 				f.exec("INSERT INTO outbox VALUES " + bad)
-				ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 				defer cancel()
 				err := New(f.relay.cfg).Run(ctx)
 				var halt *Halt
@@ -97,7 +97,7 @@ func TestBadRowBehindAFailedCommit(t *testing.T) {
 		}
 		latched.Store(true)
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	err := r.Run(ctx)
 	var halt *Halt
@@ -115,7 +115,7 @@ func TestStopWhileRefused(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.relay.cfg.Linger = 300 * time.Millisecond
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		f.broker.KeepControl()
@@ -159,14 +159,14 @@ func TestMendedRefusalIsForgotten(t *testing.T) {
 		return nil, nil, false
 	})
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'bad1')")
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	done := make(chan error, 1)
 	r := New(f.relay.cfg)
 	go func() { done <- r.Run(ctx) }()
 	await := func(n int) {
 		f.t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); len(f.seen("t")) < n; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); len(f.seen("t")) < n; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("consumers see %d events, want %d", len(f.seen("t")), n)
 			}

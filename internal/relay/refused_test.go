@@ -38,7 +38,7 @@ func TestRefusalBeforeALaterRow(t *testing.T) {
 	f.exec("INSERT INTO outbox VALUES (3, 'no topic!', 'k', 'x')")
 	for start := range 2 {
 		r := f.again()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		err := r.Run(ctx)
 		cancel()
 		var halt *Halt
@@ -100,7 +100,7 @@ func TestNeighboursOfARefusedEvent(t *testing.T) {
 func (f *fixture) stopsAt4(before ...string) {
 	f.t.Helper()
 	for start, want := range before {
-		ctx, cancel := context.WithTimeout(f.t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(f.t.Context(), 2*time.Minute)
 		err := f.again().Run(ctx)
 		cancel()
 		var halt *Halt
@@ -201,7 +201,7 @@ func TestBadRowBehindAStuckEvent(t *testing.T) {
 			})
 			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
 			f.exec("INSERT INTO outbox VALUES " + bad)
-			ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			err := New(f.relay.cfg).Run(ctx)
 			var halt *Halt

@@ -237,7 +237,7 @@ func TestRestoredInsideATransaction(t *testing.T) {
 	}
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
 	for start := range 2 {
-		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err := f.again().Run(ctx)
 		cancel()
 		var restored *checkpoint.RestoredError
@@ -252,7 +252,7 @@ func TestRestoredInsideATransaction(t *testing.T) {
 func TestStopTakesTheDrainOnce(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	f.relay.cfg.DrainTimeout = 5 * time.Second
+	f.relay.cfg.DrainTimeout = 15 * time.Second
 	failing := f.refuses(always(kerr.NotEnoughReplicas.Code), "end_lsn", "e3")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -268,7 +268,7 @@ func TestStopTakesTheDrainOnce(t *testing.T) {
 	began := time.Now()
 	stop()
 	err := <-ended
-	if took := time.Since(began); took > 8*time.Second {
-		t.Errorf("a stop with a drain of 5s took %s: %v", took, err)
+	if took := time.Since(began); took > 25*time.Second {
+		t.Errorf("a stop with a drain of 15s took %s: %v", took, err)
 	}
 }

@@ -65,7 +65,14 @@ func TestFinishLetsPostgresStop(t *testing.T) {
 	f.runFor(s, 300*time.Millisecond)
 	f.broker.Close()
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
-	f.runFor(s, 500*time.Millisecond)
+	run, inFlight := context.WithTimeout(t.Context(), time.Minute)
+	go func() {
+		for run.Err() == nil && s.out.Stats().Events == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		inFlight()
+	}()
+	_ = s.run(run) // ended by inFlight
 	if s.out.Stats().Events == 0 {
 		t.Fatal("nothing is in flight: this test proves nothing")
 	}
@@ -74,7 +81,7 @@ func TestFinishLetsPostgresStop(t *testing.T) {
 	go func() { ended <- s.finish(ctx, &kafkaError{errors.New("connection refused")}) }()
 	time.Sleep(200 * time.Millisecond) // into the wait
 	start := time.Now()
-	limit, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	limit, cancel := context.WithTimeout(t.Context(), 40*time.Second) // less than wal_sender_timeout
 	defer cancel()
 	if err := f.server.Stop(limit, pgserver.Fast); err != nil {
 		t.Errorf("Postgres did not stop within %s: %v", time.Since(start), err)

@@ -98,7 +98,7 @@ func TestSilentServerAtAStart(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- f.relay.Run(ctx) }()
 			for start := time.Now(); f.relay.Status().State != Streaming; time.Sleep(50 * time.Millisecond) {
-				if time.Since(start) > 45*time.Second {
+				if time.Since(start) > 2*time.Minute {
 					t.Fatalf("%s after one connection fell silent the relay is %s", time.Since(start), f.relay.Status().State)
 				}
 			}
@@ -200,7 +200,7 @@ func TestPosKeepsItsTimeline(t *testing.T) {
 	f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'after')")
 	f.connect()
 	s := f.resume()
-	run, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	run, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	go func() {
 		for run.Err() == nil && s.out.Stats().Published["t"] < 2 {
@@ -235,7 +235,7 @@ func TestFormerPrimary(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'e1')")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var restored *checkpoint.RestoredError
 	if err := f.relay.Run(ctx); !errors.As(err, &restored) {
