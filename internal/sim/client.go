@@ -15,9 +15,11 @@ import (
 	"github.com/walpost/walpost/checkpoint"
 )
 
-// client makes the promises of [kgo.Client] to a sink: records of a partition in order, each promise once, retries without end for
-// what is an outage, and for a record that is refused: a line in the log, the failure of everything that is buffered for its partition,
-// and readiness for what comes next. It writes through the connections of the sink's dialer, so that the sink can keep it from that.
+// client makes the promises of [kgo.Client] to a sink: records of a partition in order, each
+// promise once, retries without end for what is an outage, and for a record that is refused: a line
+// in the log, the failure of everything that is buffered for its partition, and readiness for what
+// comes next. It writes through the connections of the sink's dialer, so that the sink can keep it
+// from that.
 type client struct {
 	k      *kafka
 	by     *instance

@@ -59,7 +59,7 @@ func (c *conn) Write(b []byte) (written int, err error) {
 	return written, nil
 }
 
-// Close ends both directions. The other side still reads what is on its way.
+// Close ends both directions. The other side still reads what the pipe holds.
 func (c *conn) Close() error {
 	c.link.n.forget(c.link)
 	c.out.close(io.EOF)
@@ -107,7 +107,7 @@ func (d *deadline) set(t time.Time) {
 		select {
 		case <-old:
 		default:
-			close(old) // who waits looks again
+			close(old) // whoever waits for it asks again
 		}
 	}
 	if wait := time.Until(t); !t.IsZero() && wait > 0 {

@@ -127,14 +127,14 @@ func (w *world) killOne() {
 	}
 }
 
-// revive sees to it that a relay runs. One that has halted without a reason breaks a rule.
+// revive starts a relay if none runs. One that has halted without a reason breaks a rule.
 func (w *world) revive() {
 	for _, i := range w.instances {
 		halt, ok := i.halted()
 		if !ok || i.isDead() {
 			continue
 		}
-		if w.judge(i, halt); !w.expected(halt) {
+		if w.checkHalt(i, halt); !w.expected(halt) {
 			w.rules.violate("relay %d halted without a reason: %v", i.n, halt)
 		}
 	}
@@ -143,7 +143,8 @@ func (w *world) revive() {
 	}
 }
 
-// stopOne ends a relay in order. Unless its servers are away, it has published and stored everything that it read.
+// stopOne ends a relay in order. Unless its servers are away, it has published and stored
+// everything that it read.
 func (w *world) stopOne(_ *rand.Rand) {
 	for _, i := range w.instances {
 		if !i.running() {
@@ -168,7 +169,8 @@ func (w *world) crash(random *rand.Rand) {
 	w.net.setDown(w.pg.addr, false)
 }
 
-// restart is a fast stop, which waits until the relay has confirmed everything or has gone, and a start.
+// restart is a fast stop, which waits until the relay has confirmed everything or has gone, and a
+// start.
 func (w *world) restart(random *rand.Rand) {
 	w.pg.setEnding(true)
 	for deadline := time.Now().Add(time.Minute); w.pg.streaming(); time.Sleep(100 * time.Millisecond) {
@@ -197,8 +199,9 @@ func (w *world) failover(random *rand.Rand) {
 	w.net.setDown(w.pg.addr, false)
 }
 
-// takeover breaks the connection of a relay that waits for slow brokers to end its Kafka transaction, while another waits for the slot: the
-// commit may land at any moment between the two looks of the other at the state topic.
+// takeover breaks the connection of a relay that waits for slow brokers to end its Kafka
+// transaction, while another waits for the slot: the commit may land at any moment between the two
+// times that the other reads the state topic.
 func (w *world) takeover(random *rand.Rand) {
 	brokers := func(slow, down bool) {
 		w.kafka.mu.Lock()
@@ -220,7 +223,8 @@ func (w *world) takeover(random *rand.Rand) {
 	brokers(false, false)
 }
 
-// refuse has the brokers refuse an event until a relay has halted at it; then the operator mends what was wrong.
+// refuse has the brokers refuse an event until a relay has halted at it; then the operator mends
+// what was wrong.
 func (w *world) refuse(random *rand.Rand) {
 	id := fmt.Sprint("e", w.events+1+random.IntN(3))
 	w.kafka.mu.Lock()
@@ -234,8 +238,8 @@ func (w *world) refuse(random *rand.Rand) {
 	w.revive()
 }
 
-// giveUp has the brokers answer an event with an error that says nothing of it, for a while: the client gives up, and another goes on, or
-// it sends the event again itself.
+// giveUp has the brokers answer an event for a while with an error that says nothing about it: the
+// client gives up and another one goes on, or it sends the event again itself.
 func (w *world) giveUp(random *rand.Rand) {
 	id := fmt.Sprint("e", w.events+1+random.IntN(3))
 	answer := func(err error) {
@@ -249,8 +253,9 @@ func (w *world) giveUp(random *rand.Rand) {
 	answer(nil)
 }
 
-// spoil commits a row that no relay can ever publish, while what comes before it may be in trouble. It is the end of the run: every
-// relay has to halt at that row, with all before it published, and nothing behind it.
+// spoil commits a row that no relay can ever publish, perhaps while a fault holds up what comes
+// before it. The run ends with it: every relay must halt at that row, with everything before it
+// published and nothing after it.
 func (w *world) spoil(random *rand.Rand) {
 	w.kafka.mu.Lock()
 	switch random.IntN(6) {
@@ -282,8 +287,8 @@ func (w *world) spoil(random *rand.Rand) {
 	time.Sleep(time.Duration(random.IntN(12_000)) * time.Millisecond) // longer than a drain may take
 }
 
-// behind reports whether an event is the one that can never be published, or comes after it: events are committed in the order of their
-// numbers.
+// behind reports whether an event is the one that can never be published, or comes after it: events
+// are committed in the order of their numbers.
 func (w *world) behind(id string) bool {
 	var n int
 	_, err := fmt.Sscanf(id, "e%d", &n)
@@ -298,8 +303,8 @@ func (w *world) known() bool {
 	return stored
 }
 
-// unpublish takes the table out of the publication: the stream skips rows, and no relay may go on. Before a relay has run for the
-// first time nobody knows how the publication was.
+// unpublish takes the table out of the publication: rows are missing in the stream, and no relay
+// may go on. Before the first relay has run, the publication identity is not stored anywhere.
 func (w *world) unpublish(random *rand.Rand) {
 	if !w.known() {
 		return
@@ -312,7 +317,8 @@ func (w *world) unpublish(random *rand.Rand) {
 	w.pg.publish(true)
 }
 
-// recreate drops the slot while no relay has it, and makes another: what was committed in between is in no stream.
+// recreate drops the slot while no relay has it, and makes another: what was committed in between
+// is in no stream.
 func (w *world) recreate(random *rand.Rand) {
 	if !w.known() {
 		return

@@ -134,7 +134,8 @@ type blackhole struct{ net.Conn }
 func (blackhole) Write(b []byte) (int, error) { return len(b), nil }
 func (blackhole) Close() error                { return nil }
 
-// kill ends a relay as kill -9 does: the connections break, and nothing that it still does has an effect.
+// kill ends a relay as kill -9 does: the connections break, and nothing that it still does has an
+// effect.
 func (i *instance) kill() {
 	i.mu.Lock()
 	i.dead = true

@@ -124,7 +124,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 // available reports whether a partition can be written. The mutex is held.
 func (k *kafka) available(p *partition) bool { return !k.down && !p.stuck }
 
-// initialize gives a transactional id a new epoch. An open transaction of the one before is aborted. The mutex is held.
+// initialize gives a transactional id a new epoch. An open transaction of the one before is
+// aborted. The mutex is held.
 func (k *kafka) initialize(id string) int16 {
 	p := k.producers[id]
 	if p == nil {
@@ -139,7 +140,8 @@ func (k *kafka) initialize(id string) int16 {
 	return p.epoch
 }
 
-// expire aborts transactions that are open for too long, and fences whoever has opened them. The mutex is held.
+// expire aborts transactions that are open for too long, and fences whoever has opened them. The
+// mutex is held.
 func (k *kafka) expire() {
 	for _, p := range k.producers {
 		if p.open != nil && time.Since(p.open.began) > transactionTimeout {
@@ -150,7 +152,8 @@ func (k *kafka) expire() {
 	}
 }
 
-// append puts records into a partition, within the transaction of a transactional id unless it is empty. The mutex is held.
+// append puts records into a partition, within the transaction of a transactional id unless it is
+// empty. The mutex is held.
 func (k *kafka) append(p *partition, entries []*entry, id string, epoch int16) error {
 	k.expire()
 	var txn *transaction
@@ -206,15 +209,15 @@ func (k *kafka) dump() []string {
 			if e.state != nil {
 				name = e.state.String()
 			}
-			line += fmt.Sprintf(" %s(by %d at %.3f%s)", name, e.by.n, e.at.Sub(e.by.w.began).Seconds(), map[bool]string{false: ", unseen"}[e.visible()])
+			line += fmt.Sprintf(" %s(by %d at %.3f%s)", name, e.by.n, e.at.Sub(e.by.w.began).Seconds(), map[bool]string{false: ", not visible"}[e.visible()])
 		}
 		lines = append(lines, line)
 	}
 	return lines
 }
 
-// furthest is the state that a reader of the topic finds, up to an open transaction or beyond it; ok is false if that
-// would have to wait for one. The mutex is held.
+// furthest is the state that a reader of the topic finds, up to an open transaction or beyond it;
+// ok is false if that would have to wait for one. The mutex is held.
 func (k *kafka) furthest(stopAtOpen bool) (state checkpoint.State, stored, ok bool) {
 	k.expire()
 	for _, e := range k.states.log {

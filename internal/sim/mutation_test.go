@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// mutations are bugs that somebody could write, each of which breaks a promise. Some were found in other relays, some in this one.
+// mutations are bugs that somebody could write, each of which breaks a promise. Some were found in
+// other relays, some in this one.
 var mutations = []struct{ name, file, old, new string }{
 	{"confirm past the end of a transaction", "checkpoint/watermark.go", "w.seal(Position{End: end})", "w.seal(Position{End: end + 64})"},
 	{"confirm what was received", "internal/relay/session.go", "s.out.Reached(s.watermark.Reached())\n\t\t}", "s.stream.Confirm(s.watermark.Reached().End)\n\t\t}"},

@@ -11,12 +11,13 @@ import (
 	"time"
 )
 
-// network is the network between the relay and its servers. Bytes take a moment that the seed decides; nothing is real but the
-// order in which they arrive. Everything that waits does so on a channel or a timer, as the virtual clock wants it.
+// network is the network between the relay and its servers. Bytes take a moment that the seed
+// decides; nothing is real but the order in which they arrive. Everything that waits does so on a
+// channel or a timer, as the virtual clock wants it.
 type network struct {
 	mu        sync.Mutex
 	random    *rand.Rand
-	latency   time.Duration // the longest that bytes are on their way, without a fault
+	latency   time.Duration // the longest that bytes take, without a fault
 	listeners map[string]*listener
 	links     map[*link]bool
 	nextPort  int
@@ -97,7 +98,7 @@ func (n *network) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	}
 }
 
-// delay is how long some bytes are on their way.
+// delay is how long some bytes take.
 func (n *network) delay() time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -111,7 +112,7 @@ func (n *network) upTo(most int) int {
 	return n.random.IntN(n.random.IntN(most) + 1)
 }
 
-// cut resets the connections to an address: bytes on their way arrive no more.
+// cut resets the connections to an address: bytes that have not arrived are lost.
 func (n *network) cut(addr string) {
 	n.mu.Lock()
 	var links []*link
@@ -169,8 +170,8 @@ type pipe struct {
 	last   time.Time // when the last chunk arrives: bytes do not overtake
 	held   time.Time
 	err    error         // for both sides, once chunks are read
-	wake   chan struct{} // the reader looks again
-	room   chan struct{} // the writer looks again
+	wake   chan struct{} // the reader reads again
+	room   chan struct{} // the writer writes again
 	size   int
 }
 
@@ -179,7 +180,7 @@ type chunk struct {
 	data []byte
 }
 
-// pipeSize is what may be on its way, in bytes: what the buffers of both sides hold.
+// pipeSize is how many bytes a pipe holds: what the buffers of both sides do.
 const pipeSize = 64 << 10
 
 func newPipe(n *network) *pipe {
@@ -200,7 +201,7 @@ func (p *pipe) hold(until time.Time) {
 	signal(p.wake)
 }
 
-// close ends the pipe: after what is on its way, or, with another error than EOF, at any byte of it.
+// close ends the pipe: behind what it holds, or, with another error than EOF, at any byte of it.
 func (p *pipe) close(err error) {
 	keep := p.n.upTo(pipeSize)
 	p.mu.Lock()
@@ -259,7 +260,7 @@ func (p *pipe) write(b []byte) (int, error) {
 	return n, nil
 }
 
-// read returns what has arrived, or when to look again.
+// read returns what has arrived, or when to read again.
 func (p *pipe) read(b []byte) (n int, wait time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -140,7 +140,7 @@ func (p *postgres) answer(b *pgproto3.Backend, query string) {
 	b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
 }
 
-// inspect answers the five questions of a look. The mutex of the wal is held.
+// inspect answers the five questions of an inspection. The mutex of the wal is held.
 func (p *postgres) inspect(b *pgproto3.Backend) {
 	p.state.Lock()
 	active, pid := p.active != nil, uint32(0)

@@ -26,7 +26,8 @@ func (r *rules) violate(format string, args ...any) {
 	}
 }
 
-// seen is called, with the brokers' mutex held, for each event that becomes visible to consumers, in the order of its partition.
+// seen is called for each event that becomes visible to consumers, in the order of its partition.
+// The brokers' mutex is held.
 func (r *rules) seen(e *entry) {
 	row, known := r.number[e.id]
 	if !known {
@@ -68,7 +69,8 @@ func (r *rules) seen(e *entry) {
 	r.lastPos[p] = e.pos
 }
 
-// stored is called, with the brokers' mutex held, for each position that becomes visible: everything before it is published.
+// stored is called for each position that becomes visible: everything before it is published. The
+// brokers' mutex is held.
 func (r *rules) stored(e *entry) {
 	pos := e.state.Position
 	rows := r.w.pg.rowsBefore(pos.End)
@@ -76,7 +78,7 @@ func (r *rules) stored(e *entry) {
 		rows = append(rows, r.w.pg.rowsWithin(pos.Commit, pos.Rows)...)
 	}
 	if e.state.Timeline != r.w.pg.present() {
-		return // of a history that is over: what it means is settled at the next start
+		return // of a former timeline: the next start decides what it means
 	}
 	for _, row := range rows {
 		if r.published[row.id] == 0 && !row.skipped {
@@ -85,7 +87,8 @@ func (r *rules) stored(e *entry) {
 	}
 }
 
-// confirmed is called for each status that reaches Postgres: nothing is confirmed that is not stored.
+// confirmed is called for each status that reaches Postgres: nothing is confirmed that is not
+// stored.
 func (r *rules) confirmed(lsn cdc.LSN) {
 	r.w.kafka.mu.Lock()
 	defer r.w.kafka.mu.Unlock()
@@ -100,7 +103,8 @@ func (r *rules) confirmed(lsn cdc.LSN) {
 		r.violate("%s was confirmed, %s is stored", lsn, limit)
 	}
 	for _, row := range r.w.pg.rowsBefore(lsn) {
-		if row.skipped { // a stored position may pass it: it has the publication with it, and a start compares
+		// A stored position may pass it: the publication identity is stored with it, and a start compares.
+		if row.skipped {
 			r.violate("%s was confirmed past event %s, which the publication left out", lsn, row.id)
 		}
 		if r.published[row.id] == 0 && !row.skipped {
@@ -122,7 +126,8 @@ func (r *rules) missing() []string {
 	return ids
 }
 
-// bar forbids that what lies before the stored position is published again. No relay may be running.
+// bar forbids that what lies before the stored position is published again. No relay may be
+// running.
 func (r *rules) bar() {
 	r.w.kafka.mu.Lock()
 	defer r.w.kafka.mu.Unlock()

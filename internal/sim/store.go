@@ -37,7 +37,8 @@ func (s *store) Close() {
 	<-s.stopped
 }
 
-// run writes one state after the other. As the client does, it goes on with one whose caller has given up.
+// run writes one state after the other. As the client does, it goes on with one whose caller has
+// given up.
 func (s *store) run() {
 	defer close(s.stopped)
 	for {

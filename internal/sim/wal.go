@@ -89,8 +89,8 @@ func (w *wal) after(pos cdc.LSN) (txn, bool) {
 	return w.txns[i], true
 }
 
-// confirm is what a standby status does to the slot. As the real one it believes every position, and never goes back. A status
-// that reaches a server which has crashed does nothing.
+// confirm is what a standby status does to the slot. As the real one it believes every position,
+// and never goes back. A status that reaches a server which has crashed does nothing.
 func (w *wal) confirm(lsn cdc.LSN, life int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -120,8 +120,8 @@ func (w *wal) crash() {
 	w.life++
 }
 
-// failover makes a standby the primary: what it has not received of the last transactions is gone. The slot was synchronised to it
-// some time ago.
+// failover makes a standby the primary: what it has not received of the last transactions is gone.
+// The slot was synchronised to it some time ago.
 func (w *wal) failover(lose int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -223,7 +223,8 @@ func (w *wal) dropSlot() {
 	w.slot = false
 }
 
-// createSlot makes a slot that begins at the present end. What was committed since the stored position is not in its stream.
+// createSlot makes a slot that begins at the present end. What was committed since the stored
+// position is not in its stream.
 func (w *wal) createSlot() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -176,7 +176,7 @@ func (s *walsender) ending() bool {
 	return s.p.ending
 }
 
-// over reports whether the stream shall end, and answers the relay that has ended it.
+// over reports whether the stream should end, and answers the relay that has ended it.
 func (s *walsender) over() bool {
 	select {
 	case <-s.ended:

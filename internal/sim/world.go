@@ -30,9 +30,9 @@ type world struct {
 	events    int
 	numbers   map[string]int
 	trace     []string
-	bad       map[string]bool // events that a relay may halt at
+	bad       map[string]bool // events at which a relay may halt
 	hopeless  bool            // there is one that no relay can ever publish
-	last      int             // the number of the last before it
+	last      int             // the number of the last event before it
 }
 
 // Options choose a run.
@@ -42,7 +42,7 @@ type Options struct {
 	Skip  []bool // of these steps, by their number: what a failing run does not need
 }
 
-// Result says what came of a run.
+// Result is the outcome of a run.
 type Result struct {
 	Broken []string // the rules that did not hold; empty = all did
 	Trace  []string
@@ -75,13 +75,13 @@ func Run(o Options) Result {
 			faults++
 		}
 		a.do(w, arguments)
-		w.look()
+		w.checkAlways()
 		if len(w.rules.broken) > 0 || w.over() {
 			break
 		}
 	}
 	if len(w.rules.broken) == 0 {
-		w.settle()
+		w.finish()
 	}
 	return Result{Broken: w.rules.broken, Trace: w.story(), Events: w.events, Faults: faults}
 }
@@ -174,8 +174,8 @@ func (w *world) commit(rows []row) {
 	w.pg.commitRows(rows)
 }
 
-// look checks the rules that hold at every moment.
-func (w *world) look() {
+// checkAlways checks the rules that hold at every moment.
+func (w *world) checkAlways() {
 	for _, i := range w.instances {
 		if i.isDead() || !i.running() {
 			continue
@@ -186,11 +186,12 @@ func (w *world) look() {
 	}
 }
 
-// over reports whether a relay has halted for a reason that only an operator can mend; the rules still hold, the run ends.
+// over reports whether the run ends because no relay can go on without an operator; the rules hold
+// all the same.
 func (w *world) over() bool { return w.hopeless || !w.pg.intact() }
 
-// settle ends all faults and waits until everything is published and confirmed.
-func (w *world) settle() {
+// finish ends all faults and waits until everything is published and confirmed.
+func (w *world) finish() {
 	w.heal()
 	if w.over() {
 		w.awaitHalt()
@@ -210,14 +211,16 @@ func (w *world) settle() {
 			return
 		}
 	}
-	time.Sleep(3 * time.Second) // a producer that failed with the last fault is given a second, and a stop in it says so
+	// A producer that failed with the last fault waits for a second, and a stop within it says so.
+	time.Sleep(3 * time.Second)
 	for _, i := range w.instances {
 		if !i.running() {
 			continue
 		}
 		streams := i.relay.Status().State == relay.Streaming
 		err := i.terminate()
-		// What a standby once gave up may lie on a timeline that is over, without anything stored since: it cannot know.
+		// What a relay in standby once gave up may lie on a former timeline, with nothing stored
+		// since: it cannot know.
 		if err == nil || errors.Is(err, relay.ErrDrain) && !streams && w.pg.present() > 1 {
 			continue
 		}
@@ -269,16 +272,17 @@ func named(halt error) string {
 	return ""
 }
 
-// judge checks which event a relay has halted at: it is at fault, and everything before it is published, which whoever passes over it
-// relies on. One that was told to stop meanwhile could not find out.
-func (w *world) judge(i *instance, halt error) {
+// checkHalt checks which event a relay has halted at: the servers refuse it or it breaks the
+// contract, and everything before it is published, since skipping it would skip that too. A relay
+// that was told to stop meanwhile could not find out.
+func (w *world) checkHalt(i *instance, halt error) {
 	id := named(halt)
 	before, there := w.pg.rowsUntil(id)
 	if id == "" || i.stopped || !there {
 		return
 	}
 	if !w.bad[id] {
-		w.rules.violate("relay %d halted at event %s, which is innocent: %v", i.n, id, halt)
+		w.rules.violate("relay %d halted at event %s, which nobody refuses: %v", i.n, id, halt)
 	}
 	w.kafka.mu.Lock()
 	defer w.kafka.mu.Unlock()
@@ -289,8 +293,9 @@ func (w *world) judge(i *instance, halt error) {
 	}
 }
 
-// awaitHalt waits for the halt of a relay that may not go on. Until then, and by every start after it, nothing is confirmed or
-// stored past what was skipped: that is for the other rules to see.
+// awaitHalt waits for the halt of a relay that must not go on. Until then, and after every later
+// start, nothing is confirmed or stored past what is missing in the stream: the other rules check
+// that.
 func (w *world) awaitHalt() {
 	for range 2 {
 		if w.running() == 0 {
@@ -312,7 +317,7 @@ func (w *world) awaitHalt() {
 				w.rules.violate("relay %d ended without saying why: %v", i.n, i.err)
 				return
 			}
-			if w.judge(i, halt); named(halt) != "" {
+			if w.checkHalt(i, halt); named(halt) != "" {
 				halts++
 			}
 		}
