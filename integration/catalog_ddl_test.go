@@ -38,17 +38,6 @@ func TestRowsOfAnEarlierType(t *testing.T) {
 	}
 }
 
-// everything has the truth read from several tables: the outbox, and what was moved out of it.
-func everything(t testing.TB, env *Env, tables ...string) {
-	t.Helper()
-	var parts []string
-	for _, table := range tables {
-		parts = append(parts, "SELECT id::text, aggregatetype, aggregateid::text, type::text, payload::text, headers::text FROM "+table)
-	}
-	env.Exec(t, "CREATE VIEW everything AS "+strings.Join(parts, " UNION ALL "))
-	env.Table = "everything"
-}
-
 // tableChanges do not concern the relay.
 var tableChanges = []string{
 	"ALTER TABLE outbox ADD COLUMN tenant text",

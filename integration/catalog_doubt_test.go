@@ -6,45 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/walpost/walpost/checkpoint"
 )
-
-// halts waits for the relay to stop to protect data: exit code 3, and a log that says these things.
-func halts(t testing.TB, relay *Relay, says ...string) {
-	t.Helper()
-	if code := relay.Wait(t, 30*time.Second); code != 3 {
-		t.Fatalf("exit code %d, want 3:\n%s", code, lastLines(relay.Log(), 20))
-	}
-	for _, text := range append(says, "what_to_do", "nothing was confirmed to Postgres past") {
-		if !strings.Contains(relay.Log(), text) {
-			t.Errorf("the log does not say %q:\n%s", text, lastLines(relay.Log(), 5))
-		}
-	}
-}
-
-// running returns a relay that has published one event.
-func running(t testing.TB, env *Env, vars ...string) *Relay {
-	t.Helper()
-	env.Init(t)
-	relay := env.Run(t, vars...)
-	relay.Ready(t, 30*time.Second)
-	insert(t, env, "order", "k", 1)
-	awaitRecords(t, env, env.Prefix+"order", 1)
-	return relay
-}
-
-// walEnd is the end of the WAL of the whole server, which others that share it move at any moment.
-func walEnd(t testing.TB, env *Env) checkpoint.LSN {
-	t.Helper()
-	return parseLSN(t, env.Value(t, "pg_current_wal_lsn()"))
-}
-
-func onBoth(t *testing.T, f func(t *testing.T, major int)) {
-	for _, major := range []int{15, 18} {
-		t.Run(fmt.Sprint("postgres ", major), func(t *testing.T) { f(t, major) })
-	}
-}
 
 // TestPublicationDropped drops the publication under a running relay, and commits an event that the stream then lacks.
 func TestPublicationDropped(t *testing.T) {
@@ -114,32 +76,6 @@ func TestTableLeavesThePublication(t *testing.T) {
 		frozen(t, env, doubt)
 		accepted(t, env, 20).Stop(t)
 	})
-}
-
-// frozen checks that nothing is confirmed past the doubt: the end of the WAL between the alteration and the first row that is
-// missing because of it. Before the alteration is too early for that end to be read: on a shared server others write, and the relay may
-// confirm what they write until then.
-func frozen(t testing.TB, env *Env, doubt checkpoint.LSN) {
-	t.Helper()
-	if confirmed := confirmedLSN(t, env); confirmed > doubt {
-		t.Errorf("confirmed %s, past %s where the doubt began", confirmed, doubt)
-	}
-}
-
-// accepted does what the hints say: what is missing is inserted again, the publication is accepted as it is, and a relay
-// started. Nothing of what was published before is repeated.
-func accepted(t testing.TB, env *Env, inserted int) *Relay {
-	t.Helper()
-	env.Exec(t, `WITH gone AS (DELETE FROM outbox WHERE aggregateid = 'lost' RETURNING *)
-		INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload) SELECT id, aggregatetype, 'found', type, payload FROM gone`)
-	env.Init(t, "--accept-gap")
-	relay := env.Run(t)
-	relay.Ready(t, 30*time.Second)
-	records := awaitRecords(t, env, env.Prefix+"order", 1+inserted)
-	if len(records) != 1+inserted {
-		t.Errorf("%d records, want %d", len(records), 1+inserted)
-	}
-	return relay
 }
 
 // TestPublicationAlteredUnseen takes the table out of the publication and back while nobody looks: the relay is killed,
@@ -286,6 +222,38 @@ func TestColumnsChange(t *testing.T) {
 		relay = env.Run(t, "WALPOST_COLUMNS=payload=body")
 		relay.Ready(t, 30*time.Second)
 		awaitRecords(t, env, env.Prefix+"order", 3)
+		relay.Stop(t)
+	})
+}
+
+// TestOlderSlotIsHeard: Postgres 18 tells of rows that it skips, since the slot is older than the publication, in a warning alone. Settings
+// that keep warnings from clients do not keep it from the relay.
+func TestOlderSlotIsHeard(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, major int) {
+		t.Parallel()
+		env := Setup(t, Needs{Postgres: major})
+		env.Exec(t, "CREATE TABLE outbox (id uuid NOT NULL DEFAULT gen_random_uuid(), aggregatetype text NOT NULL, aggregateid text NOT NULL, type text, payload jsonb)")
+		env.Exec(t, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", env.Slot)
+		insert(t, env, "order", "before", 3)
+		before := confirmedLSN(t, env)
+		env.Exec(t, "CREATE PUBLICATION walpost FOR TABLE outbox WITH (publish = 'insert')")
+		env.Exec(t, "ALTER DATABASE "+env.Database+" SET client_min_messages = error")
+		insert(t, env, "order", "behind", 1)
+		halts(t, env.Run(t), `publication \"walpost\"`, "walpost init --accept-gap")
+		frozen(t, env, before)
+		env.Init(t, "--accept-gap")
+		relay := env.Run(t)
+		// Without a stored position it is not known to be younger: the operator moves the slot.
+		halts(t, relay, `publication \"walpost\"`, "docs/OPERATIONS.md#a-gap")
+		env.Exec(t, "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", env.Slot)
+		env.Init(t, "--accept-gap")
+		relay = env.Run(t)
+		relay.Ready(t, 30*time.Second)
+		insert(t, env, "order", "k", 2)
+		if n := len(awaitRecords(t, env, env.Prefix+"order", 2)); n != 2 {
+			t.Errorf("%d records, want 2", n)
+		}
 		relay.Stop(t)
 	})
 }

@@ -7,43 +7,6 @@ import (
 	"time"
 )
 
-// refused runs init, status and run where none of them may go on: each says these things.
-func refused(t testing.TB, env *Env, vars []string, says ...string) {
-	t.Helper()
-	for _, command := range []string{"init", "status", "run"} {
-		code, output := env.Walpost(t, append(vars, "WALPOST_HTTP_ADDR="), command)
-		if want := map[string]int{"init": 1, "status": 1, "run": 3}[command]; code != want {
-			t.Errorf("walpost %s: exit code %d, want %d:\n%s", command, code, want, lastLines(output, 10))
-		}
-		for _, text := range says {
-			if !strings.Contains(strings.ReplaceAll(output, `\"`, `"`), text) {
-				t.Errorf("walpost %s does not say %q:\n%s", command, text, lastLines(output, 10))
-			}
-		}
-	}
-}
-
-// warned runs init and status, which both warn, and looks into the log of the relay for the same.
-func warned(t testing.TB, env *Env, relay *Relay, says string) {
-	t.Helper()
-	relay.WaitLog(t, 15*time.Second, says)
-	for _, command := range []string{"init", "status"} {
-		if _, output := env.Walpost(t, []string{"WALPOST_HTTP_ADDR=" + relay.Addr()}, command); !strings.Contains(output, says) {
-			t.Errorf("walpost %s does not say %q:\n%s", command, says, output)
-		}
-	}
-}
-
-// quietly fails if the relay warns of something.
-func quietly(t testing.TB, relay *Relay) {
-	t.Helper()
-	for line := range strings.Lines(relay.Log()) {
-		if strings.Contains(line, `"level":"warn"`) && strings.Contains(line, "what_to_do") {
-			t.Errorf("the relay warns: %s", line)
-		}
-	}
-}
-
 // TestChildTables: rows of tables that inherit from the outbox are rows of the outbox to a SELECT, and reach the WAL under another name.
 func TestChildTables(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {

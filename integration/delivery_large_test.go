@@ -140,3 +140,26 @@ func statesInside(t *testing.T, env *Env) int {
 	}
 	return inside
 }
+
+// TestLargerThanARequest: the topic takes an event that no request of the brokers' default size can carry. And a backlog of more
+// than that, of many partitions, is sent in several requests.
+func TestLargerThanARequest(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 16, Kafka: Own})
+	env.CreateTopic(t, env.Prefix+"many", 150, nil)
+	env.CreateTopic(t, env.Prefix+"big", 1, map[string]string{"max.message.bytes": "150000000"})
+	env.Init(t)
+	relay := env.Run(t, "WALPOST_MAX_IN_FLIGHT_BYTES=256MiB")
+	relay.Ready(t, 30*time.Second)
+	insert(t, env, "many", "k", 1)
+	awaitRecords(t, env, env.Prefix+"many", 1)
+	env.Kafka.Kill(0)
+	env.Exec(t, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload)
+		SELECT gen_random_uuid(), 'many', i::text, 'Happened', to_jsonb(repeat('x', 100000)) FROM generate_series(1, 2400) i`)
+	Eventually(t, 60*time.Second, "everything in flight", func() bool { return relay.Metrics(t)["walpost_in_flight_events"] == 2400 })
+	if err := env.Kafka.Start(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, 90*time.Second, "the backlog to be published", func() bool { return published(t, env, relay, "many") == 2401 })
+	env.Exec(t, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload) SELECT gen_random_uuid(), 'big', 'k', 'Happened', to_jsonb(repeat('x', 110000000))`)
+	halts(t, relay, "MESSAGE_TOO_LARGE", "more than 100 MiB")
+}

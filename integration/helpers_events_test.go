@@ -11,6 +11,11 @@ import (
 	"github.com/walpost/walpost/integration/wait"
 )
 
+// numbered inserts the events of one key with the numbers from first to last, which the checker compares with the order in
+// Kafka.
+const numbered = `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
+	SELECT gen_random_uuid(), 'other', '%s', 'Happened', jsonb_build_object('i', i), jsonb_build_object('seq', i::text) FROM generate_series(%d, %d) i`
+
 // insert commits events of one key in one transaction.
 func insert(t testing.TB, env *Env, kind, key string, count int) {
 	t.Helper()
@@ -47,4 +52,24 @@ func insertReturning(t testing.TB, env *Env, sql string) string {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// runScript runs a script as psql does: all statements over the simple protocol.
+func runScript(t testing.TB, env *Env, script string) {
+	t.Helper()
+	conn := env.Connect(t)
+	if _, err := conn.PgConn().Exec(t.Context(), script).ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// everything has the truth read from several tables: the outbox, and what was moved out of it.
+func everything(t testing.TB, env *Env, tables ...string) {
+	t.Helper()
+	var parts []string
+	for _, table := range tables {
+		parts = append(parts, "SELECT id::text, aggregatetype, aggregateid::text, type::text, payload::text, headers::text FROM "+table)
+	}
+	env.Exec(t, "CREATE VIEW everything AS "+strings.Join(parts, " UNION ALL "))
+	env.Table = "everything"
 }

@@ -53,18 +53,6 @@ func saysWhy(t testing.TB, env *Env, relay *Relay, deadline wait.Deadline, says 
 	}
 }
 
-// reconfigure restarts the only broker with other settings.
-func reconfigure(t testing.TB, env *Env, settings map[string]string) {
-	t.Helper()
-	if err := env.Kafka.Configure(0, settings); err != nil {
-		t.Fatal(err)
-	}
-	env.Kafka.Kill(0)
-	if err := env.Kafka.Start(t.Context(), 0); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // goesOn returns once the relay has published an event.
 func goesOn(t testing.TB, env *Env, relay *Relay) {
 	t.Helper()

@@ -9,12 +9,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// smallBound is a bound that an outage of some seconds reaches.
-const smallBound = "WALPOST_MAX_IN_FLIGHT_BYTES=8MiB"
-
-// inAMiB is how many events, of those that take least, a bound of 1 MiB lets be in flight.
-const inAMiB = (1 << 20) / 512
-
 // threeBrokers has a relay publish to three brokers under load, lets a test make trouble, and checks that everything arrives:
 // no trouble of brokers is a reason to repeat, to end or to take more memory. Three brokers take their time, so only one
 // delivery is tried without WALPOST_TEST_LONG, or none.
@@ -41,22 +35,6 @@ func threeBrokers(t *testing.T, quick string, trouble func(t *testing.T, env *En
 			whole(t, env, work, relay)
 		})
 	}
-}
-
-func awaitInSync(t testing.TB, env *Env) {
-	t.Helper()
-	if err := env.Kafka.WaitInSync(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// startBroker runs a broker again and waits until it has caught up.
-func startBroker(t testing.TB, env *Env, i int) {
-	t.Helper()
-	if err := env.Kafka.Start(t.Context(), i); err != nil {
-		t.Fatal(err)
-	}
-	awaitInSync(t, env)
 }
 
 // leaderOf returns which broker leads the first partition of a topic.

@@ -39,3 +39,25 @@ func TestStateTopicCollides(t *testing.T) {
 	t.Cleanup(func() { env.DeleteTopics(t, other) })
 	halts(t, env.Run(t), "collides with existing topic: "+other, "name another topic in WALPOST_STATE_TOPIC")
 }
+
+// TestMissingTopic waits for a topic, reports it, and loses nothing.
+func TestMissingTopic(t *testing.T) {
+	env := Setup(t, Needs{Postgres: 18})
+	env.Init(t)
+	relay := env.Run(t, "WALPOST_CREATE_TOPICS=false")
+	relay.Ready(t, 30*time.Second)
+	insert(t, env, "order", "k", 1000)
+	relay.WaitLog(t, 20*time.Second, "topic does not exist")
+	if _, reasons := relay.Get("/readyz"); !strings.Contains(reasons, env.Prefix+"order") {
+		t.Errorf("/readyz says %q", reasons)
+	}
+	made := time.Now().Truncate(time.Millisecond)
+	env.CreateTopic(t, env.Prefix+"order", 1, nil)
+	for i, r := range awaitRecords(t, env, env.Prefix+"order", 1000) {
+		if r.Timestamp.Before(made) { // retention would count the wait
+			t.Fatalf("record %d is of %s before its topic was made", i, made.Sub(r.Timestamp))
+		}
+	}
+	relay.Ready(t, 10*time.Second)
+	relay.Stop(t)
+}

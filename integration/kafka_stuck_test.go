@@ -1,17 +1,12 @@
 package integration
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 )
-
-// published is how many events of a type the relay says it has published.
-func published(t testing.TB, env *Env, relay *Relay, kind string) float64 {
-	t.Helper()
-	return relay.Metrics(t)[`walpost_events_published_total{topic="`+env.Prefix+kind+`"}`]
-}
 
 // TestOnePartitionStuck has one topic that cannot be written beside one that can. What is published behind the oldest event
 // that waits must be kept in mind, and is sent again after a kill: it is bounded as what is in flight is.
@@ -103,6 +98,41 @@ func TestClientGivesUp(t *testing.T) {
 	relay.Ready(t, 10*time.Second)
 	if n := published(t, env, relay, "order"); n != 101 {
 		t.Errorf("the relay counts %v published events, want 101", n)
+	}
+	relay.Stop(t)
+}
+
+// TestStateTopicStuck: events can be written and the position cannot. What a kill repeats is bounded, and the relay says why it
+// stands still.
+func TestStateTopicStuck(t *testing.T) {
+	env := Setup(t, Needs{Kafka: Faulty})
+	env.Init(t)
+	const bound = "WALPOST_MAX_IN_FLIGHT_BYTES=1MiB"
+	relay := env.Run(t, bound)
+	relay.Ready(t, 30*time.Second)
+	insert(t, env, "flows", "k", 1)
+	awaitRecords(t, env, env.Prefix+"flows", 1)
+	env.Fake.FailProduce(t, env.StateTopic, kerr.NotLeaderForPartition.Code, -1)
+	const rows = 20_000 // some twelve times the bound
+	for range 200 {
+		insert(t, env, "flows", "k", rows/200)
+	}
+	Eventually(t, 30*time.Second, "the relay to be not ready", func() bool { return !relay.IsReady() })
+	_, reasons := relay.Get("/readyz")
+	if !strings.Contains(reasons, env.StateTopic) {
+		t.Errorf("/readyz says %q", reasons)
+	}
+	relay.WaitLog(t, 10*time.Second, "events or their position wait")
+	Eventually(t, 30*time.Second, "what the bound allows to be published", func() bool { return published(t, env, relay, "flows") >= 1000 })
+	if n := published(t, env, relay, "flows"); n > 2200 {
+		t.Errorf("%v events were published behind the stored position, the bound is 1 MiB", n)
+	}
+	relay.Kill()
+	env.Fake.Heal(t)
+	relay = env.Run(t, bound)
+	relay.Ready(t, 30*time.Second)
+	if repeats := len(awaitRecords(t, env, env.Prefix+"flows", 1+rows)) - rows - 1; repeats == 0 || repeats > 2200 {
+		t.Errorf("%d repeats after a kill, want some, and at most 1 MiB", repeats)
 	}
 	relay.Stop(t)
 }

@@ -27,14 +27,6 @@ func readTopic(t testing.TB, env *Env, topic string) map[int32][]*kgo.Record {
 	return records
 }
 
-// caughtUp returns once the relay has published everything that was committed. The workload must have ended.
-func caughtUp(t testing.TB, env *Env, relay *Relay) {
-	t.Helper()
-	insert(t, env, "last", "k", 1) // one relay publishes in the order of the stream
-	awaitRecords(t, env, env.Prefix+"last", 1)
-	Eventually(t, time.Minute, "nothing to be in flight", func() bool { return relay.Metrics(t)["walpost_in_flight_events"] == 0 })
-}
-
 // TestPartitionsAdded adds partitions to a topic under load: keys move. An event of a key is in its new partition only after
 // all before it were confirmed in the old one, also if the relay is killed at that moment.
 func TestPartitionsAdded(t *testing.T) {

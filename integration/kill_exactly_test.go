@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"testing"
@@ -9,13 +8,6 @@ import (
 
 	"github.com/walpost/walpost/integration/servers"
 	"github.com/walpost/walpost/internal/pgserver"
-)
-
-var deliveries = []string{"at-least-once", exactly}
-
-const (
-	exactly     = "exactly-once"
-	exactlyOnce = "WALPOST_DELIVERY=" + exactly
 )
 
 // TestExactlyOnceKills kills a relay with exactly-once delivery forty times at random moments, under load and inside
@@ -187,22 +179,4 @@ func TestDeliveryChanges(t *testing.T) {
 		relay.Stop(t)
 	}
 	whole(t, env, work, env.Run(t, exactlyOnce))
-}
-
-// TestExactlyOnceRefusedEvent: the brokers refuse an event, and with it its Kafka transaction. What came before it is
-// published, nothing behind it, and the relay says which it is.
-func TestExactlyOnceRefusedEvent(t *testing.T) {
-	env := Setup(t, Needs{Postgres: 18})
-	env.Init(t)
-	topic := env.Prefix + "order"
-	env.CreateTopic(t, topic, 1, map[string]string{"max.message.bytes": "20000"})
-	relay := env.Run(t, exactlyOnce)
-	relay.Ready(t, 30*time.Second)
-	env.Exec(t, fmt.Sprintf(`INSERT INTO outbox (id, aggregatetype, aggregateid, payload)
-		SELECT gen_random_uuid(), 'order', 'k', jsonb_build_object('i', i, 'x', repeat('x', CASE i WHEN 501 THEN 50000 ELSE 1 END)) FROM generate_series(1, %d) i`, 1000))
-	refused := env.Value(t, "SELECT id FROM outbox WHERE payload->>'i' = '501'")
-	halts(t, relay, "MESSAGE_TOO_LARGE", "max.message.bytes", refused)
-	if n := len(awaitRecords(t, env, topic, 500)); n != 500 {
-		t.Errorf("%d records, want the 500 before the refused event", n)
-	}
 }

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,18 +34,4 @@ func TestLoginsAreFew(t *testing.T) {
 		t.Errorf("%d logins in %s, want %d at most", logins, took.Round(time.Second), most)
 	}
 	whole(t, env, work, relay)
-}
-
-// askForPassword has the server ask role relay for its password.
-func askForPassword(t testing.TB, env *Env) {
-	t.Helper()
-	file := env.Value(t, "SELECT current_setting('hba_file')")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, append([]byte("host all relay all scram-sha-256\n"), text...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	env.Exec(t, "SELECT pg_reload_conf()")
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/walpost/walpost/integration/wait"
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
@@ -79,20 +78,6 @@ func TestPostgresKilledInsideATransaction(t *testing.T) {
 		if want := fmt.Sprintf(`{"i": %d}`, i+1); string(r.Value) != want {
 			t.Fatalf("record %d is %s, want %s", i, r.Value, want)
 		}
-	}
-}
-
-func stopPostgres(t testing.TB, env *Env, mode pgserver.StopMode, limit time.Duration) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	deadline := wait.In(limit)
-	if err := env.Server.Stop(ctx, mode); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("Postgres stopped within %s", deadline)
-	if deadline.Over() {
-		t.Errorf("Postgres took %s to stop, want at most %s", deadline, limit)
 	}
 }
 

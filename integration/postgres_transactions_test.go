@@ -11,11 +11,6 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
-// numbered inserts the events of one key with the numbers from first to last, which the checker compares with the order in
-// Kafka.
-const numbered = `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
-	SELECT gen_random_uuid(), 'other', '%s', 'Happened', jsonb_build_object('i', i), jsonb_build_object('seq', i::text) FROM generate_series(%d, %d) i`
-
 // namesHolder waits until /status and "walpost status" say what holds restart_lsn.
 func namesHolder(t testing.TB, env *Env, relay *Relay, holder string) {
 	t.Helper()

@@ -257,35 +257,3 @@ func TestInitNamesASilentHost(t *testing.T) {
 		t.Errorf("init: %d\n%s", code, output)
 	}
 }
-
-// TestOlderSlotIsHeard: Postgres 18 tells of rows that it skips, since the slot is older than the publication, in a warning alone. Settings
-// that keep warnings from clients do not keep it from the relay.
-func TestOlderSlotIsHeard(t *testing.T) {
-	t.Parallel()
-	onBoth(t, func(t *testing.T, major int) {
-		t.Parallel()
-		env := Setup(t, Needs{Postgres: major})
-		env.Exec(t, "CREATE TABLE outbox (id uuid NOT NULL DEFAULT gen_random_uuid(), aggregatetype text NOT NULL, aggregateid text NOT NULL, type text, payload jsonb)")
-		env.Exec(t, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", env.Slot)
-		insert(t, env, "order", "before", 3)
-		before := confirmedLSN(t, env)
-		env.Exec(t, "CREATE PUBLICATION walpost FOR TABLE outbox WITH (publish = 'insert')")
-		env.Exec(t, "ALTER DATABASE "+env.Database+" SET client_min_messages = error")
-		insert(t, env, "order", "behind", 1)
-		halts(t, env.Run(t), `publication \"walpost\"`, "walpost init --accept-gap")
-		frozen(t, env, before)
-		env.Init(t, "--accept-gap")
-		relay := env.Run(t)
-		// Without a stored position it is not known to be younger: the operator moves the slot.
-		halts(t, relay, `publication \"walpost\"`, "docs/OPERATIONS.md#a-gap")
-		env.Exec(t, "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", env.Slot)
-		env.Init(t, "--accept-gap")
-		relay = env.Run(t)
-		relay.Ready(t, 30*time.Second)
-		insert(t, env, "order", "k", 2)
-		if n := len(awaitRecords(t, env, env.Prefix+"order", 2)); n != 2 {
-			t.Errorf("%d records, want 2", n)
-		}
-		relay.Stop(t)
-	})
-}

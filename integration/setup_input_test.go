@@ -74,15 +74,6 @@ func TestInitByARoleThatOwnsNothing(t *testing.T) {
 	relay.Stop(t)
 }
 
-// runScript runs a script as psql does: all statements over the simple protocol.
-func runScript(t testing.TB, env *Env, script string) {
-	t.Helper()
-	conn := env.Connect(t)
-	if _, err := conn.PgConn().Exec(t.Context(), script).ReadAll(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestForeignTable accepts a table with other column names and types through the mapping, with payloads in bytea.
 func TestForeignTable(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 18})
