@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestRequiredColumns: a column that an event can do without is one that a table must have if the settings say so.
+// TestRequiredColumns: a column that an event can do without is one that a table must have if the
+// settings say so.
 func TestRequiredColumns(t *testing.T) {
 	t.Parallel()
 	for _, required := range []bool{false, true} {

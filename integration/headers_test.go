@@ -21,7 +21,8 @@ func ownHeaders(r *kgo.Record) string {
 	return strings.Join(parts, " ")
 }
 
-// TestHeadersOfText: many mappers store the object in a column of text. What is no object stops the relay all the same.
+// TestHeadersOfText: many mappers store the object in a column of text. What is no object stops the
+// relay all the same.
 func TestHeadersOfText(t *testing.T) {
 	onOldestAndNewest(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major})
@@ -60,7 +61,8 @@ func TestHeadersThatAreNoStrings(t *testing.T) {
 	relay.Stop(t)
 }
 
-// TestHeadersWithNamesOfWalpost: the row's are left out, and the log says so once, also after a reconnect.
+// TestHeadersWithNamesOfWalpost: the row's are left out, and the log says so once, also after a
+// reconnect.
 func TestHeadersWithNamesOfWalpost(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 18})
 	env.Init(t)

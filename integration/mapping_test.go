@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestSettingsThatDoNotFitTheTable: what the settings name and the table lacks is refused before the first row, by every command.
+// TestSettingsThatDoNotFitTheTable: what the settings name and the table lacks is refused before
+// the first row, by every command.
 func TestSettingsThatDoNotFitTheTable(t *testing.T) {
 	onOldestAndNewest(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major})
@@ -37,8 +38,9 @@ func TestSettingsThatDoNotFitTheTable(t *testing.T) {
 	})
 }
 
-// TestColumnRenamedWhileTheRelayIsDown: rows from before, from behind the change and from behind its reversal need settings of their
-// own. Each start publishes what its settings are for and stops at the rest, and nothing is lost or repeated.
+// TestColumnRenamedWhileTheRelayIsDown: rows from before, from behind the change and from behind
+// its reversal need settings of their own. Each start publishes what its settings are for and stops
+// at the rest, and nothing is lost or repeated.
 func TestColumnRenamedWhileTheRelayIsDown(t *testing.T) {
 	for column, rows := range map[string][2]string{
 		"payload": {"payload", "body"}, // which no event can do without

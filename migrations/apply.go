@@ -12,7 +12,8 @@ import (
 // insufficientPrivilege is the SQLSTATE of a missing right.
 const insufficientPrivilege = "42501"
 
-// Check says what is there and what Apply would make, and changes nothing. Problems are findings, not errors.
+// Check says what is there and what Apply would make, and changes nothing. Problems are findings,
+// not errors.
 func Check(ctx context.Context, conn *pgx.Conn, o Options) (Report, error) {
 	if err := o.validate(); err != nil {
 		return Report{}, err
@@ -28,9 +29,9 @@ func Check(ctx context.Context, conn *pgx.Conn, o Options) (Report, error) {
 	return report, err
 }
 
-// Apply creates what is missing except the slot, all in one transaction, and reports what it found and what it made. Two
-// at once wait for each other. The error is a *ProblemError if somebody has to mend something first; then nothing was
-// changed, and the report says the same as that of Check.
+// Apply creates what is missing except the slot, all in one transaction, and reports what it found
+// and what it made. Two at once wait for each other. The error is a *ProblemError if somebody has
+// to mend something first; then nothing was changed, and the report says the same as that of Check.
 func Apply(ctx context.Context, conn *pgx.Conn, o Options) (Report, error) {
 	if err := o.validate(); err != nil {
 		return Report{}, err

@@ -166,8 +166,9 @@ func (t *tableFacts) readMembership(ctx context.Context, q pgx.Tx, oid uint32, v
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
-	// Not by its own name, so perhaps through FOR ALL TABLES, its schema or the table it is a partition of. The view
-	// pg_publication_tables knows, but opens each table, and would wait for whoever has locked one.
+	// Not by its own name, so perhaps through FOR ALL TABLES, its schema or the table it is a
+	// partition of. The view pg_publication_tables knows, but opens each table, and would wait for
+	// whoever has locked one.
 	inSchema := "OR EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace)"
 	if version < 150000 {
 		inSchema = ""

@@ -72,7 +72,8 @@ func (p *plan) judgeTable(t *tableFacts) error {
 	return nil
 }
 
-// judgeColumns compares the columns with the contract and says whether the relay can work with them.
+// judgeColumns compares the columns with the contract and says whether the relay can work with
+// them.
 func (p *plan) judgeColumns(t *tableFacts, object string) bool {
 	good := true
 	problem := func(format string, args ...any) {

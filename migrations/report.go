@@ -64,7 +64,8 @@ func (r Report) Problems() []Finding {
 	return problems
 }
 
-// ProblemError says that the setup cannot be completed until somebody has mended what the findings say.
+// ProblemError says that the setup cannot be completed until somebody has mended what the findings
+// say.
 type ProblemError struct {
 	Problems []Finding
 }

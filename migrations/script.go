@@ -16,8 +16,8 @@ var sqlFiles embed.FS
 
 var templates = template.Must(template.ParseFS(sqlFiles, "sql/*.sql"))
 
-// SQL is the whole setup as a script for psql or the simple protocol, for databases where an owner applies it: tables,
-// publication, and last the slot. It may be run again and then changes nothing.
+// SQL is the whole setup as a script for psql or the simple protocol, for databases where an owner
+// applies it: tables, publication, and last the slot. It may be run again and then changes nothing.
 func SQL(o Options) (string, error) {
 	if err := o.validate(); err != nil {
 		return "", err
@@ -82,7 +82,8 @@ func (o Options) addTable(t Table) string {
 	return fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", quoteName(o.Publication), t)
 }
 
-// replaceTable takes a row filter or a column list off. In one transaction, so that no row falls between.
+// replaceTable takes a row filter or a column list off. In one transaction, so that no row falls
+// between.
 func (o Options) replaceTable(t Table) string {
 	return fmt.Sprintf("BEGIN; ALTER PUBLICATION %s DROP TABLE %s; %s; COMMIT", quoteName(o.Publication), t, o.addTable(t))
 }

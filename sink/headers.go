@@ -171,8 +171,8 @@ func (p *headerParser) skip() {
 	}
 }
 
-// text reads a string into the front of dst and returns it and what is left of dst. An unescaped string is never
-// longer than its JSON form.
+// text reads a string into the front of dst and returns it and what is left of dst. An unescaped
+// string is never longer than its JSON form.
 func (p *headerParser) text(dst []byte) (s, rest []byte, ok bool) {
 	if !p.take('"') {
 		return nil, dst, false

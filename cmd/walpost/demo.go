@@ -18,8 +18,9 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
-// demoCommand does not embed config.Config: the names are the demo's own, and the servers of the settings are most
-// likely those of production, where nobody wants a demo by accident. So its servers have variables of their own.
+// demoCommand does not embed config.Config: the names are the demo's own, and the servers of the
+// settings are most likely those of production, where nobody wants a demo by accident. So its
+// servers have variables of their own.
 type demoCommand struct {
 	PostgresURL   string        `name:"postgres-url" env:"WALPOST_DEMO_POSTGRES_URL" placeholder:"URL" help:"Use this database instead of an embedded one. The demo creates schema, slot and publication walpost_demo in it and removes them at the end."`
 	KafkaBrokers  []string      `env:"WALPOST_DEMO_KAFKA_BROKERS" sep:"," placeholder:"HOST:PORT" help:"Use these brokers instead of an embedded one, without TLS and login. The demo creates the topics demo.* that are missing and removes those at the end."`
@@ -32,7 +33,8 @@ type demoCommand struct {
 	LogFormat     string        `default:"auto" help:"json, console, or auto: console on a terminal."`
 }
 
-// AfterApply is called by kong. It takes back what the file says of servers: that is meant for the relay.
+// AfterApply is called by kong. It takes back what the file says of servers: that is meant for the
+// relay.
 func (c *demoCommand) AfterApply(parsed *kong.Context) error {
 	for _, step := range parsed.Path {
 		if step.Flag == nil || !step.Resolved {
@@ -58,8 +60,8 @@ func (c *demoCommand) execute(ctx context.Context, stdout, stderr io.Writer) err
 		}
 		return &toldError{exitUsage, errors.New("settings are wrong")}
 	}
-	// A terminal that closes and a reader that leaves must not end the process before it has cleaned up: with a
-	// channel for SIGPIPE, the write fails instead.
+	// A terminal that closes and a reader that leaves must not end the process before it has
+	// cleaned up: with a channel for SIGPIPE, the write fails instead.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer stop()
 	pipe := make(chan os.Signal, 1)

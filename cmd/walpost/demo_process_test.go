@@ -63,7 +63,8 @@ type process struct {
 	lines  *bufio.Scanner
 }
 
-// openDir makes a directory that the account which runs Postgres for root can enter; that of the testing package is closed.
+// openDir makes a directory that the account which runs Postgres for root can enter; that of the
+// testing package is closed.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "walpost-demo-test-")

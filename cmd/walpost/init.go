@@ -24,7 +24,8 @@ type initCommand struct {
 	AcceptGap bool `help:"Go on with the slot and the publication as they are now, after the events that they skipped were dealt with: records the publication, and the slot's position if it is ahead of ours; needs --kafka-brokers."`
 }
 
-// OptionalSettings implements config.Lenient: only --accept-gap talks to Kafka, and checks for itself.
+// OptionalSettings implements config.Lenient: only --accept-gap talks to Kafka, and checks for
+// itself.
 func (*initCommand) OptionalSettings() []string { return []string{"kafka-brokers", "postgres-url"} }
 
 // UnusedSettings implements config.Sparing.
@@ -89,8 +90,8 @@ func newMigrationOptions(cfg config.Config, failover bool) (migrations.Options, 
 	return options, nil
 }
 
-// acceptGap records the publication as it is now, and the slot's position if the stored one cannot be gone on from. It holds
-// the slot meanwhile, so that no relay moves either.
+// acceptGap records the publication as it is now, and the slot's position if the stored one cannot
+// be gone on from. It holds the slot meanwhile, so that no relay moves either.
 func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error {
 	log := newLogger(cfg, stderr)
 	stream, err := newStreamConfig(cfg, log)
@@ -145,8 +146,8 @@ func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer)
 	return err
 }
 
-// fence takes the transactional id: a relay that has let go of the slot may still be committing a Kafka transaction, and with it a
-// position.
+// fence takes the transactional id: a relay that has let go of the slot may still be committing a
+// Kafka transaction, and with it a position.
 func fence(ctx context.Context, cfg config.Config, system string) error {
 	options, err := cfg.KafkaOptions()
 	if err != nil {

@@ -121,8 +121,9 @@ func TestTheServersWordComesFirst(t *testing.T) {
 	wantAll(t, text, `^walpost: connect to Postgres: failed to connect`)
 }
 
-// TestInitInTwoParts goes the way of README: an owner applies the script, and the role that owns nothing reads. An owner
-// who lacks REPLICATION cannot make the slot, which is last, so the role does.
+// TestInitInTwoParts goes the way of README: an owner applies the script, and the role that owns
+// nothing reads. An owner who lacks REPLICATION cannot make the slot, which is last, so the role
+// does.
 func TestInitInTwoParts(t *testing.T) {
 	t.Parallel()
 	postgres := postgresOf(t, 0)
@@ -150,8 +151,9 @@ func TestInitInTwoParts(t *testing.T) {
 	wantAll(t, initialize(t, role, false, exitOK), `^table public.outbox: found`, `^publication walpost: found`, `^slot walpost: created$`)
 }
 
-// TestAcceptGapFences: a relay with exactly-once delivery has let go of the slot and still commits a Kafka transaction, with a position in it.
-// What the operator accepts is final: that commit fails.
+// TestAcceptGapFences: a relay with exactly-once delivery has let go of the slot and still commits
+// a Kafka transaction, with a position in it. What the operator accepts is final: that commit
+// fails.
 func TestAcceptGapFences(t *testing.T) {
 	t.Parallel()
 	postgres, broker := ownServers(t)

@@ -15,7 +15,8 @@ import (
 // brokersTime bounds what a command waits for the brokers.
 const brokersTime = 20 * time.Second
 
-// explain asks the brokers why they did not do in time what a command asked for. A refusal of theirs says it already.
+// explain asks the brokers why they did not do in time what a command asked for. A refusal of
+// theirs says it already.
 func explain(ctx context.Context, cfg config.Config, system string, err error) error {
 	if errors.Is(err, kerr.SaslAuthenticationFailed) {
 		return fmt.Errorf("the login of %s is refused: %w", cfg.KafkaLogin(), err)

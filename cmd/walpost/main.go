@@ -49,8 +49,8 @@ func main() {
 	os.Exit(code)
 }
 
-// oneStop is how far apart two signals may be that mean one stop: Ctrl-C reaches a whole process group, and a supervisor
-// in it passes it on.
+// oneStop is how far apart two signals may be that mean one stop: Ctrl-C reaches a whole process
+// group, and a supervisor in it passes it on.
 const oneStop = 500 * time.Millisecond
 
 // signalContext ends with the first SIGTERM or interrupt. A second one ends the process at once.
@@ -66,7 +66,8 @@ func signalContext() (context.Context, func()) {
 	return ctx, func() { signal.Stop(signals); cancel() }
 }
 
-// awaitSecond tells of the first signal, and returns with one that comes so much later that it is meant as a second.
+// awaitSecond tells of the first signal, and returns with one that comes so much later that it is
+// meant as a second.
 func awaitSecond(signals <-chan os.Signal, first func()) {
 	<-signals
 	began := time.Now()

@@ -51,16 +51,17 @@ func (c *runCommand) execute(ctx context.Context, _, stderr io.Writer) error {
 	}
 }
 
-// useOneProcessor keeps the Go runtime from spreading a relay over processors: it needs less of one for a row than the walsender, which is
-// one process, and a second makes it no faster, but each hand-over to it costs, and takes it from Postgres. GOMAXPROCS decides otherwise.
+// useOneProcessor keeps the Go runtime from spreading a relay over processors: it needs less of one
+// for a row than the walsender, which is one process, and a second makes it no faster, but each
+// hand-over to it costs, and takes it from Postgres. GOMAXPROCS decides otherwise.
 func useOneProcessor() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(1)
 	}
 }
 
-// warnOfUnknown names variables that somebody set and nothing reads: a setting that is misspelled keeps its default
-// without a word. It is no error, because others may set variables of that name.
+// warnOfUnknown names variables that somebody set and nothing reads: a setting that is misspelled
+// keeps its default without a word. It is no error, because others may set variables of that name.
 func warnOfUnknown(log zerolog.Logger, environ []string) {
 	unknown, err := config.UnknownVariables(environ)
 	if err != nil {
@@ -98,7 +99,8 @@ func runRelay(ctx context.Context, cfg config.Config, log zerolog.Logger) error 
 	return r.Run(ctx)
 }
 
-// httpError names the setting. The usual cause is a second relay on the host, which has the default address as well.
+// httpError names the setting. The usual cause is a second relay on the host, which has the default
+// address as well.
 func httpError(addr string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("another process has the HTTP address %s, perhaps another walpost: give this one an address of its own "+
@@ -158,8 +160,8 @@ func newStreamConfig(cfg config.Config, log zerolog.Logger) (cdc.Config, error) 
 	return stream, nil
 }
 
-// checkColumns tells whether the columns that the settings name are there, and have types that events
-// can be made of.
+// checkColumns tells whether the columns that the settings name are there, and have types that
+// events can be made of.
 func checkColumns(cfg config.Config, view cdc.View) error {
 	template, err := sink.ParseTemplate(cfg.Topic, cfg.Columns)
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 	"github.com/walpost/walpost/migrations"
 )
 
-// setUp makes what is missing, the slot last: a slot that is older than its publication reads nothing of it.
-// Where the slot is older than the publication is, or than what an operator accepts, nothing may be in doubt when it
-// returns: it waits for the transactions that wrote before.
+// setUp makes what is missing, the slot last: a slot that is older than its publication reads
+// nothing of it. Where the slot is older than the publication is, or than what an operator accepts,
+// nothing may be in doubt when it returns: it waits for the transactions that wrote before.
 func setUp(ctx context.Context, cfg config.Config, options migrations.Options, accept bool, stdout io.Writer) error {
 	stream, err := newStreamConfig(cfg, zerolog.Nop())
 	if err != nil {
@@ -63,8 +63,9 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, a
 	return checkSetUp(ctx, cfg, stream, stdout)
 }
 
-// replicates tells of an address at which no relay could ever read what is made now: a slot there would
-// keep WAL for nobody. What else refuses a replication connection may come right before a relay starts.
+// replicates tells of an address at which no relay could ever read what is made now: a slot there
+// would keep WAL for nobody. What else refuses a replication connection may come right before a
+// relay starts.
 func replicates(ctx context.Context, stream cdc.Config) error {
 	conn, err := cdc.Connect(ctx, stream)
 	if err == nil {
@@ -78,8 +79,8 @@ func replicates(ctx context.Context, stream cdc.Config) error {
 	return nil
 }
 
-// connect opens a connection for SQL, to the address that answered an inspection. The returned function closes it: everything is committed
-// or has failed by then.
+// connect opens a connection for SQL, to the address that answered an inspection. The returned
+// function closes it: everything is committed or has failed by then.
 func connect(ctx context.Context, cfg config.Config, stream cdc.Config) (*pgx.Conn, func(), error) {
 	settings, err := cfg.PostgresConnConfig()
 	if err != nil {
@@ -98,8 +99,9 @@ func connect(ctx context.Context, cfg config.Config, stream cdc.Config) (*pgx.Co
 	}, nil
 }
 
-// foundBefore looks at what is there before anything is made, as a relay would. older says that the slot will be older than its
-// publication: what lies between the two is not in the stream, or even ends it.
+// foundBefore looks at what is there before anything is made, as a relay would. older says that the
+// slot will be older than its publication: what lies between the two is not in the stream, or even
+// ends it.
 func foundBefore(ctx context.Context, cfg config.Config, stream cdc.Config, accept bool) (older bool, err error) {
 	view, err := cdc.Inspect(ctx, stream)
 	if err != nil {
@@ -137,8 +139,9 @@ func foundBefore(ctx context.Context, cfg config.Config, stream cdc.Config, acce
 	return true, nil
 }
 
-// madeAnew reports whether the publication is younger than the position that a relay has stored, and nobody has moved the slot since. Who
-// cannot tell says no: then the relay stops at its start, and says why.
+// madeAnew reports whether the publication is younger than the position that a relay has stored,
+// and nobody has moved the slot since. Who cannot tell says no: then the relay stops at its start,
+// and says why.
 func madeAnew(ctx context.Context, cfg config.Config, view cdc.View) bool {
 	store, err := openStore(cfg, view.System, zerolog.Nop())
 	if err != nil {
@@ -171,7 +174,8 @@ func setUpTables(ctx context.Context, cfg config.Config, stream cdc.Config, conn
 	return altered, printReport(stdout, report, nil)
 }
 
-// checkSetUp looks as a relay will at its start, so that what it would stop at, or warn of, is said here.
+// checkSetUp looks as a relay will at its start, so that what it would stop at, or warn of, is said
+// here.
 func checkSetUp(ctx context.Context, cfg config.Config, stream cdc.Config, stdout io.Writer) error {
 	view, err := cdc.Inspect(ctx, stream)
 	if err != nil {
@@ -191,7 +195,8 @@ func checkSetUp(ctx context.Context, cfg config.Config, stream cdc.Config, stdou
 	return nil
 }
 
-// sayWhoBlocks tells who holds a lock that a session waits for, each once, until the returned function is called.
+// sayWhoBlocks tells who holds a lock that a session waits for, each once, until the returned
+// function is called.
 func sayWhoBlocks(ctx context.Context, cfg config.Config, stream cdc.Config, pid uint32, stdout io.Writer) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

@@ -43,7 +43,8 @@ func (s snapshots) Snapshot() ops.Snapshot {
 	return snap
 }
 
-// lag returns how far lsn is behind end, in bytes. A position that was read after the end may be ahead of it.
+// lag returns how far lsn is behind end, in bytes. A position that was read after the end may be
+// ahead of it.
 func lag(end, lsn cdc.LSN) float64 {
 	if lsn >= end {
 		return 0

@@ -33,7 +33,8 @@ func (*statusCommand) UnusedSettings() []string {
 	}
 }
 
-// relayTimeout is how long a relay may take to answer. It answers from counters, whatever its peers do.
+// relayTimeout is how long a relay may take to answer. It answers from counters, whatever its peers
+// do.
 const relayTimeout = 2 * time.Second
 
 // errNotWell is what the exit code of status says; the reasons are printed.
@@ -46,7 +47,8 @@ func (e *strangerError) Error() string {
 	return fmt.Sprintf("the relay at %s serves %s %q, not %q: set WALPOST_HTTP_ADDR to this one's", e.addr, e.what, e.serves, e.wanted)
 }
 
-// execute asks the relay, and only if none answers the servers themselves. It changes nothing anywhere.
+// execute asks the relay, and only if none answers the servers themselves. It changes nothing
+// anywhere.
 func (c *statusCommand) execute(ctx context.Context, stdout, _ io.Writer) error {
 	status, err := askRelay(ctx, c.HTTPAddr)
 	if err == nil {
@@ -83,8 +85,9 @@ func (c *statusCommand) print(w io.Writer, status any, well bool, text func(io.W
 	return nil
 }
 
-// recognise makes sure that the relay which answers is ours: on one host there may be one for each database, and all of
-// them have the same default address. Where Postgres does not answer, the name of the slot has to do.
+// recognise makes sure that the relay which answers is ours: on one host there may be one for each
+// database, and all of them have the same default address. Where Postgres does not answer, the name
+// of the slot has to do.
 func (c *statusCommand) recognise(ctx context.Context, status ops.Status) error {
 	system, slot, known := strings.Cut(status.Source, "/")
 	if known && slot != c.Slot {
@@ -125,8 +128,8 @@ func askRelay(ctx context.Context, addr string) (ops.Status, error) {
 	return status, nil
 }
 
-// get asks the HTTP server of a relay. A relay that listens on all addresses is asked on the loopback one. The caller
-// closes the body.
+// get asks the HTTP server of a relay. A relay that listens on all addresses is asked on the
+// loopback one. The caller closes the body.
 func get(ctx context.Context, addr, path string) (*http.Response, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/walpost/walpost/internal/ops"
 )
 
-// serversStatus is what Postgres and Kafka alone can tell. Names that ops.Status has as well mean the same.
+// serversStatus is what Postgres and Kafka alone can tell. Names that ops.Status has as well mean
+// the same.
 type serversStatus struct {
 	Version string   `json:"version"`
 	Source  string   `json:"source,omitempty"`
@@ -76,7 +77,8 @@ const (
 	postgresTimeout = 15 * time.Second
 )
 
-// look asks the servers that the settings name. Each may be away without the other's part suffering.
+// look asks the servers that the settings name. Each may be away without the other's part
+// suffering.
 func (c *statusCommand) look(ctx context.Context, noRelayErr error) *serversStatus {
 	s := &serversStatus{
 		Version: version(), State: noRelay, Relay: noRelayErr.Error(), Reasons: []string{}, Hints: []string{}, Warnings: []string{}, Up: map[string]bool{},
@@ -122,7 +124,8 @@ func (s *serversStatus) unread() {
 // comparison tells why a relay could not go on from what is stored.
 type comparison func(state checkpoint.State, stored bool) error
 
-// lookAtPostgres returns what a stored position is to be compared with; nil if it cannot be compared.
+// lookAtPostgres returns what a stored position is to be compared with; nil if it cannot be
+// compared.
 func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (comparison, error) {
 	ctx, cancel := context.WithTimeout(ctx, postgresTimeout)
 	defer cancel()
@@ -191,7 +194,8 @@ func behind(end, at cdc.LSN) (text *string, bytes *float64) {
 	return &name, &distance
 }
 
-// lookAtKafka reads the stored position, and if it can be compared with the slot tells whether a relay could go on from it.
+// lookAtKafka reads the stored position, and if it can be compared with the slot tells whether a
+// relay could go on from it.
 func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, compare comparison) error {
 	limited, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
@@ -217,8 +221,8 @@ func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, compa
 	}
 }
 
-// storedPosition looks without creating anything. Where Postgres did not tell the source, a slot of that name in the
-// only cluster that stored one will do.
+// storedPosition looks without creating anything. Where Postgres did not tell the source, a slot of
+// that name in the only cluster that stored one will do.
 func (c *statusCommand) storedPosition(ctx context.Context, s *serversStatus) (state checkpoint.State, stored, hidden bool, err error) {
 	store, err := openStore(c.Config, "", zerolog.Nop())
 	if err != nil {

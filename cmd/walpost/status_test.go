@@ -259,8 +259,8 @@ func saved(t *testing.T, cfg config.Config, source, position string) func(source
 	return save
 }
 
-// TestStatusBehindAnOpenTransaction: a Kafka transaction that somebody left open on the state topic hides what was stored behind it. That
-// is no gap: a relay that starts waits for its end.
+// TestStatusBehindAnOpenTransaction: a Kafka transaction that somebody left open on the state topic
+// hides what was stored behind it. That is no gap: a relay that starts waits for its end.
 func TestStatusBehindAnOpenTransaction(t *testing.T) {
 	t.Parallel()
 	postgres, broker := ownServers(t)

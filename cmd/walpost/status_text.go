@@ -147,7 +147,8 @@ func heldBy(holder string) string {
 	return ", held by " + holder
 }
 
-// left says how much more may be written before Postgres gives the slot up: without max_slot_wal_keep_size it never does.
+// left says how much more may be written before Postgres gives the slot up: without
+// max_slot_wal_keep_size it never does.
 func left(bytes *float64) string {
 	if bytes == nil {
 		return "no limit known"

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestContradictions: flags that cannot both be meant are usage errors, and nothing is printed or started.
+// TestContradictions: flags that cannot both be meant are usage errors, and nothing is printed or
+// started.
 func TestContradictions(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{

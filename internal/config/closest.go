@@ -5,14 +5,16 @@ import (
 	"strings"
 )
 
-// bare is a name without what people forget or mix up: case, the prefix of variables, dashes and underscores.
+// bare is a name without what people forget or mix up: case, the prefix of variables, dashes and
+// underscores.
 func bare(name string) string {
 	name = strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(name))
 	return strings.ReplaceAll(strings.TrimPrefix(name, strings.ToLower(prefix)), "_", "")
 }
 
-// closest returns the known name that was probably meant, or nothing: one that differs in few letters, or else the only
-// one that begins or ends with what was given, such as kafka_brokers for brokers.
+// closest returns the known name that was probably meant, or nothing: one that differs in few
+// letters, or else the only one that begins or ends with what was given, such as kafka_brokers for
+// brokers.
 func closest(given string, known []string) string {
 	given = bare(given)
 	best, bestEdits := "", 0
@@ -33,7 +35,8 @@ func closest(given string, known []string) string {
 	return best
 }
 
-// edits counts the letters to put in, take out or change to make one text of the other (Levenshtein).
+// edits counts the letters to put in, take out or change to make one text of the other
+// (Levenshtein).
 func edits(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -2,8 +2,8 @@ package config
 
 import "time"
 
-// Config is every setting that the commands share. Commands embed it; Parse fills and checks it. The zero value is not
-// usable: defaults come from Parse.
+// Config is every setting that the commands share. Commands embed it; Parse fills and checks it.
+// The zero value is not usable: defaults come from Parse.
 type Config struct {
 	Config string `placeholder:"FILE" help:"YAML file of settings, by default walpost.yaml in the working directory if it is there. Its keys are the names of the flags with underscores (kafka_brokers: [a:9092, b:9092]); lists and maps are written as YAML has them, and an unknown key is an error."`
 

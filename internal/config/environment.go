@@ -12,8 +12,8 @@ import (
 // prefix begins the variable of every setting.
 const prefix = "WALPOST_"
 
-// elsewhere are variables, and beginnings of variables, that the demo, the servers that are fetched for it, and the
-// tests read.
+// elsewhere are variables, and beginnings of variables, that the demo, the servers that are fetched
+// for it, and the tests read.
 var elsewhere = []string{"WALPOST_CACHE", "WALPOST_DEMO_", "WALPOST_TEST_", "WALPOST_INTEGRATION_", "WALPOST_PGSERVER_"}
 
 // settings are the flags that Config declares, and how their fields are made.
@@ -29,8 +29,9 @@ func settings() (map[string]reflect.Kind, error) {
 	return kinds, nil
 }
 
-// UnknownVariables lists the variables of an environment that look like settings and are none, each with the one that was
-// probably meant. It repeats no value. What Kubernetes injects for a Service is left out.
+// UnknownVariables lists the variables of an environment that look like settings and are none, each
+// with the one that was probably meant. It repeats no value. What Kubernetes injects for a Service
+// is left out.
 func UnknownVariables(environ []string) ([]string, error) {
 	flags, err := settings()
 	if err != nil {
@@ -67,7 +68,8 @@ func readElsewhere(name string) bool {
 	})
 }
 
-// services are the Services that Kubernetes injected variables for, such as walpost and walpost-metrics: each has a host.
+// services are the Services that Kubernetes injected variables for, such as walpost and
+// walpost-metrics: each has a host.
 func services(names []string) []string {
 	var found []string
 	for _, name := range names {

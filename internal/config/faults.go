@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// ErrHelp says that Parse has printed the help that was asked for: there is nothing to run and nothing is wrong.
+// ErrHelp says that Parse has printed the help that was asked for: there is nothing to run and
+// nothing is wrong.
 var ErrHelp = errors.New("help was printed")
 
 // UsageError lists everything that is wrong with a command line and its settings.
@@ -18,7 +19,8 @@ type UsageError struct {
 // Error gives one fault a line.
 func (e *UsageError) Error() string { return strings.Join(e.Faults, "\n") }
 
-// fault is one thing to mend: what is wrong, and with which flag. No flag means the text says where.
+// fault is one thing to mend: what is wrong, and with which flag. No flag means the text says
+// where.
 type fault struct {
 	flag string
 	text string

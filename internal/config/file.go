@@ -18,9 +18,9 @@ import (
 // defaultFile is read when no file is named, if it is there.
 const defaultFile = "walpost.yaml"
 
-// fileSettings hands the settings of the YAML file to kong. It is read on first use, because only then the name of
-// the file is known, and only for commands that have settings: a file that is broken does not keep anyone from asking
-// for the version.
+// fileSettings hands the settings of the YAML file to kong. It is read on first use, because only
+// then the name of the file is known, and only for commands that have settings: a file that is
+// broken does not keep anyone from asking for the version.
 type fileSettings struct {
 	allowed   map[string]reflect.Kind // Flags that may be set, and how their fields are made.
 	loaded    bool
@@ -32,7 +32,8 @@ type fileSettings struct {
 // Validate is part of kong's interface. Faults were gathered while reading.
 func (s *fileSettings) Validate(*kong.Application) error { return nil }
 
-// Resolve gives the file's value of a flag. It gives none where a variable is set: kong would let the file win.
+// Resolve gives the file's value of a flag. It gives none where a variable is set: kong would let
+// the file win.
 func (s *fileSettings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	if s.allowed[flag.Name] == reflect.Invalid || flag.Name == "config" {
 		return nil, nil
@@ -80,7 +81,8 @@ func (s *fileSettings) load(path string) {
 	var syntax *yaml.SyntaxError
 	switch {
 	case errors.As(err, &syntax):
-		// The message alone: the library's own text shows the lines around it, which may hold a password.
+		// The message alone: the library's own text shows the lines around it, which may hold a
+		// password.
 		s.faults.add("", "%s:%d: %s", path, syntax.Token.Position.Line, syntax.Message)
 		return
 	case err != nil:
@@ -133,7 +135,8 @@ func (s *fileSettings) suggest(key string) string {
 	return ""
 }
 
-// readValue keeps every scalar as the text that stands in the file, so that a number given for a string is that text.
+// readValue keeps every scalar as the text that stands in the file, so that a number given for a
+// string is that text.
 func (s *fileSettings) readValue(place, flag string, node ast.Node) {
 	wrong := func(what string) { s.faults.add("", "%s: %s (--%s) %s", place, fileKey(flag), flag, what) }
 	kind := s.allowed[flag]
@@ -189,7 +192,8 @@ func mapEntries(node ast.Node) ([]*ast.MappingValueNode, bool) {
 	return nil, false
 }
 
-// scalar gives the text of a plain value: of a number as it is written, of a quoted string what is between the quotes.
+// scalar gives the text of a plain value: of a number as it is written, of a quoted string what is
+// between the quotes.
 func scalar(node ast.Node) (string, bool) {
 	switch node := node.(type) {
 	case *ast.StringNode:

@@ -15,8 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
-// KafkaOptions is whom to reach as whom: seeds, SASL and the client's name. It goes with KafkaDialer, and says nothing of
-// producing.
+// KafkaOptions is whom to reach as whom: seeds, SASL and the client's name. It goes with
+// KafkaDialer, and says nothing of producing.
 func (c *Config) KafkaOptions() ([]kgo.Opt, error) {
 	options := []kgo.Opt{kgo.SeedBrokers(c.KafkaBrokers...), kgo.ClientID("walpost")}
 	if c.KafkaSASLMechanism != "" {
@@ -41,8 +41,9 @@ func (c *Config) KafkaLogin() string {
 	}
 }
 
-// unreadableError says that a file with credentials cannot be read. Whoever rotates it may be about to write it. The Kafka client asks
-// an error whether it is temporary: it then tries again, and gives up no record that is on its way.
+// unreadableError says that a file with credentials cannot be read. Whoever rotates it may be about
+// to write it. The Kafka client asks an error whether it is temporary: it then tries again, and
+// gives up no record that is on its way.
 type unreadableError struct{ err error }
 
 func (e *unreadableError) Error() string   { return e.err.Error() }

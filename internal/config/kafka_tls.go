@@ -14,8 +14,9 @@ import (
 // kafkaDialTimeout bounds one attempt to connect to a broker.
 const kafkaDialTimeout = 10 * time.Second
 
-// KafkaDialer is how to connect to a broker: plain, or with TLS. The files of TLS are read at each connection, so that files
-// which are rotated need no restart. One that is missing or half written for a moment is an outage of that connection.
+// KafkaDialer is how to connect to a broker: plain, or with TLS. The files of TLS are read at each
+// connection, so that files which are rotated need no restart. One that is missing or half written
+// for a moment is an outage of that connection.
 func (c *Config) KafkaDialer() (func(ctx context.Context, network, addr string) (net.Conn, error), error) {
 	dialer := &net.Dialer{Timeout: kafkaDialTimeout}
 	if !c.KafkaTLS {
@@ -68,7 +69,8 @@ func readAuthorities(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// tlsConn says which certificate a broker refuses. With TLS 1.3 the refusal comes after the handshake, with the first read.
+// tlsConn says which certificate a broker refuses. With TLS 1.3 the refusal comes after the
+// handshake, with the first read.
 type tlsConn struct {
 	net.Conn
 	explain func(error) error

@@ -74,7 +74,8 @@ func (a *authority) issue(t *testing.T, name string) (cert, keyPEM []byte) {
 	return encode("CERTIFICATE", der), encode("EC PRIVATE KEY", keyDER)
 }
 
-// tlsServer answers each connection with a byte once TLS is agreed on. It asks for certificates of clients.
+// tlsServer answers each connection with a byte once TLS is agreed on. It asks for certificates of
+// clients.
 func tlsServer(t *testing.T, cert, key []byte, clients *authority, version uint16) string {
 	t.Helper()
 	pair, err := tls.X509KeyPair(cert, key)
@@ -105,8 +106,8 @@ func tlsServer(t *testing.T, cert, key []byte, clients *authority, version uint1
 	return listener.Addr().String()
 }
 
-// TestFilesAreReadAtEachConnection rotates key, certificate and authorities under a dialer. What is refused is named with its file, and
-// the next connection works once the files are right.
+// TestFilesAreReadAtEachConnection rotates key, certificate and authorities under a dialer. What is
+// refused is named with its file, and the next connection works once the files are right.
 func TestFilesAreReadAtEachConnection(t *testing.T) {
 	t.Parallel()
 	for name, version := range map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {

@@ -12,23 +12,25 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// Lenient is a command that can do without settings that are required otherwise, such as "kafka-brokers".
+// Lenient is a command that can do without settings that are required otherwise, such as
+// "kafka-brokers".
 type Lenient interface {
 	OptionalSettings() []string // Names of flags, without dashes.
 }
 
-// Sparing is a command that has no use for some settings. They are taken all the same, because the environment and the
-// file serve every command, but its help does not list them.
+// Sparing is a command that has no use for some settings. They are taken all the same, because the
+// environment and the file serve every command, but its help does not list them.
 type Sparing interface {
 	UnusedSettings() []string // Names of flags, without dashes.
 }
 
-// Parse reads the command line into cli, a pointer to a struct as kong describes it, whose commands embed Config, and
-// fills and checks the Config of the chosen command. Settings in Config can also be given in the environment and in the
-// file; other flags are for one run of one command and have neither, unless a tag names a variable.
+// Parse reads the command line into cli, a pointer to a struct as kong describes it, whose commands
+// embed Config, and fills and checks the Config of the chosen command. Settings in Config can also
+// be given in the environment and in the file; other flags are for one run of one command and have
+// neither, unless a tag names a variable.
 //
-// The error is ErrHelp after help was printed, a *UsageError for everything that the user can mend, and otherwise a
-// mistake in cli itself.
+// The error is ErrHelp after help was printed, a *UsageError for everything that the user can mend,
+// and otherwise a mistake in cli itself.
 func Parse(cli any, args []string, stdout, stderr io.Writer, options ...kong.Option) (*kong.Context, error) {
 	p := &commandLine{given: map[*kong.Value]error{}, standing: map[*kong.Value]error{}}
 	k, err := p.build(cli, stdout, stderr, options)
@@ -86,8 +88,8 @@ func (p *commandLine) build(cli any, stdout, stderr io.Writer, options []kong.Op
 	}, options...)...)
 }
 
-// prepare names the variables of settings, and makes a value that cannot be read a fault among the others: kong by
-// itself stops at the first.
+// prepare names the variables of settings, and makes a value that cannot be read a fault among the
+// others: kong by itself stops at the first.
 func (p *commandLine) prepare(node *kong.Node) {
 	optional, unused := needs(node)
 	for _, flag := range node.Flags {
@@ -130,7 +132,8 @@ type recorder struct {
 }
 
 func (r recorder) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
-	// Defaults and the environment are decoded into the struct itself, everything else into a value beside it.
+	// Defaults and the environment are decoded into the struct itself, everything else into a value
+	// beside it.
 	record := r.line.given
 	if target.CanAddr() && target.Addr().Pointer() == ctx.Value.Target.Addr().Pointer() || ctx.Value.Flag != nil && r.line.file.resolving == ctx.Value.Flag {
 		record = r.line.standing
@@ -161,8 +164,8 @@ func (r recorder) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
 // negative is a number that looks like a flag.
 var negative = regexp.MustCompile(`^-\.?[0-9]`)
 
-// repeatedKey finds a key that a map would hold twice: the last one would win without a word. before
-// is what the flag was given earlier on the command line.
+// repeatedKey finds a key that a map would hold twice: the last one would win without a word.
+// before is what the flag was given earlier on the command line.
 func repeatedKey(text string, sep rune, before reflect.Value) error {
 	seen := map[string]bool{}
 	for _, pair := range kong.SplitEscaped(text, sep) {
@@ -177,7 +180,8 @@ func repeatedKey(text string, sep rune, before reflect.Value) error {
 
 var unknownArgument = regexp.MustCompile(`^(unknown flag|unexpected argument) (\S+?)(,|$)`)
 
-// dropUnknown records what the command line should not hold and takes it out, so that the rest can be checked as well.
+// dropUnknown records what the command line should not hold and takes it out, so that the rest can
+// be checked as well.
 func (p *commandLine) dropUnknown(k *kong.Kong, args []string) []string {
 	for {
 		ctx, err := kong.Trace(k, args)
@@ -236,7 +240,8 @@ func (p *commandLine) check(ctx *kong.Context) {
 	}
 }
 
-// selectedConfig finds the Config that the chosen command embeds, if it does, and what that command can do without.
+// selectedConfig finds the Config that the chosen command embeds, if it does, and what that command
+// can do without.
 func selectedConfig(ctx *kong.Context) (config *Config, optional []string) {
 	for _, step := range ctx.Path {
 		node := step.Node()

@@ -29,10 +29,10 @@ func (c *Config) PostgresConfig() (*pgconn.Config, error) {
 	return &config.Config, nil
 }
 
-// PostgresConnConfig is what a pgx connection needs. Where the URL is silent, PG* variables and the password file are
-// asked. If neither names an sslmode and a host is not this machine, the server's certificate is verified in full: the
-// password and every row of the outbox travel on this connection, and the default of libpq would fall back to plain text.
-// Errors do not repeat the URL.
+// PostgresConnConfig is what a pgx connection needs. Where the URL is silent, PG* variables and the
+// password file are asked. If neither names an sslmode and a host is not this machine, the server's
+// certificate is verified in full: the password and every row of the outbox travel on this
+// connection, and the default of libpq would fall back to plain text. Errors do not repeat the URL.
 func (c *Config) PostgresConnConfig() (*pgx.ConnConfig, error) {
 	config, err := parsePostgres(c.PostgresURL)
 	if err != nil {
@@ -50,7 +50,8 @@ func (c *Config) PostgresConnConfig() (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// PostgresLogin says where the password comes from, as far as a file or a variable has one; it never says the password.
+// PostgresLogin says where the password comes from, as far as a file or a variable has one; it
+// never says the password.
 func (c *Config) PostgresLogin() string {
 	withPassfile, err := pgx.ParseConfig(c.PostgresURL)
 	if err != nil || withPassfile.Password == "" {
@@ -108,7 +109,8 @@ var parameters = []string{
 // ofServer are those of them that are settings of the server, whose names may be in any letters.
 var ofServer = []string{"application_name", "client_encoding", "timezone"}
 
-// misspelled names a parameter that is probably a known one in other letters: the server would refuse it at every start.
+// misspelled names a parameter that is probably a known one in other letters: the server would
+// refuse it at every start.
 func misspelled(given map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		switch lower := strings.ToLower(name); {
@@ -124,7 +126,8 @@ func misspelled(given map[string]string) error {
 	return nil
 }
 
-// holdsPassword tells whether the text itself carries a secret, wherever else a password may come from.
+// holdsPassword tells whether the text itself carries a secret, wherever else a password may come
+// from.
 func holdsPassword(given string) bool {
 	if !isURL(given) {
 		return keywordPassword.MatchString(given)

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestFaultsOfThePostgresURL: what the driver cannot read is named by its part, and no text that may be a piece of a password is repeated.
+// TestFaultsOfThePostgresURL: what the driver cannot read is named by its part, and no text that
+// may be a piece of a password is repeated.
 func TestFaultsOfThePostgresURL(t *testing.T) {
 	const host = "localhost/app"
 	for given, want := range map[string]string{

@@ -13,8 +13,9 @@ import (
 
 var scheme = regexp.MustCompile(`^(?i)([a-z][a-z0-9+.\-]*):`)
 
-// checkForm refuses what the driver would take for an empty list of keywords, or would ask the default socket for. The
-// text may hold a password anywhere, so nothing of it is repeated but a scheme.
+// checkForm refuses what the driver would take for an empty list of keywords, or would ask the
+// default socket for. The text may hold a password anywhere, so nothing of it is repeated but a
+// scheme.
 func checkForm(given string) error {
 	switch {
 	case given == "":
@@ -44,8 +45,8 @@ func checkForm(given string) error {
 // errNeither is of what the driver would take for keywords that it does not know.
 var errNeither = errors.New("is not a Postgres URL (postgres://user@host/database) or list of keywords (host=... dbname=... user=...)")
 
-// checkParts refuses a URL of which the driver would take a piece of the password for the host or the
-// database, and repeat it in its errors.
+// checkParts refuses a URL of which the driver would take a piece of the password for the host or
+// the database, and repeat it in its errors.
 func checkParts(given string) error {
 	_, hosts, path, _ := splitURL(given)
 	switch {
@@ -126,7 +127,8 @@ const (
 	ofNpgsql  = "Npgsql"
 )
 
-// foreigners are parameters of other drivers, in lower case. Postgres has no setting of these names.
+// foreigners are parameters of other drivers, in lower case. Postgres has no setting of these
+// names.
 var foreigners = map[string]string{
 	"schema": ofPrisma, "connection_limit": ofPrisma, "pool_timeout": ofPrisma, "socket_timeout": ofPrisma, "pgbouncer": ofPrisma, "sslaccept": ofPrisma,
 	"sslidentity": ofPrisma, "statement_cache_size": ofPrisma, "single_use_connections": ofPrisma,
@@ -153,14 +155,15 @@ var instead = map[string]string{
 	"server":           "host says it", "username": "user says it", "uid": "user says it", "user id": "user says it", "pwd": "password says it", "psw": "password says it",
 }
 
-// harmless are parameters of libpq that the driver does not know, and that may be left out: the sockets have keepalives of their own,
-// and GSS encryption is not asked for.
+// harmless are parameters of libpq that the driver does not know, and that may be left out: the
+// sockets have keepalives of their own, and GSS encryption is not asked for.
 var harmless = []string{
 	"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "fallback_application_name", "sslcompression",
 	"gssdelegation", "gsslib", "load_balance_hosts",
 }
 
-// refusedOfLibpq are parameters of libpq without which the connection would not be the one that is asked for.
+// refusedOfLibpq are parameters of libpq without which the connection would not be the one that is
+// asked for.
 var refusedOfLibpq = map[string]string{
 	"hostaddr":                 "give the address as host",
 	"tcp_user_timeout":         "leave it out: walpost probes a silent server",
@@ -181,7 +184,8 @@ var refusedOfLibpq = map[string]string{
 	"oauth_scope":              "leave it out: OAuth is not supported",
 }
 
-// foreign refuses parameters that neither the driver nor Postgres knows, and leaves out those that change nothing.
+// foreign refuses parameters that neither the driver nor Postgres knows, and leaves out those that
+// change nothing.
 func foreign(given map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		lower := strings.ToLower(name)

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestFormOfThePostgresURL refuses what belongs to other drivers, and says whose it is. The password is never repeated.
+// TestFormOfThePostgresURL refuses what belongs to other drivers, and says whose it is. The
+// password is never repeated.
 func TestFormOfThePostgresURL(t *testing.T) {
 	const host = "localhost/app"
 	for given, want := range map[string]string{

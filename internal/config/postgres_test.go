@@ -136,7 +136,8 @@ func TestPasswordOnlyFromEnvironment(t *testing.T) {
 	}
 }
 
-// TestMisspelledParameter: the server would refuse it at every start; here it is a fault of the settings. Settings of the server pass.
+// TestMisspelledParameter: the server would refuse it at every start; here it is a fault of the
+// settings. Settings of the server pass.
 func TestMisspelledParameter(t *testing.T) {
 	for url, want := range map[string]string{
 		"postgres://localhost/app?sslmod=disable":                                  `"sslmod", which is unknown (did you mean sslmode?)`,

@@ -35,7 +35,8 @@ func queryValue(given, name string) (value string, found bool) {
 	return value, found
 }
 
-// decoded is a part of a URL with its percent signs resolved; one that cannot be read stays as it is.
+// decoded is a part of a URL with its percent signs resolved; one that cannot be read stays as it
+// is.
 func decoded(part string) string {
 	part = strings.Trim(part, " ")
 	if plain, err := url.PathUnescape(part); err == nil {

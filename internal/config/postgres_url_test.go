@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestSSLModeOfAnyURL: what the driver reads as a URL has verify-full if it names no sslmode, and else
-// what it names, whatever the password and the list of hosts look like.
+// TestSSLModeOfAnyURL: what the driver reads as a URL has verify-full if it names no sslmode, and
+// else what it names, whatever the password and the list of hosts look like.
 func TestSSLModeOfAnyURL(t *testing.T) {
 	for _, before := range []string{
 		"postgres://u:secret@db.example.com/app",

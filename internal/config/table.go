@@ -31,7 +31,8 @@ func (c *Config) Tables() ([]Table, error) {
 	return tables, nil
 }
 
-// parseTable reads schema.name or name by the rules of SQL: what is not quoted is folded to lower case.
+// parseTable reads schema.name or name by the rules of SQL: what is not quoted is folded to lower
+// case.
 func parseTable(given string) (Table, error) {
 	var parts []string
 	rest := strings.TrimSpace(given)

@@ -26,7 +26,8 @@ func checkTopic(name string) error {
 	return nil
 }
 
-// checkTemplate checks a topic in which {column} stands for a column of the row, and says whether there is none.
+// checkTemplate checks a topic in which {column} stands for a column of the row, and says whether
+// there is none.
 func checkTemplate(template string) (constant bool, err error) {
 	if !strings.ContainsAny(template, "{}") {
 		return true, checkTopic(template)

@@ -36,8 +36,9 @@ const OriginNone = "none"
 // ExactlyOnce is the delivery that publishes in Kafka transactions.
 const ExactlyOnce = "exactly-once"
 
-// Validate lists every fault of the settings, one line each; none means that the settings can be used. Flags named as
-// optional may be missing, such as "kafka-brokers" for a command that does not need Kafka.
+// Validate lists every fault of the settings, one line each; none means that the settings can be
+// used. Flags named as optional may be missing, such as "kafka-brokers" for a command that does not
+// need Kafka.
 func (c *Config) Validate(optional ...string) []string { return c.check(optional).lines() }
 
 func (c *Config) check(optional []string) faults {
@@ -236,7 +237,8 @@ func (c *Config) checkKafkaSASL(f *faults) {
 
 func (c *Config) brokersLocal() bool {
 	for _, broker := range c.KafkaBrokers {
-		// A broker that cannot be read is reported as such; here it counts as one on another machine.
+		// A broker that cannot be read is reported as such; here it counts as one on another
+		// machine.
 		if host, err := checkHostPort(broker, false); err != nil || !localHost(host) {
 			return false
 		}

@@ -23,7 +23,8 @@ type consumer struct {
 	next map[partition]int64 // offsets
 }
 
-// newConsumer reads from where the topics ended before the first event: ones that were there may hold old records.
+// newConsumer reads from where the topics ended before the first event: ones that were there may
+// hold old records.
 func newConsumer(cfg *config.Config, ends kadm.ListedOffsets, source string, l *ledger, s *screen) (*consumer, error) {
 	c := &consumer{source: source, ledger: l, screen: s, next: map[partition]int64{}}
 	ends.Each(func(o kadm.ListedOffset) { c.next[partition{o.Topic, o.Partition}] = o.Offset })
@@ -71,7 +72,8 @@ func (c *consumer) show(r *kgo.Record, now time.Time) {
 	})
 }
 
-// readToEnd waits until everything that the topics hold has been read: a repeat or an invention would be among the last.
+// readToEnd waits until everything that the topics hold has been read: a repeat or an invention
+// would be among the last.
 func (c *consumer) readToEnd(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

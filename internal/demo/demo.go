@@ -12,8 +12,8 @@ import (
 
 // Options say what to show and where.
 type Options struct {
-	// Config holds the settings of the relay. An empty PostgresURL or no KafkaBrokers: that server is embedded. The
-	// names in it must be those of this package, see [Name].
+	// Config holds the settings of the relay. An empty PostgresURL or no KafkaBrokers: that server
+	// is embedded. The names in it must be those of this package, see [Name].
 	Config        config.Config
 	PostgresMajor int           // of the embedded Postgres; 0 = any
 	Partitions    int           // of each topic that the demo creates
@@ -33,7 +33,8 @@ type Tools struct {
 	Ready func(ctx context.Context, addr string) bool
 }
 
-// Name is the name of the demo's schema, slot and publication. [Table], [Topic] and [StateTopic] go with it.
+// Name is the name of the demo's schema, slot and publication. [Table], [Topic] and [StateTopic] go
+// with it.
 const (
 	Name       = "walpost_demo"
 	Table      = Name + ".outbox"
@@ -54,8 +55,9 @@ const (
 // errMissing says that the demo showed the opposite of what it is for.
 var errMissing = errors.New("what was committed and what arrived are not the same")
 
-// Run shows events until ctx ends or the duration is over, and leaves nothing behind. The end of ctx is not an error:
-// an error is a failure, or that the records which arrived are not the events which were committed.
+// Run shows events until ctx ends or the duration is over, and leaves nothing behind. The end of
+// ctx is not an error: an error is a failure, or that the records which arrived are not the events
+// which were committed.
 func Run(ctx context.Context, opts Options, tools Tools) error {
 	playing, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -90,8 +92,8 @@ func Run(ctx context.Context, opts Options, tools Tools) error {
 	return err
 }
 
-// play runs relay, consumer and service until one of them ends or ctx does, and brings them to rest in this order:
-// service, relay, consumer.
+// play runs relay, consumer and service until one of them ends or ctx does, and brings them to rest
+// in this order: service, relay, consumer.
 func (s *stage) play(ctx context.Context, stop context.CancelCauseFunc) error {
 	relaying, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRelay()
@@ -124,7 +126,8 @@ func (s *stage) play(ctx context.Context, stop context.CancelCauseFunc) error {
 	return errors.Join(err, <-read)
 }
 
-// ready waits until the relay streams, so that the first event does not count the start as its latency.
+// ready waits until the relay streams, so that the first event does not count the start as its
+// latency.
 func (s *stage) ready(ctx context.Context) bool {
 	if s.cfg.HTTPAddr == "" {
 		return ctx.Err() == nil

@@ -47,9 +47,10 @@ func newLedger() *ledger {
 	return &ledger{pending: map[string]entry{}, keys: map[string]*keyOrder{}, last: map[partition]string{}}
 }
 
-// commit notes a transaction just before its COMMIT is sent. The latency starts here: when COMMIT has returned would
-// be too late, because the record may have arrived already, and the server's own commit time is another clock. So it
-// includes the round trip and the flush of the commit itself, and is never too small.
+// commit notes a transaction just before its COMMIT is sent. The latency starts here: when COMMIT
+// has returned would be too late, because the record may have arrived already, and the server's own
+// commit time is another clock. So it includes the round trip and the flush of the commit itself,
+// and is never too small.
 func (l *ledger) commit(events []event, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,7 +76,8 @@ func (l *ledger) rollBack(events []event) {
 	l.sums.rolledBack += len(events)
 }
 
-// arrive notes a record. A repeat is told from an invention by its pos, which grows within a partition.
+// arrive notes a record. A repeat is told from an invention by its pos, which grows within a
+// partition.
 func (l *ledger) arrive(id, topic string, number int32, pos string, now time.Time) (took time.Duration, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

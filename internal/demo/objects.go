@@ -16,8 +16,8 @@ const mark = "made by walpost demo, which removes it"
 // lockKey keeps two demos in one database apart.
 const lockKey = 0x77616c706f737464
 
-// claim makes sure that the demo's names are free, removes what a killed demo left, and creates the schema and the
-// business table. The claim holds as long as the connection lives.
+// claim makes sure that the demo's names are free, removes what a killed demo left, and creates the
+// schema and the business table. The claim holds as long as the connection lives.
 func claim(ctx context.Context, conn *pgx.Conn) error {
 	if err := lock(ctx, conn); err != nil {
 		return err
@@ -51,7 +51,8 @@ func claim(ctx context.Context, conn *pgx.Conn) error {
 	})
 }
 
-// lock makes sure that no other demo runs in the database. The server needs a moment to see that one was killed.
+// lock makes sure that no other demo runs in the database. The server needs a moment to see that
+// one was killed.
 func lock(ctx context.Context, conn *pgx.Conn) error {
 	for deadline := time.Now().Add(2 * time.Second); ; {
 		var alone bool

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// screen writes whole lines, from several goroutines. Whoever reads may leave at any time, as `head` does: the first
-// error ends the demo in order.
+// screen writes whole lines, from several goroutines. Whoever reads may leave at any time, as
+// `head` does: the first error ends the demo in order.
 type screen struct {
 	mu     sync.Mutex
 	w      io.Writer
@@ -77,7 +77,8 @@ func (s *screen) opening() {
 `)
 }
 
-// columns are time, topic, partition, key, type, pos, milliseconds. Text is padded before it is painted.
+// columns are time, topic, partition, key, type, pos, milliseconds. Text is padded before it is
+// painted.
 const columns = "%-12s  %-13s  %4s  %-13s  %-18s  %-34s  %8s"
 
 const clock = "15:04:05.000"

@@ -12,7 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// shop is the order service. It knows nothing of Kafka: it inserts its events beside what they are about.
+// shop is the order service. It knows nothing of Kafka: it inserts its events beside what they are
+// about.
 type shop struct {
 	conn   *pgx.Conn
 	ledger *ledger
@@ -43,7 +44,8 @@ const oneIn = 8
 // maxCustomers is how many customers the shop remembers, however long it runs.
 const maxCustomers = 1000
 
-// transactionTimeout bounds a transaction. The end of the demo does not cut one off: whether it committed would not be known.
+// transactionTimeout bounds a transaction. The end of the demo does not cut one off: whether it
+// committed would not be known.
 const transactionTimeout = 10 * time.Second
 
 // run writes about that many events per second until ctx ends.
@@ -118,7 +120,8 @@ func insertEvent(ctx context.Context, tx pgx.Tx, e event) error {
 	return err
 }
 
-// isDoomed picks one transaction at random out of each so many, and never the first that somebody sees.
+// isDoomed picks one transaction at random out of each so many, and never the first that somebody
+// sees.
 func (s *shop) isDoomed() bool {
 	if s.transactions%oneIn == 0 {
 		s.doomed = s.transactions + 1 + mathrand.N(oneIn-1)

@@ -31,7 +31,8 @@ type stage struct {
 	consumer *consumer
 }
 
-// build starts what is embedded and creates everything. After an error clear removes what was built so far.
+// build starts what is embedded and creates everything. After an error clear removes what was built
+// so far.
 func (s *stage) build(ctx context.Context) error {
 	s.cfg = s.opts.Config
 	if err := s.startPostgres(ctx); err != nil {
@@ -111,8 +112,8 @@ func (s *stage) connect(ctx context.Context) error {
 	return nil
 }
 
-// chooseAddress gives port 0 a number beforehand, because it has to be shown and asked. Whoever takes the port in
-// between makes the relay say so.
+// chooseAddress gives port 0 a number beforehand, because it has to be shown and asked. Whoever
+// takes the port in between makes the relay say so.
 func (s *stage) chooseAddress() error {
 	host, port, err := net.SplitHostPort(s.cfg.HTTPAddr)
 	if err == nil && port == "0" {

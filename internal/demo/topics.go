@@ -49,7 +49,8 @@ func newClient(cfg *config.Config, more ...kgo.Opt) (*kgo.Client, error) {
 
 func (t *topicSet) close() { t.client.Close() }
 
-// create makes the topics that are missing, and forgets the position that a killed demo stored for a slot that is gone.
+// create makes the topics that are missing, and forgets the position that a killed demo stored for
+// a slot that is gone.
 func (t *topicSet) create(ctx context.Context, partitions int, source string) error {
 	asking, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

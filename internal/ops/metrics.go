@@ -14,8 +14,8 @@ const (
 	otherTopic = "other" // Where the topics beyond that are counted.
 )
 
-// NewLatency makes the histogram of the time from commit to the brokers' confirmation, in seconds. Observe is cheap and
-// may be called from any goroutine.
+// NewLatency makes the histogram of the time from commit to the brokers' confirmation, in seconds.
+// Observe is cheap and may be called from any goroutine.
 func NewLatency() prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "walpost_publish_latency_seconds",
@@ -86,7 +86,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(d.restartLag, s.RestartLagBytes)
 	gauge(d.safeWAL, s.SlotSafeWALBytes)
 	gauge(d.oldest, s.OldestUnpublished.Seconds())
-	// Both peers are always there: an alert on a series that is missing until the first outage would miss that outage.
+	// Both peers are always there: an alert on a series that is missing until the first outage
+	// would miss that outage.
 	for _, peer := range []string{PeerPostgres, PeerKafka} {
 		up := 0.0
 		if s.Up[peer] {

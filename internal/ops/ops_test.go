@@ -256,7 +256,8 @@ func TestListening(t *testing.T) {
 	}
 }
 
-// stuck is a Source whose first Snapshot waits, as a request that is under way when the relay stops.
+// stuck is a Source whose first Snapshot waits, as a request that is under way when the relay
+// stops.
 type stuck struct{ entered, release chan struct{} }
 
 func (s *stuck) Snapshot() Snapshot {

@@ -21,8 +21,8 @@ type Server struct {
 	done     chan struct{} // Closed when the serving goroutine has ended.
 }
 
-// New makes a server for host:port; port 0 takes a free one. An empty address makes one that never listens. Latency is
-// what NewLatency made.
+// New makes a server for host:port; port 0 takes a free one. An empty address makes one that never
+// listens. Latency is what NewLatency made.
 func New(addr string, source Source, latency prometheus.Collector, log zerolog.Logger) *Server {
 	log = log.With().Str("component", "ops").Logger()
 	return &Server{
@@ -40,8 +40,8 @@ func New(addr string, source Source, latency prometheus.Collector, log zerolog.L
 	}
 }
 
-// Start listens and returns; the answers come from a goroutine that Close ends. The error is that of listening, such as
-// a port in use.
+// Start listens and returns; the answers come from a goroutine that Close ends. The error is that
+// of listening, such as a port in use.
 func (s *Server) Start(ctx context.Context) error {
 	if s.addr == "" {
 		close(s.done)
@@ -63,7 +63,8 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// Addr is the address that is listened on, with the port that was taken; empty before Start and when off.
+// Addr is the address that is listened on, with the port that was taken; empty before Start and
+// when off.
 func (s *Server) Addr() string {
 	if s.listener == nil {
 		return ""
@@ -71,8 +72,8 @@ func (s *Server) Addr() string {
 	return s.listener.Addr().String()
 }
 
-// Close lets requests end until ctx does, then cuts them off. It returns when nothing is left. After a Start that failed
-// it does nothing.
+// Close lets requests end until ctx does, then cuts them off. It returns when nothing is left.
+// After a Start that failed it does nothing.
 func (s *Server) Close(ctx context.Context) error {
 	if s.listener == nil {
 		return nil

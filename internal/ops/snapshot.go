@@ -2,8 +2,9 @@ package ops
 
 import "time"
 
-// Source gives what the server shows. Snapshot is called for every request, from several goroutines, and must not block
-// on the pipeline; the maps that it returns must not change afterwards.
+// Source gives what the server shows. Snapshot is called for every request, from several
+// goroutines, and must not block on the pipeline; the maps that it returns must not change
+// afterwards.
 type Source interface {
 	Snapshot() Snapshot
 }

@@ -36,7 +36,8 @@ type Status struct {
 	Holder                   string            `json:"restart_lsn_holder,omitempty"`
 }
 
-// newStatus writes lists and maps that are empty as such, never as null: scripts then need no special case.
+// newStatus writes lists and maps that are empty as such, never as null: scripts then need no
+// special case.
 func newStatus(s Snapshot) Status {
 	return Status{
 		Version: s.Version, Source: s.Source, Delivery: s.Delivery, State: s.State, Ready: s.ready(), Reasons: append([]string{}, s.Reasons...),
