@@ -9,10 +9,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// inspectSQL is an inspection: several statements in one round trip. Each has a snapshot of its own,
-// and the WAL end comes first. Nothing in it locks a table of the user's, because a VACUUM FULL of one
-// old partition must not hold up confirmations. So it cannot use pg_publication_tables and
-// pg_partition_tree, which open what they list.
+// inspectSQL is an inspection: several statements in one round trip. Each has a snapshot of its
+// own, and the WAL end comes first. Nothing in it locks a table of the user's, because a VACUUM
+// FULL of one old partition must not hold up confirmations. So it cannot use pg_publication_tables
+// and pg_partition_tree, which open what they list.
 func inspectSQL(cfg Config, version string) string {
 	tables := make([]string, len(cfg.Tables))
 	for i, t := range cfg.Tables {
@@ -122,8 +122,8 @@ SELECT holder FROM (
       || to_char(prepared, 'YYYY-MM-DD HH24:MI:SS TZ'), age(transaction) FROM pg_prepared_xacts
 ) h ORDER BY age DESC LIMIT 1;`
 
-// hazardsSQL comes last: it may fail because the role lacks a right on a catalog. The answers before it
-// are good all the same.
+// hazardsSQL comes last: it may fail because the role lacks a right on a catalog. The answers
+// before it are good all the same.
 const hazardsSQL = downSQL + `
 SELECT jsonb_build_object('schema', w.nspname, 'name', w.relname, 'partitioned', w.relkind = 'p',
   'rules', (SELECT coalesce(jsonb_agg(
@@ -180,8 +180,8 @@ func onlyHazards(results []*pgconn.Result, err error) bool {
 }
 
 // lockedBy names the sessions that lock a catalog which an inspection waited for, as a VACUUM FULL
-// does; empty = it did not wait for a lock. It reads only shared memory: the catalogs that could name
-// the sessions may themselves be locked.
+// does; empty = it did not wait for a lock. It reads only shared memory: the catalogs that could
+// name the sessions may themselves be locked.
 func lockedBy(ctx context.Context, pg *pgconn.PgConn, err error) string {
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != "55P03" {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Check reports whether, by what the view shows, rows may be missing in the stream, or soon will be.
-// The error is a [*StopError], or [ErrStandby].
+// Check reports whether, by what the view shows, rows may be missing in the stream, or soon will
+// be. The error is a [*StopError], or [ErrStandby].
 func (v View) Check(cfg Config) error {
 	if v.Timeline == 0 {
 		return ErrStandby
@@ -165,8 +165,8 @@ func (p *PublicationView) checkTable(cfg Config, want Table, table TableView) er
 }
 
 // missingColumn returns a column of the table that events are made of, but that does not reach the
-// stream. A generated column does so only on Postgres 18 and later, if it is stored and the publication
-// publishes such columns, or has it in its column list.
+// stream. A generated column does so only on Postgres 18 and later, if it is stored and the
+// publication publishes such columns, or has it in its column list.
 func (p *PublicationView) missingColumn(cfg Config, table TableView, published PublicationTableView) *ColumnView {
 	for i, c := range table.Columns {
 		reaches := published.Columns == nil || slices.Contains(published.Columns, c.Name)
@@ -198,8 +198,8 @@ func (c Config) generatedColumn(table Table, column *ColumnView) error {
 
 // CheckUnaltered reports whether the publication was altered since it had an earlier identity, and
 // perhaps altered back: rows that were committed in between may be missing in the stream. What the
-// earlier identity does not have, such as a table that the settings did not name, does not count. The
-// view has passed Check; the error is a [*StopError].
+// earlier identity does not have, such as a table that the settings did not name, does not count.
+// The view has passed Check; the error is a [*StopError].
 func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {
 	identity := v.Identity()
 	if v.MadeAnew(earlier) {
@@ -227,8 +227,8 @@ func (v View) MadeAnew(earlier map[string]string) bool {
 	return was != "" && oid(was) != oid(v.Publication.Identity)
 }
 
-// CheckServer reports whether the view is of another server than the stream: one address may lead to
-// several. The error is [Transient].
+// CheckServer reports whether the view is of another server than the stream: one address may lead
+// to several. The error is [Transient].
 func (v View) CheckServer(system string, timeline uint32) error {
 	const several = "the address of Postgres leads to several "
 	switch {
@@ -251,9 +251,9 @@ func oid(identity string) string {
 	return oid
 }
 
-// Identity returns the publication identity: names, and OID and xmin of their catalog rows. It changes
-// when somebody alters the publication or takes a table out of it, even if they undo that. The view
-// has passed Check.
+// Identity returns the publication identity: names, and OID and xmin of their catalog rows. It
+// changes when somebody alters the publication or takes a table out of it, even if they undo that.
+// The view has passed Check.
 func (v View) Identity() map[string]string {
 	identity := map[string]string{wholePublication: v.Publication.Identity}
 	for _, t := range v.Publication.Tables {
@@ -275,8 +275,8 @@ func inDoubt(what, sql string) error {
 	return &StopError{What: what, Hint: sql + "; then " + alteredHint, Mend: sql, Gap: true}
 }
 
-// onePhaseHint replaces the slot by one without two_phase, with the same name: a copy of a slot has its
-// position, but not this option.
+// onePhaseHint replaces the slot by one without two_phase, with the same name: a copy of a slot has
+// its position, but not this option.
 func (c Config) onePhaseHint() string {
 	one := "'" + c.Slot + "'"
 	other := "'" + c.Slot[:min(len(c.Slot), 55)] + "_copied'"

@@ -191,7 +191,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckServer: a look at another server than that of the stream says nothing about the stream, and stops nothing.
+// TestCheckServer: a look at another server than that of the stream says nothing about the stream,
+// and stops nothing.
 func TestCheckServer(t *testing.T) {
 	t.Parallel()
 	if err := sound().CheckServer("7", 1); err != nil {

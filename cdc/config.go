@@ -28,11 +28,11 @@ type Config struct {
 	// Settings reads Postgres anew for each connection: a password, a certificate or a service file
 	// may have changed. Nil = they never change.
 	Settings func() (*pgconn.Config, error)
-	// Login says where the password comes from, for whoever has to correct one that is refused. Nil =
-	// not known.
+	// Login says where the password comes from, for whoever has to correct one that is refused. Nil
+	// = not known.
 	Login func() string
-	// Hosts remembers which of several addresses answers. All connections of a process share it. Nil =
-	// remember nothing.
+	// Hosts remembers which of several addresses answers. All connections of a process share it.
+	// Nil = remember nothing.
 	Hosts *Hosts
 
 	// What to read.
@@ -41,8 +41,8 @@ type Config struct {
 	Slot        string
 	Publication string
 	Tables      []Table
-	// Columns are the columns that events are made of, the id first. Those that a table lacks do not
-	// count.
+	// Columns are the columns that events are made of, the id first. Those that a table lacks do
+	// not count.
 	Columns []string
 	// LocalOnly says that rows written by a subscription are no events.
 	LocalOnly bool

@@ -15,8 +15,8 @@ import (
 const (
 	// identifyTimeout bounds connecting and identifying the server.
 	identifyTimeout = 20 * time.Second
-	// startTimeout bounds START_REPLICATION: the server answers once it has the slot, before it reads
-	// any WAL.
+	// startTimeout bounds START_REPLICATION: the server answers once it has the slot, before it
+	// reads any WAL.
 	startTimeout = time.Minute
 )
 
@@ -92,8 +92,8 @@ func (c *Conn) identify(ctx context.Context) error {
 	return c.settings(ctx)
 }
 
-// queryError is the failure of a query. If the server did not answer, the connection broke, whatever
-// the driver calls it.
+// queryError is the failure of a query. If the server did not answer, the connection broke,
+// whatever the driver calls it.
 func queryError(what string, err error) error {
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {

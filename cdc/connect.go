@@ -16,8 +16,8 @@ import (
 // have others, so we send these at the start of a session, where they win. Postgres 14 to 18 know
 // each of them.
 var sessionSettings = map[string]string{
-	// What keys, topics and headers look like must not depend on who connects. JSON is UTF-8, and so
-	// are the names of tables.
+	// What keys, topics and headers look like must not depend on who connects. JSON is UTF-8, and
+	// so are the names of tables.
 	"client_encoding":    "UTF8",
 	"datestyle":          "ISO, MDY",
 	"intervalstyle":      "postgres",

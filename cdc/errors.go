@@ -28,10 +28,10 @@ var ErrSlotInUse = errors.New("the slot is in use by another process")
 // ErrStopping says that the server is shutting down and waits for us to end the stream.
 var ErrStopping = errors.New("the server is shutting down")
 
-// Stopping reports whether err, of a connection attempt during a stream, says that the server of the
-// stream takes no further connections: it is shutting down and waits for us. Of several addresses,
-// that of another server may say the same while it starts. Then ours says something else, or nothing
-// in time.
+// Stopping reports whether err, of a connection attempt during a stream, says that the server of
+// the stream takes no further connections: it is shutting down and waits for us. Of several
+// addresses, that of another server may say the same while it starts. Then ours says something
+// else, or nothing in time.
 func Stopping(err error) bool {
 	stopping, other := answers(err)
 	return stopping && !other
@@ -143,7 +143,8 @@ func (e *brokenError) Error() string {
 func (e *brokenError) Unwrap() error { return e.err }
 
 // ConnectError says why there is no connection. With sslmode=prefer, the driver first reports that
-// the server has no TLS, however the attempt without TLS ended. Then the server's own answer counts.
+// the server has no TLS, however the attempt without TLS ended. Then the server's own answer
+// counts.
 func ConnectError(host string, port uint16, err error) error {
 	if fault := settingsFault(err); fault != nil {
 		return fault
@@ -257,8 +258,8 @@ func (c Config) publicationMissing(err error) error {
 	}
 }
 
-// gapHint says how an operator makes another slot and fills the gap. walpost never does it by itself:
-// everything between the old position and the new slot would be lost in silence.
+// gapHint says how an operator makes another slot and fills the gap. walpost never does it by
+// itself: everything between the old position and the new slot would be lost in silence.
 const gapHint = "run `walpost init --accept-gap`, start walpost, and then insert again what was not published: " +
 	"docs/OPERATIONS.md#a-gap. It is in the outbox table unless it was deleted"
 

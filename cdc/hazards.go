@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// TableHazards is what may come between an INSERT into an outbox table and its event, or make an event
-// of what no service inserted.
+// TableHazards is what may come between an INSERT into an outbox table and its event, or make an
+// event of what no service inserted.
 type TableHazards struct {
 	Schema string `json:"schema"`
 	Name   string `json:"name"`
@@ -37,8 +37,8 @@ type HazardRule struct {
 	Always bool   `json:"always"` // it has no condition
 }
 
-// Warning is what an operator should know although the relay works: events may be missing or repeated,
-// and the stream cannot tell.
+// Warning is what an operator should know although the relay works: events may be missing or
+// repeated, and the stream cannot tell.
 type Warning struct {
 	What string // what was found
 	Hint string // the SQL or setting that helps
@@ -134,9 +134,9 @@ func (h TableHazards) warnOfExtras(v View, cfg Config) []Warning {
 	return found
 }
 
-// showsMoves reports whether the stream shows the DELETE of each row that moves, with its id. Then its
-// INSERT is known not to be that of a service. If the replica identity is not the primary key at all
-// levels, some are not known: the UPDATE may have changed the event, too.
+// showsMoves reports whether the stream shows the DELETE of each row that moves, with its id. Then
+// its INSERT is known not to be that of a service. If the replica identity is not the primary key
+// at all levels, some are not known: the UPDATE may have changed the event, too.
 func (v View) showsMoves(cfg Config, h TableHazards) bool {
 	if v.Publication == nil || !v.Publication.Delete || h.Mixed || len(h.Key) == 0 || len(cfg.Columns) == 0 {
 		return false

@@ -34,7 +34,8 @@ func (h History) At(lsn LSN) uint32 {
 	return h.current
 }
 
-// Ended returns where a former timeline of this history ended; false = the history does not know it.
+// Ended returns where a former timeline of this history ended; false = the history does not know
+// it.
 func (h History) Ended(timeline uint32) (LSN, bool) {
 	for _, f := range h.former {
 		if f.id == timeline {
@@ -44,8 +45,8 @@ func (h History) Ended(timeline uint32) (LSN, bool) {
 	return 0, false
 }
 
-// parseHistory reads a timeline history file. A line holds a timeline, the LSN at which it ended and the
-// reason, or a comment.
+// parseHistory reads a timeline history file. A line holds a timeline, the LSN at which it ended
+// and the reason, or a comment.
 func parseHistory(current uint32, file []byte) (History, error) {
 	h := History{current: current}
 	lines := bufio.NewScanner(bytes.NewReader(file))

@@ -18,16 +18,16 @@ import (
 const (
 	// nextHost is how long an address may be silent before we try the next one beside it.
 	nextHost = time.Second
-	// unfitHost is the head start of all others over an address that is unfit: a standby may accept a
-	// connection sooner than its primary.
+	// unfitHost is the head start of all others over an address that is unfit: a standby may accept
+	// a connection sooner than its primary.
 	unfitHost = 5 * time.Second
 	// lookupTimeout bounds the resolution of host names.
 	lookupTimeout = 5 * time.Second
 )
 
-// Hosts remembers which of several addresses of Postgres answered last. All connections of a process
-// share one, so that an address that does not answer costs time once, not at each inspection. Nil
-// remembers nothing.
+// Hosts remembers which of several addresses of Postgres answered last. All connections of a
+// process share one, so that an address that does not answer costs time once, not at each
+// inspection. Nil remembers nothing.
 type Hosts struct {
 	mu     sync.Mutex
 	last   string          // the address that answered last: tried first
@@ -35,8 +35,8 @@ type Hosts struct {
 	silent map[string]bool // the addresses that the log has reported as silent
 }
 
-// candidate is one address of one host. Its settings have all attempts: with sslmode=prefer there are
-// two.
+// candidate is one address of one host. Its settings have all attempts: with sslmode=prefer there
+// are two.
 type candidate struct {
 	name string // the host, as the settings name it
 	addr string
@@ -96,7 +96,8 @@ func (h *Hosts) connect(
 	return nil, newHostsError(errs)
 }
 
-// hostsError holds what several addresses answered. It is an outage unless all of them say otherwise.
+// hostsError holds what several addresses answered. It is an outage unless all of them say
+// otherwise.
 type hostsError struct{ errs []error }
 
 func newHostsError(errs []error) error {
@@ -182,8 +183,8 @@ func isSilence(err error) bool {
 	return errors.As(err, &network) && network.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
 
-// Unfit says that no stream can come from the server that answered last: another address may lead to
-// the right one.
+// Unfit says that no stream can come from the server that answered last: another address may lead
+// to the right one.
 func (h *Hosts) Unfit() {
 	if h == nil {
 		return
@@ -211,8 +212,8 @@ func (h *Hosts) Nearest(ctx context.Context, cfg *pgconn.Config) {
 	cfg.Fallbacks, cfg.LookupFunc = one.Fallbacks, one.LookupFunc
 }
 
-// candidates lists the addresses of cfg in the order in which to try them. The error is of the names
-// that have no address.
+// candidates lists the addresses of cfg in the order in which to try them. The error is of the
+// names that have no address.
 func (h *Hosts) candidates(ctx context.Context, cfg *pgconn.Config) ([]candidate, error) {
 	first := &pgconn.FallbackConfig{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}
 	var hosts [][]*pgconn.FallbackConfig // by host, with its attempts

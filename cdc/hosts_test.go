@@ -58,7 +58,8 @@ func slowly(t *testing.T, to string, after time.Duration) string {
 	return listener.Addr().String()
 }
 
-// fastest is the shortest of several attempts: a busy machine may hold one up, and a dark address each.
+// fastest is the shortest of several attempts: a busy machine may hold one up, and a dark address
+// each.
 func fastest(connect func(context.Context) time.Duration) time.Duration {
 	shortest := connect(context.Background())
 	for range 4 {
@@ -67,7 +68,8 @@ func fastest(connect func(context.Context) time.Duration) time.Duration {
 	return shortest
 }
 
-// TestHosts: dark addresses cost a moment each, once, and are named once; the one that answered comes first, unless it was unfit.
+// TestHosts: dark addresses cost a moment each, once, and are named once; the one that answered
+// comes first, unless it was unfit.
 func TestHosts(t *testing.T) {
 	t.Parallel()
 	server, err := pgserver.Start(t.Context(), pgserver.Options{Major: 15})
@@ -169,7 +171,8 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// TestSessionSettings: what a URL sets for our sessions does not count, however it is written, and other settings do.
+// TestSessionSettings: what a URL sets for our sessions does not count, however it is written, and
+// other settings do.
 func TestSessionSettings(t *testing.T) {
 	t.Parallel()
 	settings, err := pgconn.ParseConfig("postgres://u@h/d?DateStyle=German&search_path=evil&work_mem=1MB&application_name=mine")

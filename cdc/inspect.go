@@ -120,12 +120,13 @@ func Inspect(ctx context.Context, cfg Config) (View, error) {
 	return once.Inspect(ctx, cfg, false)
 }
 
-// maxConnectionAge is how long an Inspector uses one connection. To keep it saves logins, which cost
-// both sides, with SCRAM more than all else that an idle relay does. But an idle connection holds up
-// a smart shutdown, and is not told of it.
+// maxConnectionAge is how long an Inspector uses one connection. To keep it saves logins, which
+// cost both sides, with SCRAM more than all else that an idle relay does. But an idle connection
+// holds up a smart shutdown, and is not told of it.
 const maxConnectionAge = 10 * time.Second
 
-// Inspector inspects again and again. The zero value has no connection. One goroutine uses it at a time.
+// Inspector inspects again and again. The zero value has no connection. One goroutine uses it at a
+// time.
 type Inspector struct {
 	pg    *pgconn.PgConn
 	since time.Time
@@ -162,8 +163,8 @@ func (i *Inspector) inspect(ctx context.Context, cfg Config) (View, error) {
 	}
 	results, err := i.pg.Exec(ctx, inspectSQL(cfg, i.pg.ParameterStatus("server_version"))).ReadAll()
 	if err != nil && !onlyHazards(results, err) {
-		// Transient, whatever the server says: an inspection can be repeated, and nothing is confirmed
-		// until one succeeds.
+		// Transient, whatever the server says: an inspection can be repeated, and nothing is
+		// confirmed until one succeeds.
 		return View{}, &brokenError{"inspect the slot and the publication" + lockedBy(ctx, i.pg, err), err}
 	}
 	view, parseErr := parseView(results)

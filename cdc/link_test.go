@@ -41,8 +41,8 @@ func TestSilentServer(t *testing.T) {
 	}
 }
 
-// proxy passes bytes on in both directions until it is told to swallow them, and not faster than slow says, if it says
-// anything.
+// proxy passes bytes on in both directions until it is told to swallow them, and not faster than
+// slow says, if it says anything.
 func proxy(t *testing.T, to *pgconn.Config, slow time.Duration) (*net.TCPAddr, *atomic.Bool) {
 	t.Helper()
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -86,7 +86,8 @@ func proxy(t *testing.T, to *pgconn.Config, slow time.Duration) (*net.TCPAddr, *
 	return listener.Addr().(*net.TCPAddr), swallow
 }
 
-// TestSlowLink: one message takes longer to arrive than a silent server has time to answer. It is not silent.
+// TestSlowLink: one message takes longer to arrive than a silent server has time to answer. It is
+// not silent.
 func TestSlowLink(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)
@@ -105,8 +106,8 @@ func TestSlowLink(t *testing.T) {
 	}
 }
 
-// TestCutHandshake cuts the connection after every number of bytes that the server may have said until the stream runs: an outage
-// each time, and nothing that needs an operator.
+// TestCutHandshake cuts the connection after every number of bytes that the server may have said
+// until the stream runs: an outage each time, and nothing that needs an operator.
 func TestCutHandshake(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)

@@ -10,7 +10,8 @@ import (
 const gulp = 10 * time.Millisecond
 
 // shortRead is the size of a read, in bytes, below which the socket counts as drained. The server
-// goes on filling it while we work on what we read, so a fast server gives more than that each time.
+// goes on filling it while we work on what we read, so a fast server gives more than that each
+// time.
 const shortRead = 32 << 10
 
 // pacedReader reads the socket. As long as the stream keeps up it reads at once. Behind, it reads

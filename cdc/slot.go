@@ -75,8 +75,8 @@ func oldestWriter(ctx context.Context, conn *pgx.Conn) (holder string) {
 
 // AwaitWriters returns once every transaction that has written by now has ended, in any database. A
 // row that was inserted before the publication changed is published as the publication was then,
-// whenever its transaction commits. If that takes a while, AwaitWriters calls waiting with the oldest
-// of those transactions.
+// whenever its transaction commits. If that takes a while, AwaitWriters calls waiting with the
+// oldest of those transactions.
 func AwaitWriters(ctx context.Context, conn *pgx.Conn, waiting func(holder string)) error {
 	var open bool
 	var until string
@@ -118,9 +118,9 @@ func CheckFailover(conn *pgx.Conn) error {
 	return nil
 }
 
-// EnableFailover makes an existing slot a failover slot, and reports whether it was none before. The
-// server takes that command only on a replication connection. It would wait while somebody reads the
-// slot, so that is an error.
+// EnableFailover makes an existing slot a failover slot, and reports whether it was none before.
+// The server takes that command only on a replication connection. It would wait while somebody
+// reads the slot, so that is an error.
 func EnableFailover(ctx context.Context, conn *pgx.Conn, slot string) (changed bool, err error) {
 	var enabled bool
 	var reader *int
@@ -147,8 +147,8 @@ func EnableFailover(ctx context.Context, conn *pgx.Conn, slot string) (changed b
 	return true, nil
 }
 
-// alterSlot runs one replication command on a connection of its own, with the role and the server of
-// conn.
+// alterSlot runs one replication command on a connection of its own, with the role and the server
+// of conn.
 func alterSlot(ctx context.Context, conn *pgx.Conn, command string) error {
 	// Bounded: a reader that took the slot meanwhile may stay for ever.
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)

@@ -10,8 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestAwaitTheNewestWriter: nothing that was begun after the open transaction has ended yet, so no snapshot counts it among those in
-// progress. And a role that may not see when others began names them all the same.
+// TestAwaitTheNewestWriter: nothing that was begun after the open transaction has ended yet, so no
+// snapshot counts it among those in progress. And a role that may not see when others began names
+// them all the same.
 func TestAwaitTheNewestWriter(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{14, 18} {

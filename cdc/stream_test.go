@@ -159,8 +159,8 @@ func TestConfirmReachesTheServer(t *testing.T) {
 	}
 }
 
-// TestConfirmNeverPassesWhatWasReceived guards against the worst mistake: the server takes any position, and the next
-// session would skip what lies before it.
+// TestConfirmNeverPassesWhatWasReceived guards against the worst mistake: the server takes any
+// position, and the next session would skip what lies before it.
 func TestConfirmNeverPassesWhatWasReceived(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)
@@ -206,7 +206,8 @@ func TestStatusGoesOutWhileNothingIsRead(t *testing.T) {
 	next(t.Context(), t, s, 'C')
 }
 
-// TestReadIsAfterTheWait: what was in the buffer while nothing was read is taken in hand afterwards, however long that was.
+// TestReadIsAfterTheWait: what was in the buffer while nothing was read is taken in hand
+// afterwards, however long that was.
 func TestReadIsAfterTheWait(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 18, nil)
@@ -267,7 +268,8 @@ func TestSlotInUse(t *testing.T) {
 	}
 }
 
-// TestWarningOnTheStream makes the server warn, as newer ones do when they skip rows of a publication they cannot load.
+// TestWarningOnTheStream makes the server warn, as newer ones do when they skip rows of a
+// publication they cannot load.
 func TestWarningOnTheStream(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 18, nil)
@@ -316,7 +318,8 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// interruptingConn interrupts the stream right before a deadline of the future is set for the second time.
+// interruptingConn interrupts the stream right before a deadline of the future is set for the
+// second time.
 type interruptingConn struct {
 	net.Conn
 	times int
@@ -332,7 +335,8 @@ func (c *interruptingConn) SetReadDeadline(at time.Time) error {
 	return c.Conn.SetReadDeadline(at)
 }
 
-// TestAnInterruptIsNotOverwritten ends the context at the moment at which a second deadline used to be set.
+// TestAnInterruptIsNotOverwritten ends the context at the moment at which a second deadline used to
+// be set.
 func TestAnInterruptIsNotOverwritten(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)
@@ -351,7 +355,8 @@ func TestAnInterruptIsNotOverwritten(t *testing.T) {
 	}
 }
 
-// TestWarningAtConnect has the server warn of a collation before the stream starts, which says nothing of the stream.
+// TestWarningAtConnect has the server warn of a collation before the stream starts, which says
+// nothing of the stream.
 func TestWarningAtConnect(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 16, nil)

@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// settingsFault translates a refusal of a connection that is a fault of its settings, so that waiting
-// does not help. nil = it is none.
+// settingsFault translates a refusal of a connection that is a fault of its settings, so that
+// waiting does not help. nil = it is none.
 func settingsFault(err error) error {
 	var settings *SettingsError
 	if errors.As(err, &settings) {
@@ -51,8 +51,8 @@ const oldestMajor = 14
 
 const newerServerHint = "connect to a server of a later version"
 
-// refusesOurSettings reports whether a server refused a setting of ours, which every supported server
-// knows. The message may be in any language, but it has the name.
+// refusesOurSettings reports whether a server refused a setting of ours, which every supported
+// server knows. The message may be in any language, but it has the name.
 func refusesOurSettings(err *pgconn.PgError) bool {
 	if err.Code != "42704" {
 		return false
@@ -68,8 +68,8 @@ func refusesOurSettings(err *pgconn.PgError) bool {
 	return false
 }
 
-// fromPgBouncer knows PgBouncer's messages, which are always in English: it refuses what our sessions
-// send, or, where it is told to ignore that, a database that it has no settings for.
+// fromPgBouncer knows PgBouncer's messages, which are always in English: it refuses what our
+// sessions send, or, where it is told to ignore that, a database that it has no settings for.
 func fromPgBouncer(message string) bool {
 	return strings.Contains(message, "startup parameter") || strings.Contains(strings.ToLower(message), "bouncer")
 }
@@ -77,10 +77,10 @@ func fromPgBouncer(message string) bool {
 // readBack reads a setting that we sent at the start of the session. Its default is another value.
 const readBack = "SELECT pg_catalog.current_setting('client_min_messages')"
 
-// checkSettingsArrived refuses a server that did not get the settings of our session. A pooler may be
-// told to ignore what it does not know (ignore_startup_parameters of PgBouncer), or do so by itself.
-// The server would then, for one, not send warnings of skipped rows. To set them later would not
-// help: the next statement may run on another of the pooler's connections.
+// checkSettingsArrived refuses a server that did not get the settings of our session. A pooler may
+// be told to ignore what it does not know (ignore_startup_parameters of PgBouncer), or do so by
+// itself. The server would then, for one, not send warnings of skipped rows. To set them later
+// would not help: the next statement may run on another of the pooler's connections.
 func checkSettingsArrived(result *pgconn.Result) error {
 	if len(result.Rows) != 1 || len(result.Rows[0]) != 1 {
 		return nil
@@ -92,7 +92,8 @@ func checkSettingsArrived(result *pgconn.Result) error {
 	return nil
 }
 
-// checkVersion refuses a server whose version is too old. It accepts one whose version it cannot read.
+// checkVersion refuses a server whose version is too old. It accepts one whose version it cannot
+// read.
 func checkVersion(pg *pgconn.PgConn) error {
 	if major := serverMajor(pg); major != 0 && major < oldestMajor {
 		return &SettingsError{

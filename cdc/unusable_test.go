@@ -11,7 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// answering is a server that answers as others did: refusal to a startup packet, or, if that is nil, syntax to every command but SELECT.
+// answering is a server that answers as others did: refusal to a startup packet, or, if that is
+// nil, syntax to every command but SELECT.
 func answering(t *testing.T, version string, refusal *pgproto3.ErrorResponse) Config {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

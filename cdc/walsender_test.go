@@ -60,7 +60,8 @@ func asPlainRole(f *fixture) {
 	f.cfg.Postgres.User = "plain"
 }
 
-// TestSignOfLife: two inspections in a row that find the walsender at work on one transaction are a sign of life; nothing less is.
+// TestSignOfLife: two inspections in a row that find the walsender at work on one transaction are a
+// sign of life; nothing less is.
 func TestSignOfLife(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)

@@ -23,9 +23,9 @@ func (c *Conn) notice(n *pgconn.Notice) {
 	}
 }
 
-// raisesDoubt reports whether rows may be missing in the stream after what the server said. A server
-// that waits for a standby says the opposite: it sends nothing, leaves nothing out, and continues by
-// itself.
+// raisesDoubt reports whether rows may be missing in the stream after what the server said. A
+// server that waits for a standby says the opposite: it sends nothing, leaves nothing out, and
+// continues by itself.
 func (c *Conn) raisesDoubt(n *pgconn.Notice) bool {
 	if n.SeverityUnlocalized != "WARNING" {
 		return false

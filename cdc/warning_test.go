@@ -26,8 +26,9 @@ func (w *warnings) Run(_ *zerolog.Event, level zerolog.Level, _ string) {
 	}
 }
 
-// TestServerAwaitsStandbys: the standby in synchronized_standby_slots is away, or its slot is gone. The server warns of it on the
-// stream, and when it stops it makes an error of it. Both are outages: nothing was left out.
+// TestServerAwaitsStandbys: the standby in synchronized_standby_slots is away, or its slot is gone.
+// The server warns of it on the stream, and when it stops it makes an error of it. Both are
+// outages: nothing was left out.
 func TestServerAwaitsStandbys(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{17, 18} {
@@ -84,7 +85,8 @@ func nextData(ctx context.Context, s *Stream) error {
 	}
 }
 
-// TestWarningAtTheStart: the server warns between START_REPLICATION and the beginning of the stream.
+// TestWarningAtTheStart: the server warns between START_REPLICATION and the beginning of the
+// stream.
 func TestWarningAtTheStart(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)

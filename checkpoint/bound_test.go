@@ -35,8 +35,9 @@ func keep(w *Watermark) (stop func()) {
 	return func() { close(done); <-ended }
 }
 
-// TestHalfOfATransactionIsRoom: the bound is reached inside one transaction, and the first half of it is confirmed and stored: the other half
-// of the bound is free, whatever the size of the events is.
+// TestHalfOfATransactionIsRoom: the bound is reached inside one transaction, and the first half of
+// it is confirmed and stored: the other half of the bound is free, whatever the size of the events
+// is.
 func TestHalfOfATransactionIsRoom(t *testing.T) {
 	t.Parallel()
 	const limit = 8 << 20
@@ -57,7 +58,8 @@ func TestHalfOfATransactionIsRoom(t *testing.T) {
 	}
 }
 
-// TestBoundReachesBackToTheOldest has one event wait while all that follow are confirmed: they count until it is.
+// TestBoundReachesBackToTheOldest has one event wait while all that follow are confirmed: they
+// count until it is.
 func TestBoundReachesBackToTheOldest(t *testing.T) {
 	t.Parallel()
 	room := make(chan struct{}, 1)
@@ -98,7 +100,8 @@ func TestBoundReachesBackToTheOldest(t *testing.T) {
 	expect(t, w, Position{End: lsn})
 }
 
-// TestBoundFreesAQuarter: a reader that found it full goes on once there is room for a while, not for one event.
+// TestBoundFreesAQuarter: a reader that found it full goes on once there is room for a while, not
+// for one event.
 func TestBoundFreesAQuarter(t *testing.T) {
 	t.Parallel()
 	w := NewWatermark(Position{End: 100}, 1000, make(chan struct{}, 1))
@@ -120,8 +123,8 @@ func TestBoundFreesAQuarter(t *testing.T) {
 	}
 }
 
-// TestBoundInsideATransaction: no event of a transaction may wait for the transaction's end to free its room, neither many
-// small ones nor one that is larger than the bound.
+// TestBoundInsideATransaction: no event of a transaction may wait for the transaction's end to free
+// its room, neither many small ones nor one that is larger than the bound.
 func TestBoundInsideATransaction(t *testing.T) {
 	t.Parallel()
 	for name, size := range map[string]int64{"small": 90, "larger than the bound": 5000} {
@@ -154,7 +157,8 @@ func TestBoundInsideATransaction(t *testing.T) {
 	}
 }
 
-// TestBoundNeverLosesAWord runs a reader that waits against a confirmer: the word that there is room must never be missed.
+// TestBoundNeverLosesAWord runs a reader that waits against a confirmer: the word that there is
+// room must never be missed.
 func TestBoundNeverLosesAWord(t *testing.T) {
 	t.Parallel()
 	room := make(chan struct{}, 1)
@@ -201,13 +205,14 @@ func TestBoundNeverLosesAWord(t *testing.T) {
 	}
 }
 
-// TestLargeEventsHaveAMarkOfTheirOwn: if one is refused, what came before it in its transaction is a position.
+// TestLargeEventsHaveAMarkOfTheirOwn: if one is refused, what came before it in its transaction is
+// a position.
 func TestLargeEventsHaveAMarkOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	w := unbounded(Position{End: 100})
 	w.Begin(110, time.Now())
 	var marks []*Mark
-	for row, size := range []int64{10, 10, alone, 10, alone, alone, 10} {
+	for row, size := range []int64{10, 10, largeEvent, 10, largeEvent, largeEvent, 10} {
 		marks = append(marks, w.Add(uint32(row), size))
 	}
 	w.Commit(120)
@@ -223,7 +228,8 @@ func TestLargeEventsHaveAMarkOfTheirOwn(t *testing.T) {
 	expect(t, w, Position{End: 120})
 }
 
-// TestBoundWordAtTheLastMoment has the position stored while the reader is about to say that it waits.
+// TestBoundWordAtTheLastMoment has the position stored while the reader is about to say that it
+// waits.
 func TestBoundWordAtTheLastMoment(t *testing.T) {
 	t.Parallel()
 	room := make(chan struct{}, 1)

@@ -11,8 +11,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// CreateError says that the brokers refuse to create a topic, and why, in their own words. A code alone may mean anything:
-// INVALID_TOPIC_EXCEPTION is a name with a blank in it, or one that collides with the name of another topic.
+// CreateError says that the brokers refuse to create a topic, and why, in their own words. The code
+// alone may be ambiguous: INVALID_TOPIC_EXCEPTION is a name with a blank in it, or one that
+// collides with the name of another topic.
 type CreateError struct {
 	Topic string
 	Says  string // empty = the brokers gave no reason
@@ -29,26 +30,29 @@ func (e *CreateError) Error() string {
 
 func (e *CreateError) Unwrap() error { return e.Err }
 
-// shape is how the state topic is asked for.
+// shape is what we ask of the state topic.
 type shape struct {
 	replicas int16 // -1 = the brokers' default
 	config   map[string]string
 }
 
-// compacted is what a state topic cannot do without. The other settings keep it small: with small segments the compaction keeps
-// up with twenty records a second.
+// A state topic must be compacted. The other settings keep it small: with small segments,
+// compaction keeps up with twenty records a second.
 var (
 	compacted = map[string]string{"cleanup.policy": "compact"}
 	small     = map[string]string{
-		"cleanup.policy": "compact", "segment.bytes": "1048576", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1",
+		"cleanup.policy": "compact", "segment.bytes": "1048576", "segment.ms": "600000",
+		"min.cleanable.dirty.ratio": "0.1",
 	}
 )
 
-// plainer returns what brokers may take that refused this shape, if there is such a thing. Managed clusters often allow nobody to
-// set segments; some do not know a default of replicas, or insist on three.
+// plainer returns a shape that the brokers may accept after they refused this one, if there is any.
+// Managed clusters often let nobody set segments; some have no default of replicas, or insist on
+// three.
 func (v shape) plainer(refused error) (shape, bool) {
-	settings := errors.Is(refused, kerr.InvalidConfig) || errors.Is(refused, kerr.InvalidRequest) || errors.Is(refused, kerr.PolicyViolation)
-	replicas := errors.Is(refused, kerr.InvalidReplicationFactor) || errors.Is(refused, kerr.PolicyViolation)
+	policy := errors.Is(refused, kerr.PolicyViolation)
+	settings := policy || errors.Is(refused, kerr.InvalidConfig) || errors.Is(refused, kerr.InvalidRequest)
+	replicas := policy || errors.Is(refused, kerr.InvalidReplicationFactor)
 	switch {
 	case settings && len(v.config) > len(compacted):
 		return shape{v.replicas, compacted}, true
@@ -59,7 +63,7 @@ func (v shape) plainer(refused error) (shape, bool) {
 	}
 }
 
-// createTopic asks for the topic as it should be, and for a plainer one where the brokers refuse that.
+// createTopic creates the topic in the best shape that the brokers accept.
 func (s *Store) createTopic(ctx context.Context, admin *kadm.Client) (kadm.TopicID, error) {
 	v := shape{-1, small}
 	var first, last error
@@ -75,7 +79,7 @@ func (s *Store) createTopic(ctx context.Context, admin *kadm.Client) (kadm.Topic
 		case first == nil:
 			first, last = err, err
 		case v.replicas < 0 || !errors.Is(err, kerr.InvalidReplicationFactor):
-			last = err // else there are too few brokers for three replicas, which was only a guess
+			last = err // otherwise there are too few brokers for three replicas, which were only a guess
 		}
 		var more bool
 		if v, more = v.plainer(err); !more {
@@ -103,17 +107,19 @@ func (s *Store) create(ctx context.Context, admin *kadm.Client, v shape) (kadm.T
 	return created.ID, nil
 }
 
-// warnOfShape says what the topic lacks. Positions in it are as safe as in one with the settings that were refused.
+// warnOfShape logs how the topic differs from the best shape. Positions in it are just as safe.
 func (s *Store) warnOfShape(v shape, refused error) {
 	var settings []string
 	for _, name := range slices.Sorted(maps.Keys(v.config)) {
 		settings = append(settings, name+"="+v.config[name])
 	}
-	event := s.log.Warn().Str("topic", s.topic).Strs("settings", settings).Int16("replication_factor", v.replicas).AnErr("refused", refused)
+	event := s.log.Warn().Str("topic", s.topic).Strs("settings", settings).
+		Int16("replication_factor", v.replicas).AnErr("refused", refused)
 	if len(v.config) < len(small) {
-		event.Msg("state topic created with fewer settings, because the brokers refuse some: nothing is lost, but it may keep very many old " +
-			"positions, and each start reads them; set its segment.bytes and segment.ms as low as the cluster allows")
+		event.Msg("state topic created with fewer settings, because the brokers refuse some: nothing is lost, " +
+			"but each start may read very many old positions; " +
+			"set its segment.bytes and segment.ms as low as the cluster allows")
 		return
 	}
-	event.Msg("state topic created with a replication factor of its own, because the brokers refuse to take their default")
+	event.Msg("state topic created with three replicas, because the brokers refuse their default")
 }

@@ -47,7 +47,8 @@ func follow(cluster *kfake.Cluster, rule rule) *[]kmsg.CreateTopicsRequestTopic 
 	return asked
 }
 
-// TestFussyClusters: managed clusters refuse settings, or a number of replicas. A state topic that is compacted will do.
+// TestFussyClusters: managed clusters refuse settings, or a number of replicas. A state topic that
+// is compacted will do.
 func TestFussyClusters(t *testing.T) {
 	t.Parallel()
 	segments := func(code int16) rule {
@@ -125,7 +126,8 @@ func TestFussyClusters(t *testing.T) {
 	}
 }
 
-// TestStateTopicRefused: what the brokers refuse in every shape they refuse for a reason, which is passed on.
+// TestStateTopicRefused: what the brokers refuse in every shape they refuse for a reason, which is
+// passed on.
 func TestStateTopicRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -154,7 +156,8 @@ func TestStateTopicRefused(t *testing.T) {
 	}
 }
 
-// TestThreeReplicasAreAGuess: a policy refuses the topic, and there are too few brokers for three replicas. The policy is what counts.
+// TestThreeReplicasAreAGuess: a policy refuses the topic, and there are too few brokers for three
+// replicas. The policy is what counts.
 func TestThreeReplicasAreAGuess(t *testing.T) {
 	t.Parallel()
 	cluster, open := setup(t)
@@ -169,7 +172,8 @@ func TestThreeReplicasAreAGuess(t *testing.T) {
 	}
 }
 
-// TestLastRefusalCounts: the settings are refused, and then too few brokers are up. That is an outage, and not for an operator.
+// TestLastRefusalCounts: the settings are refused, and then too few brokers are up. That is an
+// outage, and not for an operator.
 func TestLastRefusalCounts(t *testing.T) {
 	t.Parallel()
 	cluster, open := setup(t)

@@ -1,14 +1,16 @@
 // Package checkpoint answers one question: what may be confirmed to Postgres?
 //
-// [Watermark] turns the unordered confirmations of the brokers into one position: everything before it is on the
-// brokers, without a hole. [Store] keeps a durable copy of that position in a compacted Kafka topic. [Resume] compares
-// the copy with the slot at a start and decides where to begin, or that nobody may begin.
+// [Watermark] turns the unordered confirmations of the brokers into one position: everything before
+// it is on the brokers, without a hole. [Store] stores that position in a compacted Kafka topic. At
+// a start, [Resume] compares the stored position with the slot and decides where to start, or that
+// an operator must act first.
 //
 // Invariants:
 //
-//   - A position is the end of a contiguous finished prefix of the stream, never a maximum.
-//   - It moves forward only, and never past an event that a broker has not confirmed.
-//   - An idle advance (the WAL end of a keepalive) waits in the same queue, behind every transaction received before it.
-//   - A position is stored before it is confirmed to Postgres, so the slot is never ahead of its record. If it is,
-//     somebody moved the slot, and that is how [Resume] knows.
+//   - A position is the end of the contiguous published prefix of the stream, never a maximum.
+//   - It only moves forward, and never past an event that the brokers have not confirmed.
+//   - An idle advance (the WAL end of a keepalive) waits in the same queue, behind every transaction
+//     received before it.
+//   - A position is stored before it is confirmed to Postgres, so the slot is never ahead of it. If it
+//     is, somebody moved the slot, and [Resume] notices.
 package checkpoint

@@ -11,18 +11,21 @@ type LSN = pglogrepl.LSN
 
 // Position says how far the stream of one slot has been published.
 type Position struct {
-	// End is the flush position to confirm: the end LSN of a transaction or the WAL end of a keepalive. Every
-	// transaction that ends at or before it is published. Exactly this value is right: the LSN of the commit record
-	// would send the transaction again, one byte more would lose a neighbour.
+	// End is the flush position to confirm: the end LSN of a transaction or the WAL end of a
+	// keepalive. Every transaction that ends at or before it is published. Only this value is
+	// right: with the LSN of the commit record Postgres would send the transaction again, with one
+	// byte more it would skip a neighbour.
 	End LSN
-	// Commit and Rows describe the transaction after End that is published in part: the first Rows row changes of the
-	// transaction whose commit record starts at Commit. Both are zero if there is none.
+	// Commit and Rows describe the transaction after End that is published in part: the first Rows
+	// row changes of the transaction whose commit record starts at Commit. Both are zero if there
+	// is none.
 	Commit LSN
 	Rows   uint32
 }
 
-// Before reports whether p has published less than q, on one timeline. Transactions stream in the order of their commit records: who
-// has published rows of one is further than every End up to that record, also than one that lies behind its own End.
+// Before reports whether p has published less than q, on one timeline. Transactions stream in the
+// order of their commit records. So a position with rows of one is further than every End up to its
+// commit record, even if that End lies behind its own.
 func (p Position) Before(q Position) bool {
 	a, b := p.last(), q.last()
 	switch {
@@ -35,7 +38,7 @@ func (p Position) Before(q Position) bool {
 	}
 }
 
-// last is the LSN of the last that was published.
+// last is the LSN of the last row or transaction that was published.
 func (p Position) last() LSN {
 	if p.Rows == 0 {
 		return p.End
@@ -43,12 +46,12 @@ func (p Position) last() LSN {
 	return p.Furthest()
 }
 
-// Furthest returns the LSN of the last that was published: that of a transaction published in part, if there is one. It decides
-// on which timeline a position lies.
+// Furthest returns Commit if a transaction is published in part, else End. It decides on which
+// timeline the position lies.
 func (p Position) Furthest() LSN { return max(p.End, p.Commit) }
 
-// Published reports whether the row change with this index of the transaction that commits at commit is published
-// already, in a stream that starts at p.End.
+// Published reports whether p includes the row change with index row of the transaction that
+// commits at commit, in a stream that starts at p.End.
 func (p Position) Published(commit LSN, row uint32) bool {
 	return commit < p.End || (commit == p.Commit && row < p.Rows)
 }

@@ -2,7 +2,8 @@ package checkpoint
 
 import "testing"
 
-// TestPositionsInOrder: each position has published more than the one before it, whatever their Ends are.
+// TestPositionsInOrder: each position has published more than the one before it, whatever their
+// Ends are.
 func TestPositionsInOrder(t *testing.T) {
 	t.Parallel()
 	positions := []Position{

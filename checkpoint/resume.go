@@ -5,41 +5,43 @@ import "fmt"
 // Server is what a start needs to know of the slot and of the server that holds it.
 type Server struct {
 	Slot           string
-	ConfirmedFlush LSN    // confirmed_flush_lsn of the slot, read while the slot was held
-	WALEnd         LSN    // how far the WAL of the server goes
+	ConfirmedFlush LSN    // confirmed_flush_lsn of the slot, read while we held the slot
+	WALEnd         LSN    // the end of the server's WAL
 	Timeline       uint32 // the server's current timeline
-	// Ended returns where a former timeline of the server ended; false if the server's history does not know it.
+	// Ended returns where a former timeline of the server ended; false = its history does not know
+	// it.
 	Ended func(timeline uint32) (LSN, bool)
 }
 
 // Start is where a session begins.
 type Start struct {
 	Position Position
-	First    bool // nothing was stored: the slot's own position was adopted
-	// Lost is set after a failover to a server that did not have the end of what was published: events between
-	// Position.End and Lost reached Kafka, and the database does not know them any more.
+	First    bool // nothing was stored: this is the slot's own position
+	// Lost is set after a failover to a server that lacked the last part of what was published:
+	// events between Position.End and Lost are in Kafka, but no longer in the database.
 	Lost LSN
-	// Timeline is the least that positions of this session are stored with. One that the stored position was on before Position was cut,
-	// or any before it, would have a later start find what was cut again, since that is further.
+	// Timeline is the least timeline to store positions of this session with. If Position was cut,
+	// one stored with an earlier timeline would lose to the position before the cut, which is
+	// further, and a later start would have to cut that again.
 	Timeline uint32
 }
 
-// GapError says that the slot is ahead of the stored position: somebody moved or re-created it. What lies between
-// cannot be filled from the stream.
+// GapError says that the slot is ahead of the stored position: somebody moved or re-created it. The
+// stream cannot fill the gap.
 type GapError struct {
 	Slot              string
 	Stored, Confirmed LSN
 }
 
 func (e *GapError) Error() string {
-	return fmt.Sprintf("slot %q is at %s, ahead of the stored position %s: the slot was moved or re-created, and what was "+
-		"committed between these two LSNs cannot be read from it", e.Slot, e.Confirmed, e.Stored)
+	return fmt.Sprintf("slot %q is at %s, ahead of the stored position %s: the slot was moved or re-created, "+
+		"and what was committed between these two LSNs cannot be read from it", e.Slot, e.Confirmed, e.Stored)
 }
 
 // Hint says what an operator does.
 func (e *GapError) Hint() string {
-	return fmt.Sprintf("`walpost init --accept-gap` records the slot's position as ours: start walpost then. Once it has no lag, find the events committed between %s and %s "+
-		"in the outbox table, compare them with what arrived, and insert those that were not published again", e.Stored, e.Confirmed)
+	return "run `walpost init --accept-gap`, which stores the slot's position, and start walpost. " +
+		"Then insert again what was committed between the two LSNs and did not arrive: docs/OPERATIONS.md#a-gap"
 }
 
 // RestoredError says that the stored position lies in a future that the server does not have.
@@ -51,19 +53,19 @@ type RestoredError struct {
 }
 
 func (e *RestoredError) Error() string {
-	return fmt.Sprintf("the stored position %s on timeline %d is not part of the server's history (WAL end %s on timeline %d): "+
-		"the server was restored to an earlier moment, or it is another copy of the cluster",
+	return fmt.Sprintf("the stored position %s on timeline %d is not part of the server's history "+
+		"(WAL end %s on timeline %d): the server was restored to an earlier moment, or it is another copy of the cluster",
 		e.Stored, e.StoredTimeline, e.WALEnd, e.Timeline)
 }
 
 // Hint says what an operator does.
 func (e *RestoredError) Hint() string {
-	return "events published after the restore point are unknown to this server. Once their consumers are dealt with, " +
-		"`walpost init --accept-gap` records the slot's position as ours"
+	return "events published after that moment are unknown to this server: decide what their consumers must do. " +
+		"Then run `walpost init --accept-gap`, which stores the slot's position: docs/OPERATIONS.md#a-restore"
 }
 
-// Resume decides where a session starts. state is the furthest one stored for this source; stored is false if there
-// is none. The errors are *GapError and *RestoredError; both need an operator.
+// Resume decides where a session starts. state is the furthest state stored for this source; stored
+// is false if there is none. The errors are *GapError and *RestoredError; both need an operator.
 func Resume(state State, stored bool, server Server) (Start, error) {
 	if !stored {
 		return Start{Position: Position{End: server.ConfirmedFlush}, First: true}, nil

@@ -11,22 +11,26 @@ import (
 // stateVersion is the version of the state record that this package writes.
 const stateVersion = 1
 
-// State is a stored position: the value of a record of the state topic. The record's key is the source.
+// State is a stored position: the value of a record of the state topic. The record's key is the
+// source.
 type State struct {
 	Position
-	Timeline uint32    // the timeline on which the position lies, by its Furthest LSN, or a later one: see [Start]
+	Timeline uint32    // the timeline of the position's Furthest LSN, or a later one: see [Start]
 	At       time.Time // when it was stored
-	// Generation grows when an operator makes another position the right one, perhaps an earlier one: see Store.Reset.
+	// Generation grows when an operator makes another position count, perhaps an earlier one: see
+	// Store.Reset.
 	Generation uint32
-	// Publication is what identified the publication and its tables when it was last seen to be whole. If it is another at a
-	// start, somebody altered it, and events may be missing in the stream although nobody was there to see. Never modified.
+	// Publication is the publication identity of the last inspection that found nothing wrong. If a
+	// start finds another one, somebody altered the publication, and rows may be missing in the
+	// stream although no relay ran. Never modified.
 	Publication map[string]string
-	// Overwritten says of a state that was read that a record which says less came after it. Compaction may leave that one alone.
+	// Overwritten says, of a state that was read, that a later record says less. Compaction may
+	// leave only that record.
 	Overwritten bool
 }
 
-// Before orders states as their streams ran: a later timeline is a later state, wherever its LSN is. What an operator decided
-// comes before all of it.
+// Before orders states as their streams ran: a later timeline is a later state, whatever its LSN. A
+// decision of an operator overrides both.
 func (s State) Before(t State) bool {
 	if s.Generation != t.Generation {
 		return s.Generation < t.Generation
@@ -37,9 +41,11 @@ func (s State) Before(t State) bool {
 	return s.Position.Before(t.Position)
 }
 
-// Merge returns what two records of one source say together, where t is the later record: the furthest of them. Not the last one counts:
-// a relay that was paused may write its old position after its successor wrote a newer one. Both are true: if one is inside a transaction
-// and the other is an idle advance that ends before it, no transaction ends between the two ends, and the advance may be confirmed.
+// Merge returns what two records of one source say together, where t is the later record. The
+// furthest counts, not the last: a relay that was paused may write its old position after its
+// successor wrote a newer one. And both are true: if one is inside a transaction and the other is
+// an idle advance that ends before it, no transaction ends between the two Ends, so the later End
+// may be confirmed.
 func (s State) Merge(t State) State {
 	far, near := t, s
 	if t.Before(s) {
@@ -75,7 +81,8 @@ func (s State) Encode(source string) ([]byte, error) {
 	})
 }
 
-// RecordError is a record of the state topic that cannot be read. Another program may have written it.
+// RecordError is a record of the state topic that cannot be read: another program may have written
+// it.
 type RecordError struct {
 	Topic  string
 	Offset int64
@@ -95,7 +102,7 @@ func DecodeState(value []byte) (State, error) {
 		return State{}, fmt.Errorf("decode state record: %w", err)
 	}
 	if j.Version != stateVersion {
-		return State{}, fmt.Errorf("decode state record: version %d, this walpost reads version %d: "+
+		return State{}, fmt.Errorf("decode state record: it has version %d, and this walpost reads version %d: "+
 			"start the newer walpost that wrote it", j.Version, stateVersion)
 	}
 	end, err := pglogrepl.ParseLSN(j.End)
@@ -107,9 +114,11 @@ func DecodeState(value []byte) (State, error) {
 		return State{}, fmt.Errorf("decode commit_lsn of state record: %w", err)
 	}
 	if end == 0 || j.Timeline == 0 {
-		return State{}, fmt.Errorf("decode state record: end_lsn %s on timeline %d is not a position", j.End, j.Timeline)
+		return State{}, fmt.Errorf("decode state record: end_lsn %s on timeline %d is not a position",
+			j.End, j.Timeline)
 	}
 	return State{
-		Position: Position{End: end, Commit: commit, Rows: j.Rows}, Timeline: j.Timeline, At: j.At, Generation: j.Generation, Publication: j.Publication,
+		Position: Position{End: end, Commit: commit, Rows: j.Rows},
+		Timeline: j.Timeline, At: j.At, Generation: j.Generation, Publication: j.Publication,
 	}, nil
 }

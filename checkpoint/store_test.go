@@ -85,8 +85,9 @@ func TestStoreFurthestRecordWins(t *testing.T) {
 	expectLoad(t, next, later, true)
 }
 
-// TestStoreTwoWriters: a relay that has lost its stream inside the transaction that commits at 300, and had seen no keepalive since 100, still
-// stores what it has published of it, while its successor stores an idle advance to 200 and confirms that. Both are right.
+// TestStoreTwoWriters: a relay that has lost its stream inside the transaction that commits at 300,
+// and had seen no keepalive since 100, still stores what it has published of it, while its
+// successor stores an idle advance to 200 and confirms that. Both are right.
 func TestStoreTwoWriters(t *testing.T) {
 	t.Parallel()
 	within, advance := State{Timeline: 1, Position: Position{End: 100, Commit: 300, Rows: 1}}, at(200)
@@ -111,7 +112,8 @@ func TestStoreTwoWriters(t *testing.T) {
 	}
 }
 
-// TestMergeKeepsHistoriesApart: what lies on another timeline, or before an operator's decision, raises nothing.
+// TestMergeKeepsHistoriesApart: what lies on another timeline, or before an operator's decision,
+// raises nothing.
 func TestMergeKeepsHistoriesApart(t *testing.T) {
 	t.Parallel()
 	base := State{Timeline: 2, Generation: 1, Position: Position{End: 100, Commit: 300, Rows: 1}}
@@ -151,7 +153,8 @@ func TestStoreResetForgets(t *testing.T) {
 	expectLoad(t, other, at(400), true)
 }
 
-// TestStoreTopicMadeAgain: what was read of a topic is forgotten with it, whether the one that took its name is shorter or not.
+// TestStoreTopicMadeAgain: what was read of a topic is forgotten with it, whether the one that took
+// its name is shorter or not.
 func TestStoreTopicMadeAgain(t *testing.T) {
 	t.Parallel()
 	for name, after := range map[string][]State{"empty": nil, "shorter": {at(100)}, "longer": {at(100), at(200), at(300), at(250)}} {
@@ -185,7 +188,8 @@ func TestStoreTopicMadeAgain(t *testing.T) {
 	}
 }
 
-// TestSaveIntoATopicMadeAgain: a topic that was deleted can be written after a moment, whoever made it again.
+// TestSaveIntoATopicMadeAgain: a topic that was deleted can be written after a moment, whoever made
+// it again.
 func TestSaveIntoATopicMadeAgain(t *testing.T) {
 	t.Parallel()
 	for name, byAnother := range map[string]bool{"by another": true, "by itself": false} {
@@ -339,7 +343,8 @@ func TestDecodeStateRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-// TestSaveAfterOneThatWasGivenUp: a write that nobody waits for any more must not take the next one with it.
+// TestSaveAfterOneThatWasGivenUp: a write that nobody waits for any more must not take the next one
+// with it.
 func TestSaveAfterOneThatWasGivenUp(t *testing.T) {
 	t.Parallel()
 	cluster, open := setup(t)
@@ -375,8 +380,8 @@ func (c slowConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p[:min(len(p), 2<<10)])
 }
 
-// TestLoadOfALongTopic: a topic that is never compacted takes longer to read than one answer may take. It is read all the same,
-// and not again.
+// TestLoadOfALongTopic: a topic that is never compacted takes longer to read than one answer may
+// take. It is read all the same, and not again.
 func TestLoadOfALongTopic(t *testing.T) {
 	t.Parallel()
 	cluster, open := setup(t)
@@ -384,7 +389,7 @@ func TestLoadOfALongTopic(t *testing.T) {
 	expectLoad(t, s, State{}, false)
 	const (
 		records = 20_000
-		answer  = 8 << 10 // bytes: of many answers each comes well within the patience, however busy the machine is
+		answer  = 8 << 10 // bytes: of many answers each comes well within the timeout, however busy the machine is
 	)
 	writer, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ProducerBatchMaxBytes(answer))
 	if err != nil {
@@ -409,11 +414,11 @@ func TestLoadOfALongTopic(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer slow.Close()
-	slow.patience = 500 * time.Millisecond
+	slow.timeout = 500 * time.Millisecond
 	start := time.Now()
 	expectLoad(t, slow, at(records), true)
 	took := time.Since(start)
-	if took < 2*slow.patience {
+	if took < 2*slow.timeout {
 		t.Fatalf("the topic was read within %s: this test proves nothing", took)
 	}
 	mustSave(t, s, at(records+1))

@@ -6,65 +6,74 @@ import (
 	"time"
 )
 
-// segment is how many events of one transaction share a mark. A transaction of ten million rows becomes many marks, so
-// that its progress can be stored while it streams, and its memory is that of what is in flight.
-const segment = 1024
+const (
+	// eventsPerMark is how many events of one transaction share a mark, at most. A transaction of
+	// ten million rows becomes many marks, so that its progress can be stored while it streams, and
+	// only what is in flight takes memory.
+	eventsPerMark = 1024
+	// largeEvent is the size, in bytes, from which an event has a mark of its own. The brokers may
+	// refuse it as too large; once that is corrected, what was published before it must not be
+	// published again.
+	largeEvent = 64 << 10
+	// marksPerSlab is how many marks are allocated at once.
+	marksPerSlab = 64
+)
 
-// alone is the size, in bytes, from which an event has a mark of its own: it may be refused as too large, and what was published
-// before it shall not be published again when that is mended.
-const alone = 64 << 10
-
-// slab is how many marks are allocated at once.
-const slab = 64
-
-// Watermark knows which position is safe to confirm. It is one FIFO of marks in stream order; the position is the end
-// of its contiguous finished prefix.
+// Watermark knows which position is safe to confirm. It is a FIFO of marks in stream order; the
+// position is the end of its contiguous finished prefix.
 //
-// It also bounds what is sent and not safe yet: everything behind the stored position, whatever the brokers have confirmed of
-// it. That is what has to be kept in mind, and what a kill repeats.
+// The reader of the stream adds events to the open mark and seals it with the position behind them.
+// The promise of each record calls Mark.Done, and the last one of a sealed mark signals moved. The
+// keeper of the position then calls Position, which takes the finished prefix off the queue, stores
+// the position, and calls Stored, which makes room for the reader.
 //
-// One goroutine, the reader of the stream, calls Begin, Add, Commit, Idle, Suspend and Full. Any goroutine calls Mark.Done,
-// Position, Stored, Oldest and Moved.
+// It also bounds the events behind the stored position, whether or not the brokers have confirmed
+// them: they take memory, and a start after a kill sends them again.
+//
+// One goroutine, the reader, calls Begin, Add, Commit, Idle, Reached, Suspend and Full. Any
+// goroutine may call Mark.Done, Position, Stored, Oldest and Moved.
 type Watermark struct {
-	// Of the reader alone.
-	end     LSN       // where the stream is complete: the end of the last transaction or idle advance received
-	commit  LSN       // the current transaction, or the one that an earlier session published in part
-	rows    uint32    // row changes of it that have a mark, from the start of the transaction
-	at      time.Time // when the current transaction committed
-	inside  bool      // between Begin and Commit
-	open    *Mark     // takes the next events of the current transaction; nil before its first
-	events  int       // events that open has taken
-	scratch []Mark
-	limit   int64 // bytes
-	added   int64 // bytes of all events
-	full    bool  // the bound was reached, and a quarter of it is not free yet
+	// Owned by the reader: where the stream is.
+	end    LSN       // the end of the last transaction or idle advance received
+	commit LSN       // the current transaction, or the one that an earlier session published in part
+	rows   uint32    // its row changes that have a mark, counted from its start
+	at     time.Time // when the current transaction committed
+	inside bool      // between Begin and Commit
+	open   *Mark     // takes the next events of the current transaction; nil before the first
+	events int       // events in open
+	slab   []Mark    // marks for later
 
-	moved chan struct{}
-	room  chan<- struct{}
+	// Owned by the reader: the bound, in bytes.
+	limit int64
+	added int64 // of all events so far
+	full  bool  // the bound was reached, and a quarter of it is not free yet
 
-	// The mutex is taken once a transaction by the reader and once a look by the keeper of the position, never by a
-	// promise: Mark.Done is an atomic counter.
+	safe  atomic.Int64    // bytes of the events before the stored position
+	room  chan<- struct{} // tells the reader that safe has grown
+	moved chan struct{}   // tells the keeper that the position may have moved
+
+	// The reader takes the mutex once a transaction, the keeper once an attempt to store. A promise
+	// never takes it: Mark.Done counts down atomically.
 	mu     sync.Mutex
 	queue  []*Mark
-	done   Position
-	passed uint64
-	freed  int64 // bytes of the events before done
-
-	safe atomic.Int64 // bytes of the events before the stored position
+	done   Position // the end of the prefix that was taken off the queue
+	passed uint64   // marks with events in that prefix
+	freed  int64    // bytes of the events in that prefix
 }
 
-// Mark stands for events of one transaction that are in flight.
+// Mark stands for consecutive events of one transaction.
 type Mark struct {
 	w       *Watermark
-	pending atomic.Int32 // events in flight, and one for the reader until it has sealed the mark
+	pending atomic.Int32 // events not confirmed, and one for the reader until it has sealed the mark
 	pos     Position     // written by the reader before it seals; read only once pending is zero
-	at      time.Time
-	bytes   int64 // of its events
-	idle    bool  // no event: an idle advance, or a transaction without rows for us
+	at      time.Time    // when the transaction committed
+	bytes   int64        // size of its events
+	idle    bool         // no events: an idle advance, or a transaction without rows for us
 }
 
-// NewWatermark returns a Watermark of a stream that starts at start. limit bounds the unconfirmed events, in bytes; room
-// is told, without waiting for it, when a reader that found it full should ask again.
+// NewWatermark returns a Watermark of a stream that starts at start. limit is the in-flight bound,
+// in bytes. room receives, if it can do so at once, when a reader that found the bound reached
+// should ask again.
 func NewWatermark(start Position, limit int64, room chan<- struct{}) *Watermark {
 	return &Watermark{
 		end: start.End, commit: start.Commit, rows: start.Rows,
@@ -74,7 +83,7 @@ func NewWatermark(start Position, limit int64, room chan<- struct{}) *Watermark 
 	}
 }
 
-// Begin opens the transaction whose commit record starts at commit. It was committed at the given time.
+// Begin opens the transaction whose commit record starts at commit; at is the time of its commit.
 func (w *Watermark) Begin(commit LSN, at time.Time) {
 	if w.commit != commit {
 		w.commit, w.rows = commit, 0
@@ -82,10 +91,12 @@ func (w *Watermark) Begin(commit LSN, at time.Time) {
 	w.inside, w.at = true, at
 }
 
-// Add puts the event with this row index of the current transaction in flight and returns its mark; size is what it takes,
-// in bytes. The caller calls Done of the mark once, when the brokers have confirmed the event, and never otherwise.
+// Add puts the event with this row index of the current transaction in flight and returns its mark;
+// size is the event's, in bytes. The caller calls Done of the mark once, when the brokers have
+// confirmed the event, and never otherwise.
 func (w *Watermark) Add(row uint32, size int64) *Mark {
-	if w.open != nil && (w.events == segment || size >= alone || w.open.bytes+size > w.limit/8) { // what one mark holds is freed at once, or not at all
+	// The bytes of a mark become free together, so that a mark may hold only a part of the bound.
+	if w.open != nil && (w.events == eventsPerMark || size >= largeEvent || w.open.bytes+size > w.limit/8) {
 		w.Suspend()
 	}
 	w.ensureOpen()
@@ -105,32 +116,32 @@ func (w *Watermark) Commit(end LSN) {
 		w.advance(end)
 		return
 	}
-	w.ensureOpen() // the bound may have closed the last one
+	w.ensureOpen() // Full may have sealed the last one
 	w.end = end
 	w.seal(Position{End: end})
 }
 
-// Idle takes the WAL end of a keepalive: everything before it was received. It is ignored inside a transaction, where a
-// keepalive says nothing about the rows to come.
+// Idle takes the WAL end of a keepalive: everything before it was received. It ignores a keepalive
+// inside a transaction, which says nothing about the rows to come.
 func (w *Watermark) Idle(end LSN) {
 	if !w.inside {
 		w.advance(end)
 	}
 }
 
-// Reached returns how far the stream has come, whatever is confirmed of it. For the goroutine that reads.
+// Reached returns how far the stream has come, whether or not the brokers have confirmed it.
 func (w *Watermark) Reached() Position { return Position{End: w.end, Commit: w.commit, Rows: w.rows} }
 
-// Suspend closes the current transaction at the row it has reached: what was added of it can be finished, and is a position
-// to go on from. A stream that broke off ends with it.
+// Suspend seals the open mark at the row that the current transaction has reached. Once its events
+// are confirmed, that is a position to continue from. Call it last when a stream breaks off.
 func (w *Watermark) Suspend() {
 	if w.open != nil {
 		w.seal(Position{End: w.end, Commit: w.commit, Rows: w.rows})
 	}
 }
 
-// Full reports whether the events behind the stored position have reached the bound, and goes on to do so until a quarter of it
-// is free. One event may exceed it alone.
+// Full reports whether the events behind the stored position have reached the bound, and from then
+// on until a quarter of it is free. A single event may exceed the bound.
 func (w *Watermark) Full() bool {
 	limit := w.limit
 	if w.full {
@@ -143,15 +154,16 @@ func (w *Watermark) Full() bool {
 	return w.full
 }
 
-// Stored says that a position is stored, with the bytes that Position returned for it. Whoever found the bound reached is told
-// afterwards; the word waits for a reader that is about to listen.
+// Stored says that a position is stored; freed is what Position returned with it. It tells a reader
+// that found the bound reached. A reader that is about to wait does not miss that: room holds it.
 func (w *Watermark) Stored(freed int64) {
 	w.safe.Store(freed)
 	signal(w.room)
 }
 
-// Position returns the position that is safe to store and then to confirm, and how many marks with events lie before
-// it: if that number has not changed, only idle advances have moved the position. freed is for Stored.
+// Position returns the position that is safe to store and then to confirm, and how many marks with
+// events lie before it: if that number has not changed, only idle advances have moved the position.
+// freed is for Stored.
 func (w *Watermark) Position() (pos Position, passed uint64, freed int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -159,7 +171,8 @@ func (w *Watermark) Position() (pos Position, passed uint64, freed int64) {
 	return w.done, w.passed, w.freed
 }
 
-// Oldest returns the commit time of the oldest transaction that is not wholly confirmed; ok is false if there is none.
+// Oldest returns the commit time of the oldest transaction that is not wholly published; ok is
+// false if there is none.
 func (w *Watermark) Oldest() (at time.Time, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -170,10 +183,10 @@ func (w *Watermark) Oldest() (at time.Time, ok bool) {
 	return w.queue[0].at, true
 }
 
-// Moved receives after the position may have moved. It holds one signal, so nobody who waits for it misses a move.
+// Moved receives after the position may have moved. It holds one signal, so no move is missed.
 func (w *Watermark) Moved() <-chan struct{} { return w.moved }
 
-// Done says that the brokers confirmed one event of the mark. It never blocks.
+// Done says that the brokers have confirmed one event of the mark. It never blocks.
 func (m *Mark) Done() {
 	if m.pending.Add(-1) == 0 {
 		signal(m.w.moved)
@@ -187,8 +200,8 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// advance moves the end of the stream forward without an event. Neighbours share one mark, so that an idle or empty
-// stream needs no memory while a broker is away.
+// advance moves the end of the stream forward without an event. Consecutive advances share one
+// mark, so that an idle stream takes no memory during an outage.
 func (w *Watermark) advance(end LSN) {
 	if end <= w.end {
 		return
@@ -207,7 +220,7 @@ func (w *Watermark) advance(end LSN) {
 	signal(w.moved)
 }
 
-// seal gives the open mark its position and drops the reader's own reference.
+// seal gives the open mark its position, and takes back the reader's own count.
 func (w *Watermark) seal(pos Position) {
 	m := w.open
 	w.open, w.events = nil, 0
@@ -215,7 +228,7 @@ func (w *Watermark) seal(pos Position) {
 	m.Done()
 }
 
-// ensureOpen makes the mark that takes the next events of the current transaction.
+// ensureOpen makes sure that there is a mark for the next events of the current transaction.
 func (w *Watermark) ensureOpen() {
 	if w.open != nil {
 		return
@@ -243,11 +256,11 @@ func (w *Watermark) pop() {
 }
 
 func (w *Watermark) newMark() *Mark {
-	if len(w.scratch) == 0 {
-		w.scratch = make([]Mark, slab)
+	if len(w.slab) == 0 {
+		w.slab = make([]Mark, marksPerSlab)
 	}
-	m := &w.scratch[0]
-	w.scratch = w.scratch[1:]
+	m := &w.slab[0]
+	w.slab = w.slab[1:]
 	m.w = w
 	return m
 }

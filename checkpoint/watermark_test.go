@@ -93,22 +93,22 @@ func TestLongTransactionMovesInSegments(t *testing.T) {
 	w := unbounded(Position{End: 100})
 	w.Begin(5000, time.Now())
 	var marks []*Mark
-	for i := range uint32(3*segment + 10) {
+	for i := range uint32(3*eventsPerMark + 10) {
 		marks = append(marks, w.Add(i, 1))
 	}
-	for _, m := range marks[segment : 3*segment] {
+	for _, m := range marks[eventsPerMark : 3*eventsPerMark] {
 		m.Done()
 	}
 	expect(t, w, Position{End: 100})
-	for _, m := range marks[:segment] {
+	for _, m := range marks[:eventsPerMark] {
 		m.Done()
 	}
-	expect(t, w, Position{End: 100, Commit: 5000, Rows: 3 * segment})
-	for _, m := range marks[3*segment:] {
+	expect(t, w, Position{End: 100, Commit: 5000, Rows: 3 * eventsPerMark})
+	for _, m := range marks[3*eventsPerMark:] {
 		m.Done()
 	}
 	w.Suspend()
-	expect(t, w, Position{End: 100, Commit: 5000, Rows: 3*segment + 10})
+	expect(t, w, Position{End: 100, Commit: 5000, Rows: 3*eventsPerMark + 10})
 }
 
 func TestResumeInsideATransaction(t *testing.T) {
@@ -139,8 +139,9 @@ func TestPublished(t *testing.T) {
 	}
 }
 
-// TestPositionIsTheFinishedPrefix plays random streams and confirms their events in random order, and compares the
-// position after each step with a model: the end of the longest prefix in which everything is confirmed.
+// TestPositionIsTheFinishedPrefix plays random streams and confirms their events in random order,
+// and compares the position after each step with a model: the end of the longest prefix in which
+// everything is confirmed.
 func TestPositionIsTheFinishedPrefix(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

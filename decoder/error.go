@@ -15,10 +15,11 @@ type Error struct {
 	CommitLSN uint64
 	// EventID is the text of the column id, if it could be read.
 	EventID string
-	// Relation says that the columns of the table are at fault, as they were when the row was inserted:
-	// no row of that time can be decoded.
+	// Relation says that the columns of the table are at fault, as they were when the row was
+	// inserted: no row of that time can be decoded.
 	Relation bool
-	// Binary says that it is the binary form of a column that cannot be read. The text form of the same row can be.
+	// Binary says that it is the binary form of a column that cannot be read. The text form of the
+	// same row can be.
 	Binary bool
 	// Reason says what is wrong. It never holds data of a row.
 	Reason string

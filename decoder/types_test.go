@@ -14,7 +14,8 @@ const (
 	otherType = 20002
 )
 
-// TestDomains: the server names the type below a domain before each relation that has a column of it.
+// TestDomains: the server names the type below a domain before each relation that has a column of
+// it.
 func TestDomains(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -66,7 +67,8 @@ func TestDomains(t *testing.T) {
 	}
 }
 
-// TestMovedRows: an UPDATE that moves a row to another partition comes as a DELETE and the INSERT of the same row.
+// TestMovedRows: an UPDATE that moves a row to another partition comes as a DELETE and the INSERT
+// of the same row.
 func TestMovedRows(t *testing.T) {
 	t.Parallel()
 	cfg := outboxConfig

@@ -10,7 +10,8 @@ import (
 	"syscall"
 )
 
-// account is the unprivileged identity under which the server runs; nil is the identity of this process.
+// account is the unprivileged identity under which the server runs; nil is the identity of this
+// process.
 type account struct {
 	uid, gid int
 }
@@ -52,8 +53,8 @@ func (a *account) own(path string) error {
 	return nil
 }
 
-// reaches reports whether the account may enter every directory above path. Only the bits for everybody count: this is
-// asked for directories that belong to root.
+// reaches reports whether the account may enter every directory above path. Only the bits for
+// everybody count: this is asked for directories that belong to root.
 func (a *account) reaches(path string) bool {
 	if a == nil {
 		return true

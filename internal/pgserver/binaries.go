@@ -34,8 +34,9 @@ func (b Binaries) minor() int {
 
 func (b Binaries) path(program string) string { return filepath.Join(b.Dir, program) }
 
-// Find returns the binaries of a major version, or of any for 0: a Postgres of this machine, else one from the cache,
-// else one fetched into the cache. progress is told what is being fetched and may be nil.
+// Find returns the binaries of a major version, or of any for 0: a Postgres of this machine, else
+// one from the cache, else one fetched into the cache. progress is told what is being fetched and
+// may be nil.
 func Find(ctx context.Context, major int, progress func(string)) (Binaries, error) {
 	opts := Options{Major: major, Progress: progress}
 	if err := opts.validate(); err != nil {
@@ -108,8 +109,8 @@ func localDirs(ctx context.Context) []string {
 	return dirs
 }
 
-// best returns the newest binaries among the directories that are of the major version (0: of a supported one) and that
-// the account may run.
+// best returns the newest binaries among the directories that are of the major version (0: of a
+// supported one) and that the account may run.
 func best(ctx context.Context, dirs []string, major int, acct *account) (Binaries, bool) {
 	var found []Binaries
 	for _, dir := range dirs {
@@ -127,8 +128,8 @@ func best(ctx context.Context, dirs []string, major int, acct *account) (Binarie
 
 var versionPattern = regexp.MustCompile(`\(PostgreSQL\) ((\d+)[.\d]*)`)
 
-// inspect asks the server program for its version. Client packages bring pg_config without a server, so both programs
-// must be there.
+// inspect asks the server program for its version. Client packages bring pg_config without a
+// server, so both programs must be there.
 func inspect(ctx context.Context, dir string) (Binaries, error) {
 	b := Binaries{Dir: dir}
 	if _, err := os.Stat(b.path("initdb")); err != nil {

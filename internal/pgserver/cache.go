@@ -7,8 +7,9 @@ import (
 	"path/filepath"
 )
 
-// CacheDir is where fetched programs are kept: WALPOST_CACHE if that is set, else the user's cache directory. For root
-// it is one that the account of the server can enter, which a home directory of root usually is not.
+// CacheDir is where fetched programs are kept: WALPOST_CACHE if that is set, else the user's cache
+// directory. For root it is one that the account of the server can enter, which a home directory of
+// root usually is not.
 func CacheDir() (string, error) {
 	acct, err := unprivileged()
 	if err != nil {
@@ -45,8 +46,8 @@ func cacheDir(acct *account) (string, error) {
 	return "", errors.Join(errs...)
 }
 
-// makeCache creates the directory. What lies in it will be executed, so one that somebody else but root made
-// is refused.
+// makeCache creates the directory. What lies in it will be executed, so one that somebody else but
+// root made is refused.
 func makeCache(dir string, acct *account) (string, error) {
 	if !acct.reaches(filepath.Join(dir, "postgres")) {
 		return "", fmt.Errorf("use cache %s: the unprivileged account that runs postgres cannot enter it", dir)
@@ -73,9 +74,9 @@ func cachedDirs(cache string) []string {
 	return dirs
 }
 
-// Install fills a directory of the cache in one step: fill writes into a new directory beside it, which then takes the
-// final name. A fill that is interrupted leaves only a temporary directory behind, which the next one does not use, and
-// of two at once the first wins.
+// Install fills a directory of the cache in one step: fill writes into a new directory beside it,
+// which then takes the final name. A fill that is interrupted leaves only a temporary directory
+// behind, which the next one does not use, and of two at once the first wins.
 func Install(cache, name string, fill func(dir string) error) (string, error) {
 	target := filepath.Join(cache, name)
 	tmp, err := os.MkdirTemp(cache, ".partial-")

@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// settingsFile lies in the data directory and is included at the end of postgresql.conf, so that it can be written
-// anew at each start while ALTER SYSTEM still wins.
+// settingsFile lies in the data directory and is included at the end of postgresql.conf, so that it
+// can be written anew at each start while ALTER SYSTEM still wins.
 const settingsFile = "walpost.conf"
 
 func (s *Server) makeDir() error {
@@ -37,7 +37,8 @@ func (s *Server) makeDir() error {
 	return s.account.own(s.dir)
 }
 
-// initdb creates the cluster unless there is one. It is cheap to lose, so it is not synchronised to disk.
+// initdb creates the cluster unless there is one. It is cheap to lose, so it is not synchronised to
+// disk.
 func (s *Server) initdb(ctx context.Context) error {
 	version, err := os.ReadFile(filepath.Join(s.DataDir(), "PG_VERSION"))
 	if err == nil {

@@ -1,4 +1,5 @@
-// Package pgserver runs a real Postgres of a chosen major version as a child process, for the demo and for tests.
+// Package pgserver runs a real Postgres of a chosen major version as a child process, for the demo
+// and for tests.
 //
 // Invariants:
 //

@@ -12,14 +12,15 @@ import (
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
 
-// embeddedVersions are the releases that the library fetches by itself, over plain HTTPS without Maven.
+// embeddedVersions are the releases that the library fetches by itself, over plain HTTPS without
+// Maven.
 var embeddedVersions = map[int]embeddedpostgres.PostgresVersion{
 	14: embeddedpostgres.V14, 15: embeddedpostgres.V15, 16: embeddedpostgres.V16, 17: embeddedpostgres.V17, 18: embeddedpostgres.V18,
 }
 
-// fetchEmbedded is the last resort: the library downloads and unpacks, and this package runs the result. The library
-// does that only on the way to starting a server, which fails where this process is root, after unpacking. So its own
-// start is not what counts: the programs are.
+// fetchEmbedded is the last resort: the library downloads and unpacks, and this package runs the
+// result. The library does that only on the way to starting a server, which fails where this
+// process is root, after unpacking. So its own start is not what counts: the programs are.
 func fetchEmbedded(_ context.Context, opts Options, cache string, major int) (string, error) {
 	version, ok := embeddedVersions[major]
 	if !ok {

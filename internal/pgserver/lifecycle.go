@@ -60,8 +60,8 @@ func (s *Server) start(ctx context.Context) error {
 	return nil
 }
 
-// ready reads postmaster.pid: the first line must be our own process, since the file of a killed server stays behind,
-// and the eighth line is the postmaster's word that it accepts connections.
+// ready reads postmaster.pid: the first line must be our own process, since the file of a killed
+// server stays behind, and the eighth line is the postmaster's word that it accepts connections.
 func (s *Server) ready(pid int) bool {
 	content, err := os.ReadFile(filepath.Join(s.DataDir(), "postmaster.pid"))
 	if err != nil {
@@ -71,8 +71,9 @@ func (s *Server) ready(pid int) bool {
 	return len(lines) >= 8 && strings.TrimSpace(lines[0]) == strconv.Itoa(pid) && strings.TrimSpace(lines[7]) == "ready"
 }
 
-// Stop asks the server to shut down and waits until all its processes have ended. If ctx ends first, the server may be
-// running still, and the error says so. Stopping a stopped server is no error.
+// Stop asks the server to shut down and waits until all its processes have ended. If ctx ends
+// first, the server may be running still, and the error says so. Stopping a stopped server is no
+// error.
 func (s *Server) Stop(ctx context.Context, mode StopMode) error {
 	done := s.Done()
 	s.Signal(mode.signal())
@@ -93,8 +94,8 @@ func (s *Server) Signal(sig os.Signal) {
 	}
 }
 
-// Kill ends the postmaster and all its children with SIGKILL, as a crash of the machine would, and waits until they are
-// gone.
+// Kill ends the postmaster and all its children with SIGKILL, as a crash of the machine would, and
+// waits until they are gone.
 func (s *Server) Kill() {
 	s.mu.Lock()
 	proc := s.proc
@@ -104,8 +105,8 @@ func (s *Server) Kill() {
 	}
 }
 
-// Restart starts a stopped or killed server again, on the same data directory and port. A running one is stopped fast
-// first.
+// Restart starts a stopped or killed server again, on the same data directory and port. A running
+// one is stopped fast first.
 func (s *Server) Restart(ctx context.Context) error {
 	if err := s.Stop(ctx, Fast); err != nil {
 		return err
@@ -113,8 +114,8 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.start(ctx)
 }
 
-// run starts one of the programs under the account of the server. If this process dies, it gets SIGQUIT, the immediate
-// shutdown: a fast one would wait for walsenders, whose client may live on.
+// run starts one of the programs under the account of the server. If this process dies, it gets
+// SIGQUIT, the immediate shutdown: a fast one would wait for walsenders, whose client may live on.
 func (s *Server) run(output io.Writer, program string, args ...string) (*child.Process, error) {
 	return child.Start(child.Spec{
 		Path: s.binaries.path(program), Args: args, Dir: s.dir, Env: append(environment(), s.opts.Env...), Output: output,
@@ -122,7 +123,8 @@ func (s *Server) run(output io.Writer, program string, args ...string) (*child.P
 	})
 }
 
-// environment keeps the libpq variables of this process out of the server: PGPORT or PGDATA would override its settings.
+// environment keeps the libpq variables of this process out of the server: PGPORT or PGDATA would
+// override its settings.
 func environment() []string {
 	var env []string
 	for _, entry := range os.Environ() {

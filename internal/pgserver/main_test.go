@@ -9,8 +9,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// orphanDir makes the test binary play the parent of a server: it starts one in that directory, prints the
-// process ids of the postmaster and its children, and waits to be killed.
+// orphanDir makes the test binary play the parent of a server: it starts one in that directory,
+// prints the process ids of the postmaster and its children, and waits to be killed.
 const orphanDir = "WALPOST_PGSERVER_TEST_ORPHAN"
 
 func TestMain(m *testing.M) {

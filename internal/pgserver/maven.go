@@ -10,8 +10,8 @@ import (
 	"runtime"
 )
 
-// pinned are exact versions of io.zonky.test.postgres:embedded-postgres-binaries-linux-*, about 15 MB each. A range
-// would make two machines test two different servers.
+// pinned are exact versions of io.zonky.test.postgres:embedded-postgres-binaries-linux-*, about 15
+// MB each. A range would make two machines test two different servers.
 var pinned = map[string]map[int]string{
 	"amd64": {14: "14.24.0", 15: "15.19.0", 16: "16.15.0", 17: "17.11.0", 18: "18.6.0"},
 	"arm64": {14: "14.23.0", 15: "15.19.0", 16: "16.15.0", 17: "17.11.0", 18: "18.4.0"},
@@ -20,7 +20,8 @@ var pinned = map[string]map[int]string{
 // platforms are the names that the artifacts use.
 var platforms = map[string]string{"amd64": "amd64", "arm64": "arm64v8"}
 
-// fetchMaven fetches the binaries of a major version into the cache and returns the directory of the programs.
+// fetchMaven fetches the binaries of a major version into the cache and returns the directory of
+// the programs.
 func fetchMaven(ctx context.Context, opts Options, cache string, major int) (string, error) {
 	version, ok := pinned[runtime.GOARCH][major]
 	if runtime.GOOS != "linux" || !ok {

@@ -14,16 +14,19 @@ const (
 	NewestMajor = 18
 )
 
-// Options say which Postgres to run and where. The zero value runs any supported version that is easy to get.
+// Options say which Postgres to run and where. The zero value runs any supported version that is
+// easy to get.
 type Options struct {
-	// Major is the major version; 0 takes any, one that is installed before one that must be fetched.
+	// Major is the major version; 0 takes any, one that is installed before one that must be
+	// fetched.
 	Major int
-	// Dir holds the data directory. Empty: Start makes one under os.TempDir and Close removes it. A directory that
-	// holds a data directory already is used as it is.
+	// Dir holds the data directory. Empty: Start makes one under os.TempDir and Close removes it. A
+	// directory that holds a data directory already is used as it is.
 	Dir string
 	// Port is the TCP port on 127.0.0.1; 0 takes a free one.
 	Port int
-	// Settings are written to the configuration of the server and win over the defaults for logical replication.
+	// Settings are written to the configuration of the server and win over the defaults for logical
+	// replication.
 	Settings map[string]string
 	// Env is added to the environment of the server.
 	Env []string
@@ -46,8 +49,9 @@ func (o Options) validate() error {
 	return nil
 }
 
-// configuration renders the settings file. The defaults suit logical replication on one machine; there is no Unix
-// socket, because its directory would have to be writable for the account of the server and its path short.
+// configuration renders the settings file. The defaults suit logical replication on one machine;
+// there is no Unix socket, because its directory would have to be writable for the account of the
+// server and its path short.
 func (o Options) configuration(port int) string {
 	settings := map[string]string{
 		"listen_addresses":        "127.0.0.1",

@@ -13,8 +13,8 @@ import (
 	"github.com/walpost/walpost/internal/pgserver/child"
 )
 
-// Server is a running, or stopped, Postgres. Its methods may be called from several goroutines, but Stop, Kill, Restart
-// and Close one at a time.
+// Server is a running, or stopped, Postgres. Its methods may be called from several goroutines, but
+// Stop, Kill, Restart and Close one at a time.
 type Server struct {
 	opts     Options
 	binaries Binaries
@@ -29,8 +29,9 @@ type Server struct {
 	proc *child.Process // the postmaster that was started last
 }
 
-// Start finds or fetches the binaries, creates the data directory if there is none, starts the server and returns when
-// it accepts connections. The caller owns the Server and must Close it. ctx bounds the start alone.
+// Start finds or fetches the binaries, creates the data directory if there is none, starts the
+// server and returns when it accepts connections. The caller owns the Server and must Close it. ctx
+// bounds the start alone.
 func Start(ctx context.Context, opts Options) (*Server, error) {
 	if err := opts.validate(); err != nil {
 		return nil, err
@@ -52,7 +53,8 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	return nil, errors.Join(err, s.remove())
 }
 
-// create makes the directory and the first start. What it made is known to Close at every point of failure.
+// create makes the directory and the first start. What it made is known to Close at every point of
+// failure.
 func (s *Server) create(ctx context.Context) error {
 	if err := s.makeDir(); err != nil {
 		return err
@@ -72,7 +74,8 @@ func (s *Server) create(ctx context.Context) error {
 	return s.firstStart(ctx)
 }
 
-// firstStart tries again with another port when somebody took the free one between asking for it and binding it.
+// firstStart tries again with another port when somebody took the free one between asking for it
+// and binding it.
 func (s *Server) firstStart(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
 		if s.port = s.opts.Port; s.port == 0 {

@@ -33,7 +33,8 @@ func start(t *testing.T, opts Options) *Server {
 	return s
 }
 
-// query runs statements on a connection of its own and returns the only value of the last one as text.
+// query runs statements on a connection of its own and returns the only value of the last one as
+// text.
 func query(t *testing.T, s *Server, statements ...string) string {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
@@ -55,7 +56,8 @@ func query(t *testing.T, s *Server, statements ...string) string {
 	return value
 }
 
-// waitGone fails unless the process has ended, or is a zombie that its reaper has not collected yet.
+// waitGone fails unless the process has ended, or is a zombie that its reaper has not collected
+// yet.
 func waitGone(t *testing.T, pid int) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
@@ -210,7 +212,8 @@ func TestBadOptions(t *testing.T) {
 	}
 }
 
-// reachableDir is like t.TempDir, but below a directory that the account of the server may enter whatever the umask.
+// reachableDir is like t.TempDir, but below a directory that the account of the server may enter
+// whatever the umask.
 func reachableDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "walpost-pgserver-test-")

@@ -71,7 +71,8 @@ func unpackEntry(root *os.Root, header *tar.Header, content io.Reader) error {
 	case tar.TypeSymlink:
 		return root.Symlink(header.Linkname, name)
 	case tar.TypeReg:
-		// Readable and, where the archive says so, executable for everybody: the server may run as another account.
+		// Readable and, where the archive says so, executable for everybody: the server may run as
+		// another account.
 		f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644|header.FileInfo().Mode().Perm()&0o111)
 		if err != nil {
 			return err

@@ -37,8 +37,9 @@ type Process struct {
 	gone bool // the process id was given back
 }
 
-// Start runs a program. The kernel sends the parent-death signal when the *thread* that forked ends, not the process. So
-// one goroutine is locked to its thread from the fork until the child has ended.
+// Start runs a program. The kernel sends the parent-death signal when the *thread* that forked
+// ends, not the process. So one goroutine is locked to its thread from the fork until the child has
+// ended.
 func Start(spec Spec) (*Process, error) {
 	cmd := spec.command()
 	p := &Process{cmd: cmd, done: make(chan struct{})}
@@ -104,8 +105,9 @@ func (p *Process) Signal(sig os.Signal) {
 	}
 }
 
-// Kill ends the child and its direct children with SIGKILL, as a crash of the machine would, and waits until they are
-// gone. The child is frozen first, so that it neither notices the death of its children nor forks another.
+// Kill ends the child and its direct children with SIGKILL, as a crash of the machine would, and
+// waits until they are gone. The child is frozen first, so that it neither notices the death of its
+// children nor forks another.
 func (p *Process) Kill() {
 	select {
 	case <-p.done:

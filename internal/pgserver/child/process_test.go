@@ -51,7 +51,8 @@ func TestKillReachesChildren(t *testing.T) {
 	if status := p.State().Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
 		t.Errorf("ended by %v", status)
 	}
-	// It has closed its output, which is what Kill waits for; the kernel may need a moment more to take it away.
+	// It has closed its output, which is what Kill waits for; the kernel may need a moment more to
+	// take it away.
 	for deadline := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", grandchild))
 		if err != nil || strings.Contains(string(stat), ") Z ") {

@@ -12,8 +12,8 @@ func attributes(death syscall.Signal, credential *syscall.Credential) *syscall.S
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: death, Credential: credential}
 }
 
-// childrenOf lists the direct children by walking /proc. The name of a process is in parentheses and may hold anything,
-// so the fields are counted from the last one.
+// childrenOf lists the direct children by walking /proc. The name of a process is in parentheses
+// and may hold anything, so the fields are counted from the last one.
 func childrenOf(pid int) []int {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Tail passes everything on and remembers the end of it, at most size bytes. A failing destination is ignored: a child
-// must not die of a full pipe or a closed log.
+// Tail passes everything on and remembers the end of it, at most size bytes. A failing destination
+// is ignored: a child must not die of a full pipe or a closed log.
 type Tail struct {
 	mu   sync.Mutex
 	to   io.Writer
