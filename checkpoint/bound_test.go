@@ -35,9 +35,8 @@ func keep(w *Watermark) (stop func()) {
 	return func() { close(done); <-ended }
 }
 
-// TestHalfOfATransactionIsRoom: the bound is reached inside one transaction, and the first half of
-// it is confirmed and stored: the other half of the bound is free, whatever the size of the events
-// is.
+// TestHalfOfATransactionIsRoom: the bound is reached inside one transaction. Once the first half of
+// the transaction is stored, there is room again, whatever the size of its events.
 func TestHalfOfATransactionIsRoom(t *testing.T) {
 	t.Parallel()
 	const limit = 8 << 20
@@ -58,8 +57,8 @@ func TestHalfOfATransactionIsRoom(t *testing.T) {
 	}
 }
 
-// TestBoundReachesBackToTheOldest has one event wait while all that follow are confirmed: they
-// count until it is.
+// TestBoundReachesBackToTheOldest: one event waits while all that follow are confirmed. They count
+// until it is confirmed, too.
 func TestBoundReachesBackToTheOldest(t *testing.T) {
 	t.Parallel()
 	room := make(chan struct{}, 1)
@@ -100,8 +99,8 @@ func TestBoundReachesBackToTheOldest(t *testing.T) {
 	expect(t, w, Position{End: lsn})
 }
 
-// TestBoundFreesAQuarter: a reader that found it full goes on once there is room for a while, not
-// for one event.
+// TestBoundFreesAQuarter: a reader that found the bound reached continues once there is room for a
+// while, not just for one event.
 func TestBoundFreesAQuarter(t *testing.T) {
 	t.Parallel()
 	w := NewWatermark(Position{End: 100}, 1000, make(chan struct{}, 1))
@@ -152,13 +151,14 @@ func TestBoundInsideATransaction(t *testing.T) {
 		_, before, _ := w.Position()
 		w.Commit(120)
 		if pos, passed, _ := w.Position(); pos != (Position{End: 120}) || passed == before {
-			t.Fatalf("%s: the end of the transaction is at %v, passed %d and %d: want 120 and more", name, pos, before, passed)
+			t.Fatalf("%s: the end of the transaction is at %v, passed %d and %d: want 120 and more",
+				name, pos, before, passed)
 		}
 	}
 }
 
-// TestBoundNeverLosesAWord runs a reader that waits against a confirmer: the word that there is
-// room must never be missed.
+// TestBoundNeverLosesAWord runs a reader that waits for room beside a goroutine that confirms: the
+// reader must never miss the signal.
 func TestBoundNeverLosesAWord(t *testing.T) {
 	t.Parallel()
 	room := make(chan struct{}, 1)
@@ -205,8 +205,8 @@ func TestBoundNeverLosesAWord(t *testing.T) {
 	}
 }
 
-// TestLargeEventsHaveAMarkOfTheirOwn: if one is refused, what came before it in its transaction is
-// a position.
+// TestLargeEventsHaveAMarkOfTheirOwn: if a large event is refused, the position reaches up to it,
+// inside its transaction.
 func TestLargeEventsHaveAMarkOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	w := unbounded(Position{End: 100})
@@ -228,8 +228,7 @@ func TestLargeEventsHaveAMarkOfTheirOwn(t *testing.T) {
 	expect(t, w, Position{End: 120})
 }
 
-// TestBoundWordAtTheLastMoment has the position stored while the reader is about to say that it
-// waits.
+// TestBoundWordAtTheLastMoment stores the position while the reader is about to wait.
 func TestBoundWordAtTheLastMoment(t *testing.T) {
 	t.Parallel()
 	room := make(chan struct{}, 1)

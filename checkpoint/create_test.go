@@ -14,10 +14,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// rule is what a cluster refuses of a topic: the code and a reason; 0 = it takes it.
+// rule returns with which code and reason a cluster refuses a topic; 0 = it accepts it.
 type rule func(asked *kmsg.CreateTopicsRequestTopic) (code int16, says string)
 
-// setting returns a setting that is asked for, or nothing.
+// setting returns a setting of the topic that is to be created; empty = not set.
 func setting(asked *kmsg.CreateTopicsRequestTopic, name string) string {
 	for _, c := range asked.Configs {
 		if c.Name == name && c.Value != nil {
@@ -27,7 +27,7 @@ func setting(asked *kmsg.CreateTopicsRequestTopic, name string) string {
 	return ""
 }
 
-// follow has a fake cluster follow a rule, and notes how topics were asked for.
+// follow makes a fake cluster follow a rule, and returns the topics that it was asked to create.
 func follow(cluster *kfake.Cluster, rule rule) *[]kmsg.CreateTopicsRequestTopic {
 	asked := &[]kmsg.CreateTopicsRequestTopic{}
 	cluster.ControlKey(int16(kmsg.CreateTopics), func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -47,14 +47,16 @@ func follow(cluster *kfake.Cluster, rule rule) *[]kmsg.CreateTopicsRequestTopic 
 	return asked
 }
 
-// TestFussyClusters: managed clusters refuse settings, or a number of replicas. A state topic that
-// is compacted will do.
+// TestFussyClusters: managed clusters refuse settings, or a number of replicas. Any state topic that
+// is compacted is good enough.
 func TestFussyClusters(t *testing.T) {
 	t.Parallel()
+	const noSegments = "nobody sets segments here"
+	nothing := func(*kmsg.CreateTopicsRequestTopic) (int16, string) { return 0, "" }
 	segments := func(code int16) rule {
 		return func(asked *kmsg.CreateTopicsRequestTopic) (int16, string) {
 			if setting(asked, "segment.bytes") != "" || setting(asked, "segment.ms") != "" {
-				return code, "nobody sets segments here"
+				return code, noSegments
 			}
 			return 0, ""
 		}
@@ -80,13 +82,13 @@ func TestFussyClusters(t *testing.T) {
 		replicas int16
 		says     string
 	}{
-		"settings: INVALID_CONFIG":             {segments(kerr.InvalidConfig.Code), 2, 1, -1, "nobody sets segments here"},
-		"settings: INVALID_REQUEST":            {segments(kerr.InvalidRequest.Code), 2, 1, -1, "nobody sets segments here"},
-		"settings: POLICY_VIOLATION":           {segments(kerr.PolicyViolation.Code), 2, 1, -1, "nobody sets segments here"},
+		"settings: INVALID_CONFIG":             {segments(kerr.InvalidConfig.Code), 2, 1, -1, noSegments},
+		"settings: INVALID_REQUEST":            {segments(kerr.InvalidRequest.Code), 2, 1, -1, noSegments},
+		"settings: POLICY_VIOLATION":           {segments(kerr.PolicyViolation.Code), 2, 1, -1, noSegments},
 		"replicas: INVALID_REPLICATION_FACTOR": {replicas(kerr.InvalidReplicationFactor.Code), 2, 4, 3, "three replicas"},
 		"replicas: POLICY_VIOLATION":           {replicas(kerr.PolicyViolation.Code), 3, 1, 3, "three replicas"},
-		"both":                                 {both, 3, 1, 3, "nobody sets segments here"},
-		"nothing":                              {func(*kmsg.CreateTopicsRequestTopic) (int16, string) { return 0, "" }, 1, 4, -1, ""},
+		"both":                                 {both, 3, 1, 3, noSegments},
+		"nothing":                              {nothing, 1, 4, -1, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -119,15 +121,15 @@ func TestFussyClusters(t *testing.T) {
 					t.Errorf("cleanup.policy is %q", config.MaybeValue())
 				}
 			}
-			if warned := strings.Contains(log.String(), `"warn"`); warned != (c.says != "") || !strings.Contains(log.String(), c.says) {
-				t.Errorf("the log says:\n%s\nwant a warning with %q", log.String(), c.says)
+			said := log.String()
+			if strings.Contains(said, `"warn"`) != (c.says != "") || !strings.Contains(said, c.says) {
+				t.Errorf("the log says:\n%s\nwant a warning with %q", said, c.says)
 			}
 		})
 	}
 }
 
-// TestStateTopicRefused: what the brokers refuse in every shape they refuse for a reason, which is
-// passed on.
+// TestStateTopicRefused: the brokers refuse the topic in every shape. The error has their reason.
 func TestStateTopicRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -143,11 +145,14 @@ func TestStateTopicRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cluster, open := setup(t)
-			asked := follow(cluster, func(*kmsg.CreateTopicsRequestTopic) (int16, string) { return c.code.Code, c.says })
+			asked := follow(cluster, func(*kmsg.CreateTopicsRequestTopic) (int16, string) {
+				return c.code.Code, c.says
+			})
 			_, _, err := open("1/a").Load(t.Context())
 			var refused *CreateError
-			if !errors.As(err, &refused) || !errors.Is(err, c.code) || !strings.Contains(err.Error(), c.code.Message+": "+c.says) {
-				t.Errorf("Load = %v, want %s: %s", err, c.code.Message, c.says)
+			want := c.code.Message + ": " + c.says
+			if !errors.As(err, &refused) || !errors.Is(err, c.code) || !strings.Contains(err.Error(), want) {
+				t.Errorf("Load = %v, want %s", err, want)
 			}
 			if len(*asked) != c.requests {
 				t.Errorf("%d requests, want %d", len(*asked), c.requests)
@@ -157,7 +162,7 @@ func TestStateTopicRefused(t *testing.T) {
 }
 
 // TestThreeReplicasAreAGuess: a policy refuses the topic, and there are too few brokers for three
-// replicas. The policy is what counts.
+// replicas. The policy counts.
 func TestThreeReplicasAreAGuess(t *testing.T) {
 	t.Parallel()
 	cluster, open := setup(t)
@@ -167,13 +172,14 @@ func TestThreeReplicasAreAGuess(t *testing.T) {
 		}
 		return kerr.PolicyViolation.Code, "topics begin with the name of a team"
 	})
-	if _, _, err := open("1/a").Load(t.Context()); !errors.Is(err, kerr.PolicyViolation) || !strings.Contains(err.Error(), "the name of a team") {
+	_, _, err := open("1/a").Load(t.Context())
+	if !errors.Is(err, kerr.PolicyViolation) || !strings.Contains(err.Error(), "the name of a team") {
 		t.Errorf("Load = %v, want POLICY_VIOLATION", err)
 	}
 }
 
-// TestLastRefusalCounts: the settings are refused, and then too few brokers are up. That is an
-// outage, and not for an operator.
+// TestLastRefusalCounts: the brokers refuse the settings, and then too few of them are up. That is
+// an outage, not a case for an operator.
 func TestLastRefusalCounts(t *testing.T) {
 	t.Parallel()
 	cluster, open := setup(t)

@@ -95,8 +95,8 @@ func (s *Store) read(
 		fetches := poll(ctx, reader, s.timeout)
 		if err := firstFetchError(fetches); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
-				err = fmt.Errorf("%w: the brokers do not answer, or an open Kafka transaction, such as that of a relay "+
-					"that was killed, hides the end of the topic until they abort it", err)
+				err = fmt.Errorf("%w: the brokers do not answer, or an open Kafka transaction, such as that "+
+					"of a relay that was killed, hides the end of the topic until they abort it", err)
 			}
 			return fmt.Errorf("read state topic %q: %w", s.topic, err)
 		}

@@ -2,15 +2,14 @@ package checkpoint
 
 import "testing"
 
-// TestPositionsInOrder: each position has published more than the one before it, whatever their
-// Ends are.
+// TestPositionsInOrder: each position has published more than the one before it, whatever its End.
 func TestPositionsInOrder(t *testing.T) {
 	t.Parallel()
 	positions := []Position{
 		{End: 100},
 		{End: 120},                       // an idle advance, or a transaction of other tables
 		{End: 200},                       // the WAL end, where the commit record of the next transaction begins
-		{End: 100, Commit: 200, Rows: 1}, // whoever went on from 100 is further than who has seen nothing but the end of the WAL
+		{End: 100, Commit: 200, Rows: 1}, // from 100 into that transaction: further than the end of the WAL before it
 		{End: 120, Commit: 200, Rows: 1},
 		{End: 100, Commit: 200, Rows: 2},
 		{End: 200, Commit: 200, Rows: 2},

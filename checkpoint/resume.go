@@ -54,7 +54,8 @@ type RestoredError struct {
 
 func (e *RestoredError) Error() string {
 	return fmt.Sprintf("the stored position %s on timeline %d is not part of the server's history "+
-		"(WAL end %s on timeline %d): the server was restored to an earlier moment, or it is another copy of the cluster",
+		"(WAL end %s on timeline %d): the server was restored to an earlier moment, "+
+		"or it is another copy of the cluster",
 		e.Stored, e.StoredTimeline, e.WALEnd, e.Timeline)
 }
 

@@ -260,7 +260,7 @@ func BenchmarkWatermark(b *testing.B) {
 	}
 }
 
-// TestRowsAreCountedByTheirIndex: a row that has no event of its own counts as well.
+// TestRowsAreCountedByTheirIndex: a row without an event counts, too.
 func TestRowsAreCountedByTheirIndex(t *testing.T) {
 	t.Parallel()
 	w := unbounded(Position{End: 100})
