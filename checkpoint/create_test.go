@@ -85,7 +85,7 @@ func TestFussyClusters(t *testing.T) {
 		"settings: INVALID_CONFIG":             {segments(kerr.InvalidConfig.Code), 2, 1, -1, noSegments},
 		"settings: INVALID_REQUEST":            {segments(kerr.InvalidRequest.Code), 2, 1, -1, noSegments},
 		"settings: POLICY_VIOLATION":           {segments(kerr.PolicyViolation.Code), 2, 1, -1, noSegments},
-		"replicas: INVALID_REPLICATION_FACTOR": {replicas(kerr.InvalidReplicationFactor.Code), 2, 4, 3, "three replicas"},
+		"replicas: INVALID_REPLICATION_FACTOR": {replicas(kerr.InvalidReplicationFactor.Code), 2, 4, 3, "three"},
 		"replicas: POLICY_VIOLATION":           {replicas(kerr.PolicyViolation.Code), 3, 1, 3, "three replicas"},
 		"both":                                 {both, 3, 1, 3, noSegments},
 		"nothing":                              {nothing, 1, 4, -1, ""},

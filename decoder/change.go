@@ -3,10 +3,10 @@ package decoder
 // Kind says what a message was.
 type Kind uint8
 
-// The kinds of a Change. Other is everything that is passed over: messages
-// that carry no event, and row changes that are not an insert into one of the
-// configured tables. Moved is the insert of a row that was moved to another
-// partition: no event either, but somebody should know.
+// The kinds of a Change. Other is everything without an event: other messages,
+// and row changes that are not an insert into one of the configured tables.
+// Moved is the insert of a row that moved to another partition. It is no event
+// either, but the log should tell.
 const (
 	Other Kind = iota
 	Begin
@@ -17,9 +17,9 @@ const (
 
 // Change is what one message said.
 type Change struct {
-	// Event is the row of an Insert, or the id and the table of a row that was
-	// Moved; nil otherwise. It is borrowed: it and
-	// all its bytes are valid until the next Decode.
+	// Event is the row of an Insert, or the id, table and index of a row that
+	// was Moved; nil otherwise. It is borrowed: it and all its bytes are valid
+	// until the next Decode.
 	Event *Event
 	// CommitLSN is set by Begin and Commit: the start of the transaction's
 	// commit record, the same in both.

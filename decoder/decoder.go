@@ -12,8 +12,8 @@ type Config struct {
 	// Tables are the outbox tables.
 	Tables []Table
 	// Own are the OIDs that the tables have now, as far as they are known. A
-	// row that was inserted into one of them under another name is an error:
-	// neither is it surely an event, nor may it be passed over in silence.
+	// row that was inserted into one of them under another name is an error: it
+	// may not be an event, but it must not be skipped in silence.
 	Own map[uint32]Table
 	// Columns maps the names of the contract (id, aggregatetype, aggregateid,
 	// type, payload, headers) to the column names of the tables. A name that
@@ -29,13 +29,13 @@ type Config struct {
 	// LocalOnly says that the rows of a transaction with a replication origin,
 	// which a subscription has written, are no events.
 	LocalOnly bool
-	// Extra names further columns whose text the events shall carry, as the
-	// tables spell them. A table without one of them is an error.
+	// Extra names further columns whose text the events carry, as the tables
+	// spell them. A table without one of them is an error.
 	Extra []string
 }
 
 // Decoder reads the messages of one replication connection, in their order.
-// It must not be used by two goroutines at once.
+// One goroutine uses it at a time.
 type Decoder struct {
 	tables      map[Table]bool
 	own         map[uint32]Table
@@ -59,23 +59,22 @@ type Decoder struct {
 	rows uint64
 	// foreign says that the current transaction has a replication origin.
 	foreign bool
-	// gone is the row change before, if it was the DELETE of a row that may be
-	// on its way to another partition.
-	gone goneRow
+	// deleted is the last row change, if it was the DELETE of a row that may be
+	// moving to another partition.
+	deleted deletedRow
 
 	// failed is the error that ended this Decoder.
 	failed *Error
 
-	// event, raw and scratch are reused by every insert: the event that is
-	// lent out, the wanted columns as they came, and the values that had to be
-	// rewritten.
+	// Every insert reuses these: the event that the caller borrows, the wanted
+	// columns as they came, and the values that had to be rewritten.
 	event   Event
 	raw     []value
 	scratch []byte
 }
 
-// New returns a Decoder for one replication connection. It keeps nothing of
-// cfg that the caller may change later.
+// New returns a Decoder for one replication connection. The caller may change
+// cfg afterwards.
 func New(cfg Config) *Decoder {
 	d := &Decoder{
 		tables:      make(map[Table]bool, len(cfg.Tables)),
@@ -104,8 +103,8 @@ func New(cfg Config) *Decoder {
 // it returns is borrowed: it is valid until the next call, and as long as msg
 // is not changed.
 //
-// An error is always an *Error. It is final: the Decoder must not be used any
-// further, and returns the same error if it is.
+// An error is always an *Error. It is final: from then on, Decode returns the
+// same error.
 func (d *Decoder) Decode(msg []byte) (Change, error) {
 	if d.failed != nil {
 		return Change{}, d.failed

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// Error is the only type of error that Decode returns. What it reports is
-// permanent: the same bytes come again after a reconnect, in the same form. Fields that do not
-// apply, or were not known, are zero.
+// Error is the only type of error that Decode returns. It is permanent: the same
+// bytes come again after a reconnect, in the same form. Fields that do not apply
+// or are not known are zero.
 type Error struct {
-	// Schema, Table and Column name what is at fault, as the server spells it.
+	// Schema, Table and Column say where the error is, as the server spells them.
 	Schema, Table, Column string
-	// CommitLSN is that of the transaction which was being read.
+	// CommitLSN is that of the transaction in which it is.
 	CommitLSN uint64
 	// EventID is the text of the column id, if it could be read.
 	EventID string
@@ -25,7 +25,7 @@ type Error struct {
 	Reason string
 }
 
-// Error puts the fields into one line.
+// Error returns the fields in one line.
 func (e *Error) Error() string {
 	var s strings.Builder
 	if e.Table != "" {
@@ -41,7 +41,7 @@ func (e *Error) Error() string {
 	return s.String()
 }
 
-// fault makes an Error of a reason alone; Decode adds the commit LSN.
+// fault returns an Error with a reason; Decode adds the commit LSN.
 func fault(format string, args ...any) *Error {
 	return &Error{Reason: fmt.Sprintf(format, args...)}
 }

@@ -5,30 +5,30 @@ import (
 	"slices"
 )
 
-// maxGone is the longest row, in bytes, that is kept of a DELETE.
-const maxGone = 1 << 20
+// maxDeleted is the largest deleted row, in bytes, that is remembered.
+const maxDeleted = 1 << 20
 
-// goneRow is a DELETE that may be half of an UPDATE which moves a row to another
-// partition. Postgres writes that as a DELETE and, next to it, an INSERT of the
-// row as it is now. No service has inserted it, so it is no event. It can be told
-// only if the publication publishes deletes and the id is part of the replica
-// identity.
-type goneRow struct {
+// deletedRow is a DELETE that may be one half of an UPDATE that moves a row to
+// another partition. Postgres writes that as a DELETE and, right after it, an
+// INSERT of the row as it is now. No service inserted that row, so it is no
+// event. The two are recognized only if the publication publishes deletes and
+// the id is part of the replica identity.
+type deletedRow struct {
 	oid   uint32
 	whole bool   // the replica identity is the whole row
 	tuple []byte // a copy
 	known bool
 }
 
-// keep notes the deleted row of a table.
-func (g *goneRow) keep(oid uint32, whole bool, tuple []byte) {
-	if len(tuple) <= maxGone {
-		g.oid, g.whole, g.known = oid, whole, true
-		g.tuple = append(g.tuple[:0], tuple...)
+// remember takes a copy of the deleted row of a table.
+func (r *deletedRow) remember(oid uint32, whole bool, tuple []byte) {
+	if len(tuple) <= maxDeleted {
+		r.oid, r.whole, r.known = oid, whole, true
+		r.tuple = append(r.tuple[:0], tuple...)
 	}
 }
 
-// column reads one column of a tuple that was read before.
+// column reads one column of a tuple whose bounds were checked before.
 func (r *reader) column() value {
 	v := value{form: r.byte()}
 	if v.form == 't' || v.form == 'b' {
@@ -37,7 +37,7 @@ func (r *reader) column() value {
 	return v
 }
 
-// partitionKey tells which columns of a row are part of the partition key.
+// partitionKey notes which columns of a row are part of the partition key.
 func (p *plan) partitionKey(key []string, columns []column) {
 	if len(key) == 0 {
 		return
@@ -49,14 +49,14 @@ func (p *plan) partitionKey(key []string, columns []column) {
 }
 
 // moved reports whether an inserted row is the one that was deleted right before:
-// what is known of that one is the same, but for the partition key, which is
-// another. Of a whole row the columns of events count, since an UPDATE may change
-// others with it.
+// all that is known of that one is the same, except for the partition key. If the
+// whole row is known, only the columns of events count: the UPDATE may have
+// changed others, too.
 func (d *Decoder) moved(oid uint32, p *plan, tuple []byte) bool {
-	if d.gone.oid != oid || p.moves == nil {
+	if d.deleted.oid != oid || p.moves == nil {
 		return false
 	}
-	was, is := reader{rest: d.gone.tuple}, reader{rest: tuple}
+	was, is := reader{rest: d.deleted.tuple}, reader{rest: tuple}
 	columns := int(was.uint16())
 	if columns != int(is.uint16()) || columns != len(p.moves) {
 		return false
@@ -67,14 +67,14 @@ func (d *Decoder) moved(oid uint32, p *plan, tuple []byte) bool {
 		if was.cut || is.cut {
 			return false
 		}
-		if old.form == 'n' || old.form == 'u' { // NULL also stands for what is not part of the replica identity
+		if old.form == 'n' || old.form == 'u' { // NULL also stands for columns outside the replica identity
 			continue
 		}
 		same := old.form == now.form && bytes.Equal(old.data, now.data)
 		switch {
 		case p.moves[i]:
 			otherPartition = otherPartition || !same
-		case !same && (!d.gone.whole || p.want[i] != absent):
+		case !same && (!d.deleted.whole || p.want[i] != absent):
 			return false
 		case p.want[i] != absent && p.want[i] == p.logical[colID]:
 			sameID = true

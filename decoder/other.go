@@ -1,7 +1,7 @@
 package decoder
 
-// The messages of this file are passed over. They are read to their end all
-// the same, and the row changes among them are counted.
+// The messages of this file make no events. They are read to their end all the
+// same, and the row changes among them are counted.
 
 func (d *Decoder) update(r *reader) *Error {
 	oid, part := r.uint32(), r.byte()
@@ -17,7 +17,7 @@ func (d *Decoder) update(r *reader) *Error {
 	return d.skipRow(r, "Update", oid)
 }
 
-// delete keeps a row that may be on its way to another partition.
+// delete remembers a row that may be moving to another partition.
 func (d *Decoder) delete(r *reader) *Error {
 	oid, part := r.uint32(), r.byte()
 	if part != 'K' && part != 'O' && !r.cut {
@@ -28,7 +28,7 @@ func (d *Decoder) delete(r *reader) *Error {
 		return err
 	}
 	if p := d.relations[oid]; p != nil && p.moves != nil {
-		d.gone.keep(oid, part == 'O', row)
+		d.deleted.remember(oid, part == 'O', row)
 	}
 	return nil
 }
@@ -55,8 +55,9 @@ func truncate(r *reader) *Error {
 	return r.end("Truncate")
 }
 
-// typeName reads what a type that is not built in is: of a domain, the server
-// names the type below. It comes before each Relation message that needs it.
+// typeName reads the name of a type that is not built in. For a domain, the
+// server names the type below. The message comes before each Relation message
+// that needs it.
 func (d *Decoder) typeName(r *reader) *Error {
 	oid := r.uint32()
 	name := typeID{string(r.cstring()), string(r.cstring())}
@@ -67,7 +68,7 @@ func (d *Decoder) typeName(r *reader) *Error {
 	return nil
 }
 
-// origin reads where a transaction comes from that was not made here.
+// origin reads where a replicated transaction comes from.
 func (d *Decoder) origin(r *reader) *Error {
 	r.uint64()
 	r.cstring()

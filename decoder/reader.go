@@ -6,14 +6,14 @@ import (
 )
 
 // reader takes the fields of a message off its front. The first field that is
-// not wholly there sets cut, and from then on every field is zero: a message
-// is read to its end and checked once.
+// incomplete sets cut, and from then on every field is zero. So a message is
+// read to its end and checked once.
 type reader struct {
 	rest []byte
 	cut  bool
 }
 
-// take returns the next n bytes, or nil if there are not as many.
+// take returns the next n bytes, or nil if there are fewer.
 func (r *reader) take(n uint32) []byte {
 	if r.cut || uint64(n) > uint64(len(r.rest)) {
 		r.cut = true
@@ -54,7 +54,7 @@ func (r *reader) uint64() uint64 {
 	return 0
 }
 
-// cstring returns the bytes before the next zero byte, and passes over both.
+// cstring returns the bytes before the next zero byte, and steps over both.
 func (r *reader) cstring() []byte {
 	end := bytes.IndexByte(r.rest, 0)
 	if r.cut || end < 0 {
@@ -66,7 +66,7 @@ func (r *reader) cstring() []byte {
 	return b
 }
 
-// end reports a message that was cut short or has not been used up.
+// end refuses a message that is cut short or has bytes left over.
 func (r *reader) end(message string) *Error {
 	switch {
 	case r.cut:

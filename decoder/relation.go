@@ -33,8 +33,8 @@ var contract = [logicalColumns]struct {
 	colHeaders:       {"headers", false, isHeaders, "jsonb, json, text, varchar, char or citext"},
 }
 
-// absent is the slot of a column that the relation does not have or that
-// nobody wants.
+// absent is the slot of a column that the relation does not have, or that no
+// event needs.
 const absent int16 = -1
 
 // column is a wanted column of a relation.
@@ -44,8 +44,8 @@ type column struct {
 	declared uint32 // of its type, which may be a domain
 }
 
-// plan says where the wanted columns of an outbox table are. Each has a slot;
-// one column may serve several ends and has one slot all the same.
+// plan says where the wanted columns of an outbox table are. Each has a slot. A
+// column that serves several purposes has one slot all the same.
 type plan struct {
 	schema, table string
 	want          []int16               // slot by position in the row
@@ -63,9 +63,9 @@ func (d *Decoder) relation(r *reader) *Error {
 	oid := r.uint32()
 	schema, table := string(r.cstring()), string(r.cstring())
 	if schema == "" {
-		schema = "pg_catalog" // which the protocol abbreviates so
+		schema = "pg_catalog" // the protocol's abbreviation
 	}
-	r.byte() // the replica identity, which means nothing to an insert
+	r.byte() // the replica identity, which an insert does not need
 	columns := d.readColumns(r)
 	if err := r.end("Relation"); err != nil {
 		return err
@@ -83,14 +83,14 @@ func (d *Decoder) relation(r *reader) *Error {
 	}
 	if err := p.resolve(d, columns); err != nil {
 		err.Relation = true
-		return p.blame(err)
+		return p.inTable(err)
 	}
 	p.partitionKey(d.partitioned[oid], columns)
 	d.relations[oid] = p
 	return nil
 }
 
-// readColumns grows its result by what is there, not by the stated count.
+// readColumns grows its result with what it reads, not by the stated count.
 func (d *Decoder) readColumns(r *reader) []column {
 	var columns []column
 	for range r.uint16() {
@@ -137,7 +137,7 @@ func (p *plan) resolve(d *Decoder, columns []column) *Error {
 	return nil
 }
 
-// slot returns the slot of the column of that name, a new one if need be.
+// slot returns the slot of the column of that name. It makes one if there is none.
 func (p *plan) slot(columns []column, name string, required bool) (int16, *Error) {
 	i := slices.IndexFunc(columns, func(c column) bool { return c.name == name })
 	switch {
@@ -170,8 +170,8 @@ func list(columns []column) string {
 	return strings.Join(names, ", ")
 }
 
-// blame adds the table to an error. A nil plan is a table of no interest.
-func (p *plan) blame(err *Error) *Error {
+// inTable adds the table to an error. A nil plan is that of another table.
+func (p *plan) inTable(err *Error) *Error {
 	if p != nil {
 		err.Schema, err.Table = p.schema, p.table
 	}

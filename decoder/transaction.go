@@ -19,7 +19,7 @@ func (d *Decoder) begin(r *reader) (Change, *Error) {
 		return Change{}, fault("Begin message without a commit LSN")
 	}
 	d.commitLSN, d.rows, d.foreign = change.CommitLSN, 0, false
-	d.gone.known = false
+	d.deleted.known = false
 	return change, nil
 }
 
@@ -66,8 +66,8 @@ func (d *Decoder) row(message string, oid uint32) (uint32, *plan, *Error) {
 		return 0, nil, fault("transaction with more than %d row changes", uint64(math.MaxUint32)+1)
 	}
 	d.rows++
-	if p != nil { // what a trigger writes elsewhere meanwhile does not count
-		d.gone.known = false
+	if p != nil { // rows that a trigger writes to other tables in between do not count
+		d.deleted.known = false
 	}
 	return uint32(index), p, nil
 }

@@ -7,8 +7,7 @@ type value struct {
 }
 
 // tuple reads a tuple and returns its number of columns. Column i is put into
-// into[want[i]]; one whose want is negative, or that has none, is only
-// stepped over.
+// into[want[i]]. It steps over a column whose want is absent, or that has none.
 func (r *reader) tuple(message string, want []int16, into []value) (int, *Error) {
 	columns := int(r.uint16())
 	for i := range columns {
@@ -32,8 +31,7 @@ func (r *reader) tuple(message string, want []int16, into []value) (int, *Error)
 	return columns, nil
 }
 
-// insert reads an Insert message and, if it is for an outbox table, makes the
-// row into an event.
+// insert reads an Insert message. A row of an outbox table becomes an event.
 func (d *Decoder) insert(r *reader) (Change, *Error) {
 	oid, part := r.uint32(), r.byte()
 	if r.cut {
@@ -42,13 +40,14 @@ func (d *Decoder) insert(r *reader) (Change, *Error) {
 	if part != 'N' {
 		return Change{}, fault("malformed Insert message: tuple of kind %q", part)
 	}
-	gone := d.gone.known
+	afterDelete := d.deleted.known
 	index, p, err := d.row("Insert", oid)
 	if err != nil {
 		return Change{}, err
 	}
 	if p != nil && p.renamed {
-		return Change{}, p.blame(fault("a row was inserted while outbox table %q.%q had this name, and is no event", d.own[oid].Schema, d.own[oid].Name))
+		return Change{}, p.inTable(fault("a row was inserted while outbox table %q.%q had this name, and is no event",
+			d.own[oid].Schema, d.own[oid].Name))
 	}
 	var want []int16
 	if p != nil {
@@ -57,27 +56,27 @@ func (d *Decoder) insert(r *reader) (Change, *Error) {
 	row := r.rest
 	columns, err := r.tuple("Insert", want, d.raw)
 	if err != nil {
-		return Change{}, p.blame(err)
+		return Change{}, p.inTable(err)
 	}
 	if err := r.end("Insert"); err != nil {
-		return Change{}, p.blame(err)
+		return Change{}, p.inTable(err)
 	}
 	if p == nil {
 		return Change{}, nil
 	}
 	if columns != len(want) {
-		return Change{}, p.blame(fault("row with %d columns, where its relation has %d", columns, len(want)))
+		return Change{}, p.inTable(fault("row with %d columns, where its relation has %d", columns, len(want)))
 	}
 	if d.foreign && d.localOnly {
 		return Change{}, nil
 	}
-	if gone && d.moved(oid, p, row) {
+	if afterDelete && d.moved(oid, p, row) {
 		d.event.Schema, d.event.Table, d.event.Index = p.schema, p.table, index
 		d.event.ID, err = d.required(p, colID)
 		return Change{Kind: Moved, Event: &d.event}, err
 	}
 	if err := d.fill(p); err != nil {
-		return Change{}, p.blame(err)
+		return Change{}, p.inTable(err)
 	}
 	d.event.Index = index
 	return Change{Kind: Insert, Event: &d.event}, nil

@@ -25,10 +25,10 @@ const (
 	firstUserOID uint32 = 16384
 )
 
-// BinarySafe tells whether columns of a type can be decoded from their binary
-// form. If a wanted column of a table has another type, the stream has to be
-// started in text form. User-defined types are not safe: their OID says
-// nothing of what their binary form is.
+// BinarySafe reports whether columns of a type can be decoded from their binary
+// form. If a wanted column of a table has another type, the stream must be
+// started in text form. User-defined types are not safe: their OID does not say
+// what their binary form is.
 func BinarySafe(oid uint32) bool {
 	switch oid {
 	case oidBool, oidBytea, oidName, oidInt8, oidInt2, oidInt4, oidText, oidOID,
@@ -38,19 +38,20 @@ func BinarySafe(oid uint32) bool {
 	return false
 }
 
-// typeID names a type that is not built in, or the one below a domain. An empty
+// typeID names a type that is not built in, or the type below a domain. An empty
 // schema is pg_catalog.
 type typeID struct{ schema, name string }
 
-// builtIn are the types that a domain may lie over and a column of the contract
-// have, by name.
+// builtIn are the types, by name, that may be below a domain in a column of the
+// contract.
 var builtIn = map[string]uint32{
-	"bool": oidBool, "bytea": oidBytea, "name": oidName, "int8": oidInt8, "int2": oidInt2, "int4": oidInt4, "text": oidText, "oid": oidOID,
-	"json": oidJSON, "xml": oidXML, "bpchar": oidBpchar, "varchar": oidVarchar, "uuid": oidUUID, "jsonb": oidJSONB,
+	"bool": oidBool, "int2": oidInt2, "int4": oidInt4, "int8": oidInt8, "oid": oidOID, "uuid": oidUUID,
+	"text": oidText, "varchar": oidVarchar, "bpchar": oidBpchar, "name": oidName,
+	"json": oidJSON, "jsonb": oidJSONB, "xml": oidXML, "bytea": oidBytea,
 }
 
-// resolve returns the type whose values a column holds: that below a domain, and
-// text for citext, whose values are the same. Another one is itself.
+// resolve returns the type whose values a column holds: for a domain, the type
+// below; for citext, text, whose values are the same; else oid.
 func (t typeID) resolve(oid uint32) uint32 {
 	if t.name == citext {
 		return oidText
@@ -70,8 +71,8 @@ type Type struct {
 	Name string // of Base, without its schema
 }
 
-// Fits tells whether a column of the contract may have a type, and what else it
-// may have. What does not fit would be an error with the first row.
+// Fits reports whether a column of the contract may have a type, and which types
+// it may have. Another type is an error with the first row.
 func Fits(column string, t Type) (want string, ok bool) {
 	base := t.Base
 	if base >= firstUserOID && t.Name == citext {
@@ -126,7 +127,7 @@ func typeText(oid uint32) string {
 	return fmt.Sprintf("%s (oid %d)", name, oid)
 }
 
-// typeNames are the names of the types that are likely to be met by mistake.
+// typeNames are the names of the types that columns are likely to have by mistake.
 var typeNames = map[uint32]string{
 	oidBool:    "boolean",
 	oidBytea:   "bytea",

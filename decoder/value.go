@@ -9,13 +9,13 @@ import (
 
 const (
 	scratchStart = 256
-	// scratchMost is how much of the scratch buffer outlives an event, so that
-	// one large value does not stay in memory for ever.
+	// scratchMost is how large a scratch buffer may stay from one event to the
+	// next, so that one large value does not occupy memory for ever.
 	scratchMost = 1 << 20
 )
 
-// takeBack ends what was lent out by the call before. It lets go of a buffer
-// that has grown large, and of all that points into it.
+// takeBack ends what the caller borrowed with the call before. It releases a
+// buffer that has grown large, and everything that points into it.
 func (d *Decoder) takeBack() {
 	if cap(d.scratch) > scratchMost {
 		clear(d.event.Extra)
@@ -25,8 +25,8 @@ func (d *Decoder) takeBack() {
 	d.scratch = d.scratch[:0]
 }
 
-// room returns n bytes at the end of the scratch buffer. Values that were
-// written before stay valid: when the buffer moves they keep the old one.
+// room returns n bytes at the end of the scratch buffer. Earlier values stay
+// valid: when the buffer moves, they keep the old one.
 func (d *Decoder) room(n int) []byte {
 	start := len(d.scratch)
 	d.scratch = slices.Grow(d.scratch, n)[:start+n]
@@ -137,9 +137,8 @@ func (d *Decoder) uuid(b []byte) ([]byte, bool) {
 	return text, true
 }
 
-// bytea decodes the text of a bytea: the hex form, or the older escape form of
-// servers with bytea_output = escape, in which a backslash is never followed
-// by an x.
+// bytea decodes the text of a bytea: the hex form, or the older escape form
+// (bytea_output = escape), in which an x never follows a backslash.
 func (d *Decoder) bytea(text []byte) ([]byte, bool) {
 	if len(text) >= 2 && text[0] == '\\' && text[1] == 'x' {
 		raw := d.room(hex.DecodedLen(len(text) - 2))
@@ -161,8 +160,8 @@ func (d *Decoder) bytea(text []byte) ([]byte, bool) {
 	return raw, true
 }
 
-// unescape reads what follows a backslash, another one or three octal digits,
-// and returns the byte and how many bytes it was written in, 0 if malformed.
+// unescape reads what follows a backslash: another one, or three octal digits.
+// It returns the byte and how many bytes it read, 0 if they are malformed.
 func unescape(s []byte) (byte, int) {
 	if len(s) >= 1 && s[0] == '\\' {
 		return '\\', 1
@@ -183,8 +182,9 @@ func (c *column) fault(format string, args ...any) *Error {
 // unreadable is the error of a binary form that cannot be read.
 func (c *column) unreadable(length int) *Error {
 	if !BinarySafe(c.oid) {
-		err := c.fault("column %q of type %s came in binary form, which can be read for built-in text, json, integer, "+
-			"boolean, uuid and bytea types only: start the replication without the option binary", c.name, typeText(c.oid))
+		err := c.fault("column %q of type %s came in binary form, which only built-in text, json, integer, boolean, "+
+			"uuid and bytea types can be read in: start the replication without the option binary",
+			c.name, typeText(c.oid))
 		err.Binary = true
 		return err
 	}
