@@ -19,7 +19,10 @@ func agree(message []byte, change Change, plan *plan) error {
 	}
 	switch m := parsed.(type) {
 	case *pglogrepl.BeginMessage:
-		want := Change{Kind: Begin, CommitLSN: uint64(m.FinalLSN), CommitTime: postgresTime(m.CommitTime, change.CommitTime), XID: m.Xid}
+		want := Change{
+			Kind: Begin, CommitLSN: uint64(m.FinalLSN), XID: m.Xid,
+			CommitTime: postgresTime(m.CommitTime, change.CommitTime),
+		}
 		return same(change, want)
 	case *pglogrepl.CommitMessage:
 		want := Change{
@@ -140,7 +143,8 @@ func TestAgreesOnRelations(t *testing.T) {
 					p.schema, p.table, len(p.want), m.Namespace, m.RelationName, len(m.Columns))
 			}
 			for i, slot := range p.want {
-				if want := m.Columns[i]; slot != absent && (p.columns[slot].name != want.Name || p.columns[slot].declared != want.DataType) {
+				want := m.Columns[i]
+				if slot != absent && (p.columns[slot].name != want.Name || p.columns[slot].declared != want.DataType) {
 					t.Errorf("column %d is %v, want %v", i, p.columns[slot], want)
 				}
 			}

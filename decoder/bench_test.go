@@ -10,8 +10,9 @@ import (
 // payload in hexadecimal, and of a table of no interest.
 func steady(t testing.TB) (*Decoder, map[string][]byte) {
 	d := New(Config{Tables: []Table{{"public", "outbox"}, {"public", "bytes"}}, Extra: []string{"id"}})
+	columns := with(with(outboxColumns, "payload", oidBytea), "aggregateid", oidInt8)
 	decodeLast(t, d, beginMessage(), outboxRelation(), otherRelation(),
-		relationMessage(300, "public", "bytes", with(with(outboxColumns, "payload", oidBytea), "aggregateid", oidInt8)...))
+		relationMessage(300, "public", "bytes", columns...))
 	const (
 		uuid    = "\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\x10"
 		created = "2026-01-01 00:00:00.123456+00"
@@ -23,7 +24,8 @@ func steady(t testing.TB) (*Decoder, map[string][]byte) {
 			txt("created"), txt(json), txt(headers), txt(created)),
 		"binary": insertMessage(outboxOID, bin(uuid), bin("order"), bin("order-4711"), bin("created"), bin("\x01"+json),
 			bin("\x01"+headers), bin("12345678")),
-		"bytea": insertMessage(300, bin(uuid), txt("order"), bin("12345678"), null, txt(`\x`+strings.Repeat("5a", 300)), null, null),
+		"bytea": insertMessage(300, bin(uuid), txt("order"), bin("12345678"), null,
+			txt(`\x`+strings.Repeat("5a", 300)), null, null),
 		"other": insertMessage(otherOID, txt("1"), txt("paid")),
 	}
 }

@@ -101,7 +101,8 @@ func otherRelation() []byte {
 }
 
 func outboxInsert(key string) []byte {
-	return insertMessage(outboxOID, txt("i-1"), txt("order"), txt(key), txt("created"), txt("{}"), null, txt("2026-01-01"))
+	return insertMessage(outboxOID,
+		txt("i-1"), txt("order"), txt(key), txt("created"), txt("{}"), null, txt("2026-01-01"))
 }
 
 func with(columns []col, name string, oid uint32) []col {

@@ -13,8 +13,9 @@ func ptr(s string) *string { return &s }
 
 func outboxRow(index uint32, id, aggregateType, key string, typ, payload, headers *string) goldRow {
 	return goldRow{
-		Table: "public.outbox", Index: index, ID: "00000000-0000-4000-8000-0000000000" + id, AggregateType: aggregateType,
-		Key: key, HasType: true, Type: typ, Payload: payload, Headers: headers,
+		Table: "public.outbox", Index: index, ID: "00000000-0000-4000-8000-0000000000" + id,
+		AggregateType: aggregateType,
+		Key:           key, HasType: true, Type: typ, Payload: payload, Headers: headers,
 	}
 }
 
@@ -24,7 +25,8 @@ func captured(format string) []goldRow {
 	rows := []goldRow{
 		outboxRow(0, "01", "order", "o-1", ptr("created"), ptr(`{"n": 1}`), nil),
 		outboxRow(0, "02", "order", "o-1", nil, nil, nil),
-		outboxRow(0, "03", "order", "o-2", ptr(""), ptr(`{"a": [1.50, null], "b": 1}`), ptr(`{"x": "y", "traceparent": "00-4bf9-00"}`)),
+		outboxRow(0, "03", "order", "o-2", ptr(""), ptr(`{"a": [1.50, null], "b": 1}`),
+			ptr(`{"x": "y", "traceparent": "00-4bf9-00"}`)),
 		outboxRow(0, "04", "Bestellung", "schlüssel-✓-𝄞", ptr("größe"), ptr(`{"k": "日本語"}`), nil),
 		outboxRow(0, "05", "order", "kept", ptr("a"), ptr("1"), nil),
 		outboxRow(1, "06", "order", "kept", ptr("c"), ptr("3"), nil),

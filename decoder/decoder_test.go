@@ -24,8 +24,9 @@ func decodeLast(t testing.TB, d *Decoder, messages ...[]byte) Change {
 func TestTransaction(t *testing.T) {
 	t.Parallel()
 	d := New(outboxConfig)
-	if got, want := decodeLast(t, d, beginMessage()), (Change{Kind: Begin, CommitLSN: testLSN, CommitTime: 77, XID: 42}); got != want {
-		t.Errorf("begin: got %+v, want %+v", got, want)
+	begin := Change{Kind: Begin, CommitLSN: testLSN, CommitTime: 77, XID: 42}
+	if got := decodeLast(t, d, beginMessage()); got != begin {
+		t.Errorf("begin: got %+v, want %+v", got, begin)
 	}
 	if got := decodeLast(t, d, otherRelation()); got != (Change{}) {
 		t.Errorf("relation: got %+v, want nothing", got)
@@ -49,13 +50,15 @@ func TestRelationSentAgainMovesColumns(t *testing.T) {
 		col{"aggregatetype", oidVarchar}, col{"id", oidText}),
 		insertMessage(outboxOID, txt("{}"), unchanged, txt("body"), txt("key"), txt("agg"), txt("id"))).Event
 	want := goldRow{
-		Table: "public.outbox", Index: 1, ID: "id", AggregateType: "agg", Key: "key", Payload: ptr("body"), Headers: ptr("{}"),
+		Table: "public.outbox", Index: 1, ID: "id", AggregateType: "agg", Key: "key",
+		Payload: ptr("body"), Headers: ptr("{}"),
 	}
 	if got := *copyRow(e); !reflect.DeepEqual(got, want) {
 		t.Errorf("\n got %s\nwant %s", show(got), show(want))
 	}
-	// The oid may also turn into a table of no interest, and back.
-	if got := decodeLast(t, d, relationMessage(outboxOID, "public", "renamed", outboxColumns...), outboxInsert("k")); got.Event != nil {
+	// The table may also get another name, and its own again.
+	renamed := relationMessage(outboxOID, "public", "renamed", outboxColumns...)
+	if got := decodeLast(t, d, renamed, outboxInsert("k")); got.Event != nil {
 		t.Errorf("row of a renamed table is an event: %+v", got.Event)
 	}
 	if got := decodeLast(t, d, outboxRelation(), outboxInsert("k")); got.Event == nil || got.Event.Index != 3 {
@@ -63,20 +66,22 @@ func TestRelationSentAgainMovesColumns(t *testing.T) {
 	}
 }
 
-// TestRenamedTable: a row of a table that is known to be the outbox is not passed over because the
-// table had another name.
+// TestRenamedTable: a row of a table that is known to be the outbox is not skipped because the table
+// had another name.
 func TestRenamedTable(t *testing.T) {
 	t.Parallel()
 	cfg := outboxConfig
 	cfg.Own = map[uint32]Table{outboxOID: {"public", "outbox"}}
 	d := New(cfg)
-	got := decodeLast(t, d, beginMessage(), relationMessage(outboxOID, "public", "aside", outboxColumns...), updateMessage(outboxOID, null), outboxRelation(), outboxInsert("k"))
+	aside := relationMessage(outboxOID, "public", "aside", outboxColumns...)
+	got := decodeLast(t, d, beginMessage(), aside, updateMessage(outboxOID, null), outboxRelation(), outboxInsert("k"))
 	if got.Event == nil || got.Event.Index != 1 {
 		t.Errorf("got %+v, want an event", got)
 	}
-	decodeLast(t, d, relationMessage(outboxOID, "public", "aside", outboxColumns...))
+	decodeLast(t, d, aside)
 	_, err := d.Decode(outboxInsert("k"))
-	if e := asError(t, err); e.Table != "aside" || e.CommitLSN != testLSN || !strings.Contains(e.Reason, `outbox table "public"."outbox" had this name`) {
+	const reason = `outbox table "public"."outbox" had this name`
+	if e := asError(t, err); e.Table != "aside" || e.CommitLSN != testLSN || !strings.Contains(e.Reason, reason) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -102,16 +107,18 @@ func TestMappedAndExtraColumns(t *testing.T) {
 	}
 	for _, schema := range []string{"Odd Schema", ""} { // an empty schema is pg_catalog
 		table := map[string]string{"Odd Schema": "Out.Box", "": "box"}[schema]
-		e := decodeLast(t, New(Config{Tables: []Table{{"x", "y"}}}), beginMessage(), relationMessage(1, schema, table, columns...),
-			insertMessage(1, fields...)).Event
-		if e != nil {
+		messages := [][]byte{
+			beginMessage(), relationMessage(1, schema, table, columns...), insertMessage(1, fields...),
+		}
+		if decodeLast(t, New(Config{Tables: []Table{{"x", "y"}}}), messages...).Event != nil {
 			t.Fatalf("row of table %s.%s is an event without being configured", schema, table)
 		}
-		e = decodeLast(t, d, beginMessage(), relationMessage(1, schema, table, columns...), insertMessage(1, fields...)).Event
+		e := decodeLast(t, d, messages...).Event
 		if e == nil {
 			t.Fatalf("row of table %s.%s is no event", schema, table)
 		}
-		if string(e.Key) != `\x00ff` || string(e.AggregateType) != "k" || string(e.Type) != "k" || string(e.ID) != "-2" {
+		if string(e.Key) != `\x00ff` || string(e.AggregateType) != "k" || string(e.Type) != "k" ||
+			string(e.ID) != "-2" {
 			t.Errorf("got %s", show(*copyRow(e)))
 		}
 		if e.Extra[0] != nil || string(e.Extra[1]) != "-2" || e.Extra[2] == nil || len(e.Extra[2]) != 0 {
@@ -131,7 +138,8 @@ func TestIndexCountsEveryRowChange(t *testing.T) {
 	e := decodeLast(t, d, beginMessage(), otherRelation(), outboxRelation(),
 		insertMessage(otherOID, txt("1"), null), updateMessage(otherOID, txt("1"), unchanged),
 		updateMessage(outboxOID, null), deleteMessage(otherOID, txt("1"), null),
-		[]byte("T\x00\x00\x00\x01\x00\x00\x00\x00\xc8"), []byte("M\x01\x00\x00\x00\x00\x00\x00\x00\x09p\x00\x00\x00\x00\x02ab"),
+		[]byte("T\x00\x00\x00\x01\x00\x00\x00\x00\xc8"),
+		[]byte("M\x01\x00\x00\x00\x00\x00\x00\x00\x09p\x00\x00\x00\x00\x02ab"),
 		outboxRelation(), outboxInsert("k")).Event
 	if e.Index != 4 {
 		t.Errorf("index %d, want 4", e.Index)
@@ -144,7 +152,8 @@ func TestIndexCountsEveryRowChange(t *testing.T) {
 	if e = decodeLast(t, d, outboxInsert("k")).Event; e.Index != math.MaxUint32 {
 		t.Errorf("index %d, want the largest", e.Index)
 	}
-	if _, err := d.Decode(outboxInsert("k")); err == nil || !strings.Contains(err.Error(), "more than 4294967296 row changes") {
+	_, err := d.Decode(outboxInsert("k"))
+	if err == nil || !strings.Contains(err.Error(), "more than 4294967296 row changes") {
 		t.Errorf("got %v, want an error about too many rows", err)
 	}
 }
@@ -155,14 +164,16 @@ func TestNullAndEmpty(t *testing.T) {
 	for _, form := range []byte{'t', 'b'} {
 		for _, typed := range []uint32{oidText, oidBytea} {
 			d := New(outboxConfig)
-			relation := relationMessage(outboxOID, "public", "outbox", with(with(outboxColumns, "payload", typed), "id", oidText)...)
+			columns := with(with(outboxColumns, "payload", typed), "id", oidText)
+			relation := relationMessage(outboxOID, "public", "outbox", columns...)
 			empty := field{form: form}
 			if form == 't' && typed == oidBytea {
 				empty.data = `\x`
 			}
 			e := decodeLast(t, d, beginMessage(), relation,
 				insertMessage(outboxOID, txt(""), txt(""), txt("k"), field{form: form}, empty, null, null)).Event
-			if e.ID == nil || e.AggregateType == nil || e.Type == nil || e.Payload == nil || len(e.Payload) != 0 || e.Headers != nil {
+			if e.ID == nil || e.AggregateType == nil || e.Type == nil ||
+				e.Payload == nil || len(e.Payload) != 0 || e.Headers != nil {
 				t.Errorf("form %c, type %d: empty values became %s", form, typed, show(*copyRow(e)))
 			}
 			e = decodeLast(t, d, insertMessage(outboxOID, txt(""), txt(""), txt("k"), null, null, null, null)).Event
@@ -173,7 +184,7 @@ func TestNullAndEmpty(t *testing.T) {
 	}
 }
 
-// What is lent out cannot be used to write over what lies behind it.
+// A borrowed value cannot be used to write over what lies behind it.
 func TestBorrowedSlicesEndWithTheirValue(t *testing.T) {
 	t.Parallel()
 	message := outboxInsert("key")

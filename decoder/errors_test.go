@@ -173,11 +173,13 @@ func TestErrors(t *testing.T) {
 		},
 		"extra column unreadable": {
 			row(txt("i-1"), txt("order"), txt("k"), null, null, null, bin("12345678")),
-			binaryOnly(inOutbox("created_at", "i-1", `column "created_at" of type timestamptz (oid 1184) came in binary form`)),
+			binaryOnly(inOutbox("created_at", "i-1",
+				`column "created_at" of type timestamptz (oid 1184) came in binary form`)),
 		},
 		"jsonb of another version": {
 			row(txt("i-1"), txt("order"), txt("k"), null, bin("\x02{}"), null, null),
-			inOutbox("payload", "i-1", `column "payload" of type jsonb (oid 3802) came in a malformed binary form of 3 bytes`),
+			inOutbox("payload", "i-1",
+				`column "payload" of type jsonb (oid 3802) came in a malformed binary form of 3 bytes`),
 		},
 		"uuid of 15 bytes": {
 			row(bin("123456789012345"), txt("order"), txt("k"), null, null, null, null),

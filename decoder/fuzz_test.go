@@ -48,7 +48,9 @@ func seed(f *testing.F) {
 			}
 		}
 	}
-	f.Add(join([][]byte{beginMessage(), outboxRelation(), otherRelation(), outboxInsert("k"), insertMessage(otherOID, null, null)}))
+	f.Add(join([][]byte{
+		beginMessage(), outboxRelation(), otherRelation(), outboxInsert("k"), insertMessage(otherOID, null, null),
+	}))
 	f.Add(join([][]byte{beginMessage(), relationMessage(1, "", "box", outboxColumns...), outboxInsert("k")}))
 	f.Add(join([][]byte{[]byte("R0000\x000\x00"), {}}))
 }

@@ -143,7 +143,8 @@ func copyRow(e *Event) *goldRow {
 func copyChange(message []byte, c Change) change {
 	return change{
 		Message: string(message[:1]), Kind: [...]string{"other", "begin", "commit", "insert"}[c.Kind],
-		CommitLSN: lsn(c.CommitLSN), EndLSN: lsn(c.EndLSN), CommitTime: c.CommitTime, XID: c.XID, Event: copyRow(c.Event),
+		CommitLSN: lsn(c.CommitLSN), EndLSN: lsn(c.EndLSN),
+		CommitTime: c.CommitTime, XID: c.XID, Event: copyRow(c.Event),
 	}
 }
 

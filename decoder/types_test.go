@@ -46,8 +46,9 @@ func TestDomains(t *testing.T) {
 		if !known || c.schema != "" {
 			base = otherType
 		}
-		if _, fits := Fits(c.column, Type{OID: domainOID, Base: base, Name: c.base}); (err == nil) != c.fits || fits != c.fits {
-			t.Errorf("%s: %v, and a look at the catalog says %t; want %t", name, err, fits, c.fits)
+		_, fits := Fits(c.column, Type{OID: domainOID, Base: base, Name: c.base})
+		if (err == nil) != c.fits || fits != c.fits {
+			t.Errorf("%s: %v, and by the catalog %t; want %t", name, err, fits, c.fits)
 			continue
 		}
 		if !c.fits {
@@ -85,13 +86,16 @@ func TestMovedRows(t *testing.T) {
 		b[5] = 'O'
 		return b
 	}
+	partition := relationMessage(101, "public", "part", outboxColumns...)
+	other := insertMessage(otherOID, txt("1"), null)
+	nextTransaction := [][]byte{commitMessage(testLSN, testLSN+48), beginAt(testLSN + 96)}
 	for name, c := range map[string]struct {
 		before [][]byte
 		event  bool
 		plain  bool // the table has no partitions
 	}{
 		"moved":                           {[][]byte{gone(txt("a"))}, false, false},
-		"moved to a partition seen first": {[][]byte{gone(txt("a")), outboxRelation(), relationMessage(101, "public", "part", outboxColumns...)}, false, false},
+		"moved to a partition seen first": {[][]byte{gone(txt("a")), outboxRelation(), partition}, false, false},
 		"second of two that are moved":    {[][]byte{gone(txt("b")), row("b"), gone(txt("a"))}, false, false},
 		"another row was deleted":         {[][]byte{gone(txt("b"))}, true, false},
 		"the id is not part of the key":   {[][]byte{gone(null)}, true, false},
@@ -102,8 +106,8 @@ func TestMovedRows(t *testing.T) {
 		"another key":                     {[][]byte{key(txt("a"), txt("elsewhere"), "before")}, true, false},
 		"another form":                    {[][]byte{gone(bin("a"))}, true, false},
 		"a row between":                   {[][]byte{gone(txt("a")), row("c")}, true, false},
-		"a row of another table between":  {[][]byte{otherRelation(), gone(txt("a")), insertMessage(otherOID, txt("1"), null)}, false, false},
-		"the transaction before":          {[][]byte{gone(txt("a")), commitMessage(testLSN, testLSN+48), beginAt(testLSN + 96)}, true, false},
+		"a row of another table between":  {[][]byte{otherRelation(), gone(txt("a")), other}, false, false},
+		"the transaction before":          {append([][]byte{gone(txt("a"))}, nextTransaction...), true, false},
 		"no partitions":                   {[][]byte{gone(txt("a"))}, true, true},
 		"nothing was deleted":             {nil, true, false},
 	} {
@@ -113,7 +117,9 @@ func TestMovedRows(t *testing.T) {
 		}
 		d := New(used)
 		decodeLast(t, d, append([][]byte{beginMessage(), outboxRelation()}, c.before...)...)
-		if change := decodeLast(t, d, row("a")); (change.Kind == Insert) != c.event || !c.event && (change.Kind != Moved || string(change.Event.ID) != "a") {
+		change := decodeLast(t, d, row("a"))
+		moved := change.Kind == Moved && string(change.Event.ID) == "a"
+		if (change.Kind == Insert) != c.event || moved == c.event {
 			t.Errorf("%s: the INSERT is an event: %t, want %t", name, change.Kind == Insert, c.event)
 		}
 		if next := decodeLast(t, d, row("a")); next.Event == nil {

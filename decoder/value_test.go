@@ -96,7 +96,8 @@ func TestTextOfAnyType(t *testing.T) {
 func byteaPayload(t *testing.T, f field) ([]byte, error) {
 	t.Helper()
 	d := New(outboxConfig)
-	decodeLast(t, d, beginMessage(), relationMessage(outboxOID, "public", "outbox", with(outboxColumns, "payload", oidBytea)...))
+	decodeLast(t, d, beginMessage(),
+		relationMessage(outboxOID, "public", "outbox", with(outboxColumns, "payload", oidBytea)...))
 	change, err := d.Decode(insertMessage(outboxOID, txt("i-1"), txt("a"), txt("k"), null, f, null, null))
 	if err != nil {
 		return nil, err
@@ -142,14 +143,16 @@ func TestByteaPayload(t *testing.T) {
 func TestMalformedByteaPayload(t *testing.T) {
 	t.Parallel()
 	for _, in := range []field{
-		txt(`\x0`), txt(`\x0g`), txt(`\`), txt(`a\`), txt(`\0`), txt(`\07`), txt(`\400`), txt(`\080`), txt(`\008`), txt(`\n`), unchanged,
+		txt(`\x0`), txt(`\x0g`), txt(`\`), txt(`a\`), txt(`\0`), txt(`\07`), txt(`\400`), txt(`\080`), txt(`\008`),
+		txt(`\n`), unchanged,
 	} {
 		got, err := byteaPayload(t, in)
 		if err == nil {
 			t.Errorf("%q: got %q, want an error", in.data, got)
 			continue
 		}
-		if e := asError(t, err); e.Column != "payload" || e.EventID != "i-1" || (in.data != "" && strings.Contains(e.Error(), in.data)) {
+		e := asError(t, err)
+		if e.Column != "payload" || e.EventID != "i-1" || (in.data != "" && strings.Contains(e.Error(), in.data)) {
 			t.Errorf("%q: got %v, want an error about the payload that does not show it", in.data, e)
 		}
 	}
@@ -160,11 +163,13 @@ func TestMalformedByteaPayload(t *testing.T) {
 func TestScratchGrowsAndShrinks(t *testing.T) {
 	t.Parallel()
 	d := New(outboxConfig)
-	decodeLast(t, d, beginMessage(), relationMessage(outboxOID, "public", "outbox", with(outboxColumns, "payload", oidBytea)...))
+	decodeLast(t, d, beginMessage(),
+		relationMessage(outboxOID, "public", "outbox", with(outboxColumns, "payload", oidBytea)...))
 	large := bytes.Repeat([]byte{0xa5}, 2*scratchMost)
 	uuid := bin("\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\x10")
 	insert := func(payload string) *Event {
-		return decodeLast(t, d, insertMessage(outboxOID, uuid, txt("a"), txt("k"), null, txt(payload), null, null)).Event
+		row := insertMessage(outboxOID, uuid, txt("a"), txt("k"), null, txt(payload), null, null)
+		return decodeLast(t, d, row).Event
 	}
 	e := insert(`\x` + hex.EncodeToString(large))
 	if string(e.ID) != "01234567-89ab-cdef-fedc-ba9876543210" || !bytes.Equal(e.Payload, large) {
@@ -172,7 +177,8 @@ func TestScratchGrowsAndShrinks(t *testing.T) {
 	}
 	decodeLast(t, d, commitMessage(testLSN, testLSN+8))
 	if cap(d.scratch) > scratchMost || d.event.Payload != nil {
-		t.Errorf("the next message leaves a buffer of %d bytes and a payload of %d", cap(d.scratch), len(d.event.Payload))
+		t.Errorf("the next message leaves a buffer of %d bytes and a payload of %d",
+			cap(d.scratch), len(d.event.Payload))
 	}
 	decodeLast(t, d, beginMessage())
 	if e := insert(`\x00`); !bytes.Equal(e.Payload, []byte{0}) || string(e.Key) != "k" {
