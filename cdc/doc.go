@@ -6,8 +6,8 @@
 //
 // Invariants:
 //
-//   - One goroutine, the reader, reads and writes the socket: the one that calls Next, Wait and Stop.
-//     Others may only set its read deadline, to wake it.
+//   - One goroutine, the reader, reads and writes the socket: the one that calls Next, Wait and
+//     Stop. Others may only set its read deadline, to wake it.
 //   - Status goes out on time, whatever else happens: a walsender that is not read is patient, one
 //     that hears nothing is not.
 //   - A status names all three positions, and only once a position is known. A confirmed position

@@ -9,8 +9,8 @@
 //
 //   - A position is the end of the contiguous published prefix of the stream, never a maximum.
 //   - It only moves forward, and never past an event that the brokers have not confirmed.
-//   - An idle advance (the WAL end of a keepalive) waits in the same queue, behind every transaction
-//     received before it.
-//   - A position is stored before it is confirmed to Postgres, so the slot is never ahead of it. If it
-//     is, somebody moved the slot, and [Resume] notices.
+//   - An idle advance (the WAL end of a keepalive) waits in the same queue, behind every
+//     transaction received before it.
+//   - A position is stored before it is confirmed to Postgres, so the slot is never ahead of it. If
+//     it is, somebody moved the slot, and [Resume] notices.
 package checkpoint

@@ -32,7 +32,8 @@ func unprivileged() (*account, error) {
 			return &account{uid: uid, gid: gid}, nil
 		}
 	}
-	return nil, errors.New("find an unprivileged account: postgres does not run as root, and neither postgres nor nobody exists")
+	return nil, errors.New("find an unprivileged account: postgres does not run as root, " +
+		"and neither the account postgres nor nobody exists")
 }
 
 func (a *account) credential() *syscall.Credential {

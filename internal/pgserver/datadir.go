@@ -31,8 +31,8 @@ func (s *Server) makeDir() error {
 		s.dir = dir
 	}
 	if !s.account.reaches(s.dir) {
-		return fmt.Errorf("use directory %s for postgres: the unprivileged account that runs it as root cannot enter it; "+
-			"set TMPDIR or choose a directory that everybody may enter", s.dir)
+		return fmt.Errorf("use directory %s for postgres: the unprivileged account that runs postgres for root "+
+			"cannot enter it; set TMPDIR, or choose a directory that everybody may enter", s.dir)
 	}
 	return s.account.own(s.dir)
 }
@@ -48,7 +48,7 @@ func (s *Server) initdb(ctx context.Context) error {
 		return nil
 	}
 	if !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("look into data directory: %w", err)
+		return fmt.Errorf("read data directory: %w", err)
 	}
 
 	var output bytes.Buffer

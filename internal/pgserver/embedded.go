@@ -12,15 +12,15 @@ import (
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
 
-// embeddedVersions are the releases that the library fetches by itself, over plain HTTPS without
-// Maven.
+// embeddedVersions are the releases that the library fetches over HTTPS, without Maven.
 var embeddedVersions = map[int]embeddedpostgres.PostgresVersion{
-	14: embeddedpostgres.V14, 15: embeddedpostgres.V15, 16: embeddedpostgres.V16, 17: embeddedpostgres.V17, 18: embeddedpostgres.V18,
+	14: embeddedpostgres.V14, 15: embeddedpostgres.V15, 16: embeddedpostgres.V16,
+	17: embeddedpostgres.V17, 18: embeddedpostgres.V18,
 }
 
-// fetchEmbedded is the last resort: the library downloads and unpacks, and this package runs the
-// result. The library does that only on the way to starting a server, which fails where this
-// process is root, after unpacking. So its own start is not what counts: the programs are.
+// fetchEmbedded is the last resort: the library downloads and unpacks the programs, and this package
+// runs them. The library does that only as a part of starting a server, which then fails if this
+// process is root. So what counts is that the programs exist, not whether its server started.
 func fetchEmbedded(_ context.Context, opts Options, cache string, major int) (string, error) {
 	version, ok := embeddedVersions[major]
 	if !ok {
@@ -50,7 +50,7 @@ func fetchEmbedded(_ context.Context, opts Options, cache string, major int) (st
 				}
 			}
 		}()
-		http.DefaultClient.CloseIdleConnections() // the library downloads through it and leaves its connections open
+		http.DefaultClient.CloseIdleConnections() // the library uses it and leaves connections open
 		if startErr == nil {
 			if err := library.Stop(); err != nil {
 				return fmt.Errorf("stop the server that the embedded-postgres library started: %w", err)
@@ -67,10 +67,10 @@ func fetchEmbedded(_ context.Context, opts Options, cache string, major int) (st
 	return filepath.Join(dir, "bin"), nil
 }
 
-// embeddedLogs are the logs of the library in the directory for temporary files.
+// embeddedLogs returns the logs of the library in the directory for temporary files.
 func embeddedLogs() map[string]bool {
 	logs := map[string]bool{}
-	// The pattern is good, and a directory that cannot be read holds none that we could remove.
+	// The pattern is valid, and in a directory that we cannot read there is nothing to remove.
 	found, _ := filepath.Glob(filepath.Join(os.TempDir(), "embedded_postgres_log*"))
 	for _, log := range found {
 		logs[log] = true

@@ -60,19 +60,20 @@ func (s *Server) start(ctx context.Context) error {
 	return nil
 }
 
-// ready reads postmaster.pid: the first line must be our own process, since the file of a killed
-// server stays behind, and the eighth line is the postmaster's word that it accepts connections.
+// ready reads postmaster.pid. Its first line must be our own process, since a killed server leaves
+// its file behind. In its eighth line the postmaster says that it accepts connections.
 func (s *Server) ready(pid int) bool {
 	content, err := os.ReadFile(filepath.Join(s.DataDir(), "postmaster.pid"))
 	if err != nil {
 		return false
 	}
 	lines := strings.Split(string(content), "\n")
-	return len(lines) >= 8 && strings.TrimSpace(lines[0]) == strconv.Itoa(pid) && strings.TrimSpace(lines[7]) == "ready"
+	return len(lines) >= 8 && strings.TrimSpace(lines[0]) == strconv.Itoa(pid) &&
+		strings.TrimSpace(lines[7]) == "ready"
 }
 
 // Stop asks the server to shut down and waits until all its processes have ended. If ctx ends
-// first, the server may be running still, and the error says so. Stopping a stopped server is no
+// first, the server may still be running, and the error says so. To stop a stopped server is no
 // error.
 func (s *Server) Stop(ctx context.Context, mode StopMode) error {
 	done := s.Done()
@@ -118,8 +119,8 @@ func (s *Server) Restart(ctx context.Context) error {
 // SIGQUIT, the immediate shutdown: a fast one would wait for walsenders, whose client may live on.
 func (s *Server) run(output io.Writer, program string, args ...string) (*child.Process, error) {
 	return child.Start(child.Spec{
-		Path: s.binaries.path(program), Args: args, Dir: s.dir, Env: append(environment(), s.opts.Env...), Output: output,
-		Death: syscall.SIGQUIT, Credential: s.account.credential(),
+		Path: s.installed.path(program), Args: args, Dir: s.dir, Env: append(environment(), s.opts.Env...),
+		Output: output, Death: syscall.SIGQUIT, Credential: s.account.credential(),
 	})
 }
 

@@ -25,7 +25,8 @@ var platforms = map[string]string{"amd64": "amd64", "arm64": "arm64v8"}
 func fetchMaven(ctx context.Context, opts Options, cache string, major int) (string, error) {
 	version, ok := pinned[runtime.GOARCH][major]
 	if runtime.GOOS != "linux" || !ok {
-		return "", fmt.Errorf("fetch postgres %d with Maven: no version is pinned for %s/%s", major, runtime.GOOS, runtime.GOARCH)
+		return "", fmt.Errorf("fetch postgres %d with Maven: no version is pinned for %s/%s",
+			major, runtime.GOOS, runtime.GOARCH)
 	}
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {

@@ -20,8 +20,8 @@ type Options struct {
 	// Major is the major version; 0 takes any, one that is installed before one that must be
 	// fetched.
 	Major int
-	// Dir holds the data directory. Empty: Start makes one under os.TempDir and Close removes it. A
-	// directory that holds a data directory already is used as it is.
+	// Dir holds the data directory. Empty: Start makes one under os.TempDir, and Close removes it. If
+	// Dir holds a data directory already, Start uses it as it is.
 	Dir string
 	// Port is the TCP port on 127.0.0.1; 0 takes a free one.
 	Port int
@@ -30,7 +30,7 @@ type Options struct {
 	Settings map[string]string
 	// Env is added to the environment of the server.
 	Env []string
-	// Progress is told in one sentence what is being fetched; nil is silent.
+	// Progress is called with one sentence on what is being fetched; nil is silent.
 	Progress func(string)
 	// Log receives what the server prints; nil writes it to server.log in Dir. It is not closed.
 	Log io.Writer
@@ -44,14 +44,15 @@ func (o Options) progress(format string, args ...any) {
 
 func (o Options) validate() error {
 	if o.Major != 0 && (o.Major < OldestMajor || o.Major > NewestMajor) {
-		return fmt.Errorf("choose postgres version: major %d is not between %d and %d", o.Major, OldestMajor, NewestMajor)
+		return fmt.Errorf("choose postgres version: major %d is not between %d and %d",
+			o.Major, OldestMajor, NewestMajor)
 	}
 	return nil
 }
 
-// configuration renders the settings file. The defaults suit logical replication on one machine;
-// there is no Unix socket, because its directory would have to be writable for the account of the
-// server and its path short.
+// configuration renders the settings file. The defaults suit logical replication on one machine.
+// There is no Unix socket: its directory would have to be writable for the account of the server,
+// and its path short.
 func (o Options) configuration(port int) string {
 	settings := map[string]string{
 		"listen_addresses":        "127.0.0.1",

@@ -16,14 +16,14 @@ import (
 // Server is a running, or stopped, Postgres. Its methods may be called from several goroutines, but
 // Stop, Kill, Restart and Close one at a time.
 type Server struct {
-	opts     Options
-	binaries Binaries
-	account  *account
-	dir      string
-	ownsDir  bool
-	port     int
-	log      *child.Tail
-	logFile  *os.File
+	opts      Options
+	installed installation
+	account   *account
+	dir       string
+	ownsDir   bool
+	port      int
+	log       *child.Tail
+	logFile   *os.File
 
 	mu   sync.Mutex
 	proc *child.Process // the postmaster that was started last
@@ -40,11 +40,11 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	binaries, err := find(ctx, opts, acct)
+	installed, err := find(ctx, opts, acct)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, binaries: binaries, account: acct}
+	s := &Server{opts: opts, installed: installed, account: acct}
 	err = s.create(ctx)
 	if err == nil {
 		return s, nil
@@ -103,10 +103,10 @@ func (s *Server) URL(db string) string {
 func (s *Server) Port() int { return s.port }
 
 // Major is the major version, such as 18.
-func (s *Server) Major() int { return s.binaries.Major }
+func (s *Server) Major() int { return s.installed.major }
 
 // Version is the full version, such as "18.6".
-func (s *Server) Version() string { return s.binaries.Version }
+func (s *Server) Version() string { return s.installed.version }
 
 // DataDir is the data directory. As root it belongs to another account.
 func (s *Server) DataDir() string { return filepath.Join(s.dir, "data") }

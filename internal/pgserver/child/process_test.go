@@ -17,7 +17,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestOutputAndState(t *testing.T) {
 	t.Parallel()
 	output := NewTail(nil, 1<<10)
-	p, err := Start(Spec{Path: "/bin/sh", Args: []string{"-c", "echo $GREETING; exit 3"}, Env: []string{"GREETING=hello"}, Output: output})
+	p, err := Start(Spec{
+		Path: "/bin/sh", Args: []string{"-c", "echo $GREETING; exit 3"},
+		Env: []string{"GREETING=hello"}, Output: output,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
