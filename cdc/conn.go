@@ -30,8 +30,8 @@ type Conn struct {
 	History History       // its timelines
 	timeout time.Duration // wal_sender_timeout of the session; zero = off
 
-	warning       atomic.Pointer[pgconn.Notice] // the first warning of the server that raises doubt
-	standbyNotice time.Time                     // when the log last said that the server waits for a standby
+	warning       atomic.Pointer[pgconn.Notice] // the first one that raises doubt
+	standbyNotice time.Time                     // when the log last said that the server awaits standbys
 }
 
 // Connect opens a replication connection and identifies the server. Errors that are not [Transient]
@@ -129,7 +129,7 @@ func (c *Conn) settings(ctx context.Context) error {
 func (c *Conn) Start(ctx context.Context, from LSN, binary bool) (*Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	c.warning.Store(nil) // a warning at connect, such as one of a collation, is not about the stream
+	c.warning.Store(nil) // a warning at connect, as of a collation, is not about the stream
 	args := []string{
 		"proto_version '1'",
 		// Quoted twice: a name in a list in a string.

@@ -87,7 +87,8 @@ func finishSetup(ctx context.Context, pg *pgconn.PgConn) error {
 	// Not at the start of the session: a login trigger may rely on the search_path of the user.
 	set := []string{"SET search_path = pg_catalog, pg_temp"}
 	if pg.ParameterStatus("server_encoding") == "SQL_ASCII" {
-		set = append(set, "SET client_encoding = 'SQL_ASCII'") // bytes of any encoding arrive as they are
+		// Bytes of any encoding arrive as they are.
+		set = append(set, "SET client_encoding = 'SQL_ASCII'")
 	}
 	if serverMajor(pg) >= 17 {
 		// A walsender decodes inside a transaction, for as long as Kafka holds it up.

@@ -182,8 +182,8 @@ func (c Config) connectError(err error) error {
 // startError translates a refusal of START_REPLICATION.
 func (c Config) startError(err error) error {
 	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
-		return &brokenError{fmt.Sprintf("start replication on slot %q", c.Slot), err} // the server did not answer
+	if !errors.As(err, &pg) { // the server did not answer
+		return &brokenError{fmt.Sprintf("start replication on slot %q", c.Slot), err}
 	}
 	return c.serverError(pg)
 }

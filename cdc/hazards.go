@@ -14,17 +14,17 @@ type TableHazards struct {
 
 	// What may keep a row out of the stream. Empty = none.
 	Rules        []HazardRule `json:"rules"`         // ON INSERT DO INSTEAD
-	Dropping     string       `json:"dropping"`      // a BEFORE INSERT trigger whose function may return NULL
-	Detaching    string       `json:"detaching"`     // a partition that is being detached concurrently
+	Dropping     string       `json:"dropping"`      // a BEFORE INSERT trigger that may return NULL
+	Detaching    string       `json:"detaching"`     // a partition that is detached concurrently
 	AccessMethod string       `json:"access_method"` // an access method that is not heap
 
 	// What may make an event of a row that moves to another partition.
 	Partitioned bool     `json:"partitioned"`
 	Partition   bool     `json:"partition"`        // it is itself a partition
 	Guarded     bool     `json:"guarded"`          // a BEFORE UPDATE trigger may refuse the move
-	Key         []string `json:"key"`              // partition key columns of all levels; none = it has expressions
+	Key         []string `json:"key"`              // partition keys of all levels; none = expressions
 	Identity    []string `json:"replica_identity"` // its columns
-	Mixed       bool     `json:"mixed"`            // the replica identity is not the primary key everywhere
+	Mixed       bool     `json:"mixed"`            // at some level it is not the primary key
 
 	// Subscription writes into the table. Empty = none.
 	Subscription string `json:"subscription"`

@@ -63,7 +63,7 @@ type PublicationView struct {
 	Insert    bool                   `json:"insert"`
 	Delete    bool                   `json:"delete"`
 	ViaRoot   bool                   `json:"via_root"`
-	Generated string                 `json:"generated"` // 18 and later: s = stored generated columns are published
+	Generated string                 `json:"generated"` // 18 and later: s = with stored columns
 	Tables    []PublicationTableView `json:"tables"`
 }
 
@@ -71,7 +71,7 @@ type PublicationView struct {
 type PublicationTableView struct {
 	Schema    string   `json:"schemaname"`
 	Name      string   `json:"tablename"`
-	Root      string   `json:"root"`      // the ancestor under whose name its rows are sent; empty = its own
+	Root      string   `json:"root"`      // an ancestor whose name its rows are sent under; or empty
 	Columns   []string `json:"attnames"`  // its column list, 15 and later; nil = all columns
 	Filtered  bool     `json:"filtered"`  // it has a row filter, 15 and later
 	Identity  string   `json:"identity"`  // changes when the table leaves and comes back
@@ -102,7 +102,7 @@ type ColumnView struct {
 	Base      uint32 `json:"base"`      // the OID of the type below, if it is a domain
 	TypeName  string `json:"type_name"` // as SQL spells it
 	BaseName  string `json:"base_name"` // of Base, without its schema
-	Generated string `json:"generated"` // attgenerated: s = stored, v = virtual, empty = not generated
+	Generated string `json:"generated"` // attgenerated: s = stored, v = virtual, empty = no
 }
 
 // Holds returns the OID of the type whose values the column holds: for a domain, the type below.

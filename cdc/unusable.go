@@ -36,7 +36,8 @@ func settingsFault(err error) error {
 		pg.Code == "42601",                     // malformed options=
 		pg.Code == "22023", pg.Code == "22P02", // a wrong value
 		pg.Code == "55P02", // only the start of the server can set it
-		pg.Code == "42501" && strings.HasPrefix(pg.Routine, "set_config_"): // only superusers can set it
+		// Only superusers can set it.
+		pg.Code == "42501" && strings.HasPrefix(pg.Routine, "set_config_"):
 		return &SettingsError{
 			What: "Postgres refuses a parameter of the connection",
 			Hint: "correct or remove it: in WALPOST_POSTGRES_URL, in options= there, or in PGOPTIONS",

@@ -79,7 +79,7 @@ func (s *Store) createTopic(ctx context.Context, admin *kadm.Client) (kadm.Topic
 		case first == nil:
 			first, last = err, err
 		case v.replicas < 0 || !errors.Is(err, kerr.InvalidReplicationFactor):
-			last = err // otherwise there are too few brokers for three replicas, which were only a guess
+			last = err // otherwise there are too few brokers for three replicas, only a guess
 		}
 		var more bool
 		if v, more = v.plainer(err); !more {

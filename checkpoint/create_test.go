@@ -47,8 +47,8 @@ func follow(cluster *kfake.Cluster, rule rule) *[]kmsg.CreateTopicsRequestTopic 
 	return asked
 }
 
-// TestFussyClusters: managed clusters refuse settings, or a number of replicas. Any state topic that
-// is compacted is good enough.
+// TestFussyClusters: managed clusters refuse settings, or a number of replicas. Any state topic
+// that is compacted is good enough.
 func TestFussyClusters(t *testing.T) {
 	t.Parallel()
 	const noSegments = "nobody sets segments here"

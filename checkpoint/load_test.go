@@ -27,7 +27,7 @@ func TestLoadOfALongTopic(t *testing.T) {
 	expectLoad(t, s, State{}, false)
 	const (
 		records = 20_000
-		answer  = 8 << 10 // bytes: each of many answers arrives within the timeout, however busy the machine is
+		answer  = 8 << 10 // bytes: so that each arrives in time, however busy the machine is
 	)
 	writer, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ProducerBatchMaxBytes(answer))
 	if err != nil {

@@ -8,8 +8,8 @@ func TestPositionsInOrder(t *testing.T) {
 	positions := []Position{
 		{End: 100},
 		{End: 120},                       // an idle advance, or a transaction of other tables
-		{End: 200},                       // the WAL end, where the commit record of the next transaction begins
-		{End: 100, Commit: 200, Rows: 1}, // from 100 into that transaction: further than the end of the WAL before it
+		{End: 200},                       // the WAL end, where the next commit record begins
+		{End: 100, Commit: 200, Rows: 1}, // inside that transaction: further than the WAL end before it
 		{End: 120, Commit: 200, Rows: 1},
 		{End: 100, Commit: 200, Rows: 2},
 		{End: 200, Commit: 200, Rows: 2},

@@ -35,7 +35,7 @@ const (
 type Watermark struct {
 	// Owned by the reader: where the stream is.
 	end    LSN       // the end of the last transaction or idle advance received
-	commit LSN       // the current transaction, or the one that an earlier session published in part
+	commit LSN       // the current transaction, or one that an earlier session published in part
 	rows   uint32    // its row changes that have a mark, counted from its start
 	at     time.Time // when the current transaction committed
 	inside bool      // between Begin and Commit
@@ -64,7 +64,7 @@ type Watermark struct {
 // Mark stands for consecutive events of one transaction.
 type Mark struct {
 	w       *Watermark
-	pending atomic.Int32 // events not confirmed, and one for the reader until it has sealed the mark
+	pending atomic.Int32 // events not confirmed, and one for the reader until it seals the mark
 	pos     Position     // written by the reader before it seals; read only once pending is zero
 	at      time.Time    // when the transaction committed
 	bytes   int64        // size of its events

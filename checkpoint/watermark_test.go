@@ -145,7 +145,8 @@ func TestPublished(t *testing.T) {
 func TestPositionIsTheFinishedPrefix(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		type step struct { // of the model: a place in the stream that becomes the position once its events are done
+		// step is one of the model: it becomes the position once its events are done.
+		type step struct {
 			pos  Position
 			need []int // indexes into marks
 		}

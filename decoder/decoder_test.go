@@ -66,8 +66,8 @@ func TestRelationSentAgainMovesColumns(t *testing.T) {
 	}
 }
 
-// TestRenamedTable: a row of a table that is known to be the outbox is not skipped because the table
-// had another name.
+// TestRenamedTable: a row of a table that is known to be the outbox is not skipped because the
+// table had another name.
 func TestRenamedTable(t *testing.T) {
 	t.Parallel()
 	cfg := outboxConfig

@@ -67,7 +67,8 @@ func (d *Decoder) moved(oid uint32, p *plan, tuple []byte) bool {
 		if was.cut || is.cut {
 			return false
 		}
-		if old.form == 'n' || old.form == 'u' { // NULL also stands for columns outside the replica identity
+		// NULL also stands for columns outside the replica identity.
+		if old.form == 'n' || old.form == 'u' {
 			continue
 		}
 		same := old.form == now.form && bytes.Equal(old.data, now.data)

@@ -18,9 +18,9 @@ var embeddedVersions = map[int]embeddedpostgres.PostgresVersion{
 	17: embeddedpostgres.V17, 18: embeddedpostgres.V18,
 }
 
-// fetchEmbedded is the last resort: the library downloads and unpacks the programs, and this package
-// runs them. The library does that only as a part of starting a server, which then fails if this
-// process is root. So what counts is that the programs exist, not whether its server started.
+// fetchEmbedded is the last resort: the library downloads and unpacks the programs, and this
+// package runs them. The library does that only as a part of starting a server, which then fails if
+// this process is root. So what counts is that the programs exist, not whether its server started.
 func fetchEmbedded(_ context.Context, opts Options, cache string, major int) (string, error) {
 	version, ok := embeddedVersions[major]
 	if !ok {

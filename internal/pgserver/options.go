@@ -20,8 +20,8 @@ type Options struct {
 	// Major is the major version; 0 takes any, one that is installed before one that must be
 	// fetched.
 	Major int
-	// Dir holds the data directory. Empty: Start makes one under os.TempDir, and Close removes it. If
-	// Dir holds a data directory already, Start uses it as it is.
+	// Dir holds the data directory. Empty: Start makes one under os.TempDir, and Close removes it.
+	// If Dir holds a data directory already, Start uses it as it is.
 	Dir string
 	// Port is the TCP port on 127.0.0.1; 0 takes a free one.
 	Port int
