@@ -29,7 +29,9 @@ func (promptClient) Close()                                                     
 // TestProduceAllocatesNothing: no event costs an allocation between its decoding and its
 // confirmation, but for the client's own.
 func TestProduceAllocatesNothing(t *testing.T) {
-	for name, exactly := range map[string]*Exactly{"at least once": nil, "exactly once": {ID: "x", Bytes: 1 << 20, Interval: 1 << 40}} {
+	for name, exactly := range map[string]*Exactly{
+		"at least once": nil, "exactly once": {ID: "x", Bytes: 1 << 20, Interval: 1 << 40},
+	} {
 		t.Run(name, func(t *testing.T) {
 			f := setup(t, func(c *Config) {
 				c.NewClient = func(...kgo.Opt) (Client, error) { return promptClient{}, nil }
@@ -41,7 +43,8 @@ func TestProduceAllocatesNothing(t *testing.T) {
 			f.sink.Start(checkpoint.Position{End: 1}, func(checkpoint.Position) ([]byte, error) { return nil, nil })
 			f.sink.topics.named("order").resolved.Store(true)
 			e := &decoder.Event{
-				AggregateType: []byte("order"), ID: []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"), Key: []byte("customer-17"),
+				AggregateType: []byte("order"), Key: []byte("customer-17"),
+				ID:   []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"),
 				Type: []byte("OrderPlaced"), HasType: true, Payload: []byte(strings.Repeat("x", 400)),
 				Headers: []byte(`{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`),
 			}

@@ -55,6 +55,13 @@ func refusal(r *kmsg.ProduceRequest, fill func(p *kmsg.ProduceResponseTopicParti
 	return resp
 }
 
+// waiting answers a produce request so that the client sends it again.
+func waiting(r *kmsg.ProduceRequest) kmsg.Response {
+	return refusal(r, func(p *kmsg.ProduceResponseTopicPartition, _ string) {
+		p.ErrorCode = kerr.NotEnoughReplicas.Code
+	})
+}
+
 // answer has the broker answer for a topic with a code, known or not, until the function that it
 // returns is called.
 func (f *fixture) answer(topic string, code int16) (heal func()) {

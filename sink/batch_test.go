@@ -44,17 +44,13 @@ func backlog(t *testing.T, events int, most, first int64) []int {
 		return nil, nil, false
 	})
 	for i := range events {
-		if err := f.produce("orders", "k", fmt.Sprint(i), 50); err != nil {
-			t.Fatal(err)
-		}
+		f.mustProduce("orders", "k", fmt.Sprint(i), 50)
 		if i == 0 {
 			<-asked
 		}
 	}
 	close(release)
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustFlush()
 	sizes := f.transactions("orders")
 	var want []string
 	behind := 0
@@ -72,11 +68,7 @@ func backlog(t *testing.T, events int, most, first int64) []int {
 func (f *fixture) transactions(topic string) (sizes []int) {
 	f.t.Helper()
 	end := int64(-1)
-	client, err := kgo.NewClient(kgo.SeedBrokers(f.cluster.ListenAddrs()...), kgo.ConsumeTopics(topic), kgo.KeepControlRecords())
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer client.Close()
+	client := f.client(kgo.ConsumeTopics(topic), kgo.KeepControlRecords())
 	size := 0
 	for next := int64(0); end < 0 || next < end; {
 		fetches := client.PollFetches(f.t.Context())

@@ -22,7 +22,7 @@ func (t *transactions) run() {
 	for t.awaitDue() {
 		if err := t.commit(); err != nil {
 			if t.s.ctx.Err() == nil && !errors.Is(err, errEventFailed) {
-				_ = t.s.latch(reasonOutage, err) // whoever waits learns of it from Failed and Err
+				_ = t.s.latch(reasonOutage, err) // Failed and Err tell
 			}
 			return
 		}

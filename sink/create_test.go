@@ -35,9 +35,18 @@ func TestCreationRefused(t *testing.T) {
 		says         string
 		reason, hint string
 	}{
-		"a collision":   {kerr.InvalidTopicException.Code, "Topic 'order_paid' collides with existing topics: order.paid", reasonIllegalTopic, "a dot and an underscore"},
-		"a policy":      {kerr.PolicyViolation.Code, "topics begin with the name of a team", reasonRefused, `create topic "order_paid" by hand`},
-		"without right": {kerr.TopicAuthorizationFailed.Code, "Authorization failed.", reasonNotAuthorized, `grant CREATE on topic "order_paid"`},
+		"a collision": {
+			kerr.InvalidTopicException.Code, "Topic 'order_paid' collides with existing topics: order.paid",
+			reasonIllegalTopic, "a dot and an underscore",
+		},
+		"a policy": {
+			kerr.PolicyViolation.Code, "topics begin with the name of a team",
+			reasonRefused, `create topic "order_paid" by hand`,
+		},
+		"without right": {
+			kerr.TopicAuthorizationFailed.Code, "Authorization failed.",
+			reasonNotAuthorized, `grant CREATE on topic "order_paid"`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

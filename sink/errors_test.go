@@ -23,8 +23,8 @@ func TestEveryReasonIsCountedFromTheStart(t *testing.T) {
 	}
 }
 
-// TestSuspect: a refusal may be for the sake of a neighbour, and is tried again without. What the
-// brokers have lost is none, nor is an event that they were never sent.
+// TestSuspect: a batch may be refused because of another event in it, so its events are tried again
+// apart. That does not hold for records that the brokers have lost, nor for events never sent.
 func TestSuspect(t *testing.T) {
 	for name, c := range map[string]struct {
 		err  EventError
@@ -48,16 +48,10 @@ func TestSuspect(t *testing.T) {
 func TestLostRecordsStopTheSink(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil)
-	if err := f.produce("orders", "k", "e1", 10); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "e1", 10)
+	f.mustFlush()
 	f.refuse("e2", kerr.OutOfOrderSequenceNumber.Code)
-	if err := f.produce("orders", "k", "e2", 10); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "e2", 10)
 	var lost *EventError
 	if err := f.flush(); !errors.As(err, &lost) || lost.Reason != reasonDataLoss {
 		t.Errorf("Flush = %v, want an EventError of lost records", err)

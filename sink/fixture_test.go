@@ -43,7 +43,8 @@ func setup(t *testing.T, change func(*Config), cluster ...kfake.Opt) *fixture {
 	}
 	room := make(chan struct{}, 1)
 	cfg := Config{
-		Client: []kgo.Opt{kgo.SeedBrokers(c.ListenAddrs()...)}, Topic: template, Source: "7/walpost", StateTopic: "state",
+		Client: []kgo.Opt{kgo.SeedBrokers(c.ListenAddrs()...)},
+		Topic:  template, Source: "7/walpost", StateTopic: "state",
 		Room: room, Log: zerolog.Nop(), Health: NewHealth(zerolog.Nop()), CreateTopics: true,
 	}
 	if change != nil {
@@ -60,10 +61,7 @@ func setup(t *testing.T, change func(*Config), cluster ...kfake.Opt) *fixture {
 // produce produces an event as the relay does: it waits for room after each.
 func (f *fixture) produce(topic, key, id string, size int) error {
 	f.t.Helper()
-	m := &mark{}
-	f.marks = append(f.marks, m)
-	e := &decoder.Event{ID: []byte(id), Key: []byte(key), AggregateType: []byte(topic), Payload: []byte(strings.Repeat("x", size))}
-	if err := f.sink.Produce(e, Transaction{Timeline: 1, Commit: uint64(len(f.marks))}, m, f.position(len(f.marks))); err != nil {
+	if err := f.send(topic, key, id, size); err != nil {
 		return err
 	}
 	for f.sink.Held() {
@@ -76,6 +74,24 @@ func (f *fixture) produce(topic, key, id string, size int) error {
 	return nil
 }
 
+// send produces an event, and does not wait for room.
+func (f *fixture) send(topic, key, id string, size int) error {
+	m := &mark{}
+	f.marks = append(f.marks, m)
+	e := &decoder.Event{
+		ID: []byte(id), Key: []byte(key), AggregateType: []byte(topic), Payload: []byte(strings.Repeat("x", size)),
+	}
+	n := len(f.marks)
+	return f.sink.Produce(e, Transaction{Timeline: 1, Commit: uint64(n)}, m, f.position(n))
+}
+
+func (f *fixture) mustProduce(topic, key, id string, size int) {
+	f.t.Helper()
+	if err := f.produce(topic, key, id, size); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 // position is how far the stream is with the n-th event.
 func (f *fixture) position(n int) checkpoint.Position {
 	return checkpoint.Position{End: 1, Commit: checkpoint.LSN(n), Rows: 1}
@@ -85,6 +101,24 @@ func (f *fixture) flush() error {
 	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
 	defer cancel()
 	return f.sink.Flush(ctx)
+}
+
+func (f *fixture) mustFlush() {
+	f.t.Helper()
+	if err := f.flush(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// client returns a Kafka client of the test's own.
+func (f *fixture) client(opts ...kgo.Opt) *kgo.Client {
+	f.t.Helper()
+	client, err := kgo.NewClient(append(opts, kgo.SeedBrokers(f.cluster.ListenAddrs()...))...)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(client.Close)
+	return client
 }
 
 // ids reads a topic to its end and returns the ids of its records per partition, in order.
@@ -100,11 +134,7 @@ func (f *fixture) ids(topic string) map[int32][]string {
 func (f *fixture) records(topic string) []*kgo.Record {
 	f.t.Helper()
 	// Markers of transactions take an offset as well.
-	client, err := kgo.NewClient(kgo.SeedBrokers(f.cluster.ListenAddrs()...), kgo.ConsumeTopics(topic), kgo.KeepControlRecords())
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer client.Close()
+	client := f.client(kgo.ConsumeTopics(topic), kgo.KeepControlRecords())
 	ends, err := kadm.NewClient(client).ListEndOffsets(f.t.Context(), topic)
 	if err != nil || ends.Error() != nil {
 		f.t.Fatal(err, ends.Error())
@@ -122,6 +152,11 @@ func (f *fixture) records(topic string) []*kgo.Record {
 	return slices.DeleteFunc(records, func(r *kgo.Record) bool { return r.Attrs.IsControl() })
 }
 
+// deliveries are the two ways to make a sink.
+var deliveries = map[string]func(*testing.T, func(*Config), ...kfake.Opt) *fixture{
+	"at least once": setup, "exactly once": exactly,
+}
+
 // exactly makes a sink with exactly-once delivery that has begun.
 func exactly(t *testing.T, change func(*Config), cluster ...kfake.Opt) *fixture {
 	t.Helper()
@@ -135,23 +170,32 @@ func exactly(t *testing.T, change func(*Config), cluster ...kfake.Opt) *fixture 
 	return f
 }
 
+// another returns the fixture of another sink with the same settings, but for a change.
+func (f *fixture) another(change func(*Config)) *fixture {
+	f.t.Helper()
+	cfg := f.sink.cfg
+	change(&cfg)
+	s, err := New(cfg)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(s.Close)
+	return &fixture{t: f.t, cluster: f.cluster, sink: s, room: f.room}
+}
+
 func (f *fixture) begin() {
 	f.t.Helper()
 	if err := f.sink.Begin(f.t.Context()); err != nil {
 		f.t.Fatal(err)
 	}
-	f.sink.Start(checkpoint.Position{End: 1}, func(p checkpoint.Position) ([]byte, error) { return []byte(p.String()), nil })
+	encode := func(p checkpoint.Position) ([]byte, error) { return []byte(p.String()), nil }
+	f.sink.Start(checkpoint.Position{End: 1}, encode)
 }
 
 // committed reads what consumers of committed records see, as text.
 func (f *fixture) committed(topic string) []string {
 	f.t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(f.cluster.ListenAddrs()...), kgo.ConsumeTopics(topic),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer client.Close()
+	client := f.client(kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
 	ends, err := kadm.NewClient(client).ListCommittedOffsets(f.t.Context(), topic)
 	if err != nil || ends.Error() != nil {
 		f.t.Fatal(err, ends.Error())

@@ -10,8 +10,8 @@ import (
 const afterFailure = time.Second
 
 // Flush sends what lingers and returns when nothing is in flight any more, or ctx ends. If the wire
-// gate has shut, what was sent already gets a moment to be confirmed. The error is the one that ended
-// the sink, if one has.
+// gate has shut, what was sent already gets a moment to be confirmed. The error is the one that
+// ended the sink, if one has.
 func (s *Sink) Flush(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

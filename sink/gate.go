@@ -18,7 +18,7 @@ import (
 // are still read.
 type wireGate struct {
 	shut    chan struct{} // closed: nothing more is written
-	release chan struct{} // closed: whoever waits in Write gives up, the client is being closed
+	release chan struct{} // closed: Write gives up, the client is being closed
 	close   func()        // closes shut
 	giveUp  func()        // closes release
 }

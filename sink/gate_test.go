@@ -28,15 +28,11 @@ func TestNothingPassesARefusedEvent(t *testing.T) {
 		promise(r, err)
 	}
 	for i := range 501 {
-		if err := f.produce("orders", "k", fmt.Sprintf("event-%d-", i), 20); err != nil {
-			t.Fatal(err)
-		}
+		f.mustProduce("orders", "k", fmt.Sprintf("event-%d-", i), 20)
 	}
 	<-failed
 	for i := range 100 {
-		if err := f.produce("orders", "k", fmt.Sprintf("event-%d-", 501+i), 20); err != nil {
-			t.Fatal(err)
-		}
+		f.mustProduce("orders", "k", fmt.Sprintf("event-%d-", 501+i), 20)
 	}
 	// Without the gate these are on the partition now: nothing else holds them back.
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -44,7 +40,8 @@ func TestNothingPassesARefusedEvent(t *testing.T) {
 	_ = f.sink.client.Flush(ctx)
 	close(produced)
 	var refused *EventError
-	if err := f.flush(); !errors.As(err, &refused) || !errors.Is(err, kerr.PolicyViolation) || refused.Topic != "orders" || refused.Reason != "refused" {
+	if err := f.flush(); !errors.As(err, &refused) || !errors.Is(err, kerr.PolicyViolation) ||
+		refused.Topic != "orders" || refused.Reason != "refused" {
 		t.Fatalf("Flush = %v, want the refusal", err)
 	}
 	if err := f.produce("orders", "k", "later", 20); !errors.As(err, &refused) {
@@ -83,9 +80,7 @@ func TestTheGateShutsBeforeThePromise(t *testing.T) {
 		}
 		promise(r, err)
 	}
-	if err := f.produce("orders", "k", "bad", 1); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "bad", 1)
 	if !<-shut {
 		t.Fatalf("the client did not log %q before it ran the promise", batchFailed)
 	}
@@ -97,7 +92,7 @@ func TestTheGateShutsWhenRecordsFail(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(f *fixture){
 		"topic forbidden": func(f *fixture) {
-			f.refuse("bad", kerr.NotLeaderForPartition.Code) // so that the client asks for the topic again
+			f.refuse("bad", kerr.NotLeaderForPartition.Code) // the client asks for the topic again
 			f.cluster.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
 				f.cluster.KeepControl()
 				return forbidTopics(req), nil, true
@@ -115,12 +110,8 @@ func TestTheGateShutsWhenRecordsFail(t *testing.T) {
 			t.Parallel()
 			f := setup(t, nil)
 			if name == "topic forbidden" {
-				if err := f.produce("orders", "k", "first", 1); err != nil {
-					t.Fatal(err)
-				}
-				if err := f.flush(); err != nil {
-					t.Fatal(err)
-				}
+				f.mustProduce("orders", "k", "first", 1)
+				f.mustFlush()
 			}
 			fault(f)
 			shut := make(chan bool, 1)
@@ -136,9 +127,7 @@ func TestTheGateShutsWhenRecordsFail(t *testing.T) {
 				}
 				promise(r, err)
 			}
-			if err := f.produce("orders", "k", "bad", 1); err != nil {
-				t.Fatal(err)
-			}
+			f.mustProduce("orders", "k", "bad", 1)
 			select {
 			case before := <-shut:
 				if !before {

@@ -54,7 +54,11 @@ func TestMissingTopicIsSaidAgain(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		for line, want := range map[string]int{`orders2","message":"topic does not exist`: 3, `orders3","message":"topic does not exist`: 2, "INVALID_REPLICATION_FACTOR": 2} {
+		for line, want := range map[string]int{
+			`orders2","message":"topic does not exist`: 3,
+			`orders3","message":"topic does not exist`: 2,
+			"INVALID_REPLICATION_FACTOR":               2,
+		} {
 			if n := strings.Count(log.String(), line); n != want {
 				t.Errorf("%q: %d lines in eleven minutes, want %d:\n%s", line, n, want, log.String())
 			}

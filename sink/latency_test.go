@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
-
 	"github.com/walpost/walpost/decoder"
 )
 
@@ -13,7 +11,7 @@ import (
 // however long ago that was.
 func TestLatency(t *testing.T) {
 	t.Parallel()
-	for name, setup := range map[string]func(*testing.T, func(*Config), ...kfake.Opt) *fixture{"at least once": setup, "exactly once": exactly} {
+	for name, setup := range deliveries {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			observed := make(chan time.Duration, 1)
@@ -22,7 +20,7 @@ func TestLatency(t *testing.T) {
 				time.Sleep(100 * time.Millisecond) // without any answer
 				committed := time.Now()
 				txn := Transaction{Timeline: 1, Commit: uint64(i + 1), Time: committed.UnixMicro() - epochMicros}
-				e := &decoder.Event{ID: []byte("1"), Key: []byte("k"), AggregateType: []byte("orders"), Payload: []byte("{}")}
+				e := &decoder.Event{ID: []byte("1"), Key: []byte("k"), AggregateType: []byte("orders")}
 				if err := f.sink.Produce(e, txn, &mark{}, f.position(i+1)); err != nil {
 					t.Fatal(err)
 				}

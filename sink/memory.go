@@ -105,7 +105,8 @@ const (
 
 // blockClass returns the class of blocks that hold n bytes, and their size.
 func blockClass(n int) (class, size int) {
-	// smallestBlock << power holds n, and half of it does not: 1 to 4 quarters of that are needed too.
+	// smallestBlock << power holds n, and half of it does not: 1 to 4 quarters of that are needed
+	// too.
 	power := bits.Len(uint((n - 1) / smallestBlock))
 	half := smallestBlock << power >> 1
 	quarters := (n - half + half/4 - 1) / (half / 4)

@@ -52,7 +52,8 @@ func TestNoticeOfManyReasons(t *testing.T) {
 		var n Notice
 		lines := 0
 		for i := range 600 {
-			for _, reason := range []string{"broker-a does not answer", "broker-b does not answer", "reason " + string(rune('g'+i%20)) + fmt.Sprint(i)} {
+			another := "reason " + string(rune('g'+i%20)) + fmt.Sprint(i)
+			for _, reason := range []string{"broker-a does not answer", "broker-b does not answer", another} {
 				if n.Due("", reason) {
 					lines++
 				}

@@ -44,7 +44,7 @@ func TestStartBehindTheStuckEvent(t *testing.T) {
 // what is before it, and nothing that is behind it, so that the next repeats nothing.
 func TestNothingFollowsAStuckEvent(t *testing.T) {
 	t.Parallel()
-	for delivery, setup := range map[string]func(*testing.T, func(*Config), ...kfake.Opt) *fixture{"at least once": setup, "exactly once": exactly} {
+	for delivery, setup := range deliveries {
 		t.Run(delivery, func(t *testing.T) {
 			t.Parallel()
 			f := setup(t, func(c *Config) { c.Stuck = &EventError{Commit: 3} }, kfake.SeedTopics(1, "bad", "good"))
@@ -70,7 +70,10 @@ func TestNothingFollowsAStuckEvent(t *testing.T) {
 				}
 				f.waitDone(f.marks[:2]...)
 				f.sink.Close()
-				f.next()
+				marks := f.marks
+				f = f.another(func(c *Config) { c.Before, c.Stuck = f.sink, &EventError{Commit: 3} })
+				f.marks = marks
+				f.begin()
 				from = 3
 			}
 			heal()
@@ -82,18 +85,4 @@ func TestNothingFollowsAStuckEvent(t *testing.T) {
 			}
 		})
 	}
-}
-
-// next has another sink follow the one that was closed.
-func (f *fixture) next() {
-	f.t.Helper()
-	cfg := f.sink.cfg
-	cfg.Before, cfg.Stuck = f.sink, &EventError{Commit: 3}
-	after, err := New(cfg)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.t.Cleanup(after.Close)
-	f.sink = after
-	f.begin()
 }

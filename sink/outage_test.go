@@ -72,12 +72,8 @@ func TestBalancerWithoutABackend(t *testing.T) {
 	t.Parallel()
 	b := newBalancer(t)
 	f := setup(t, func(c *Config) { c.Dial = b.dial }, kfake.SeedTopics(16, "orders"))
-	if err := f.produce("orders", "k", "0", 10); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "0", 10)
+	f.mustFlush()
 	b.lose()
 	for i := range 120 { // applications go on; the client gives up after some loads of its metadata
 		if err := f.produce("orders", fmt.Sprint(i), fmt.Sprint(1+i), 10); err != nil {
@@ -86,9 +82,7 @@ func TestBalancerWithoutABackend(t *testing.T) {
 		time.Sleep(100 * time.Millisecond) // the outage lasts
 	}
 	b.away.Store(false)
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustFlush()
 	if got := f.records("orders"); len(got) != 121 {
 		t.Fatalf("%d records of 121", len(got))
 	}
@@ -99,16 +93,10 @@ func TestBalancerWithoutABackend(t *testing.T) {
 func TestAnotherSinkFollows(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil)
-	if err := f.produce("orders", "k", "first", 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "first", 1)
+	f.mustFlush()
 	f.refuse("second", kerr.SaslAuthenticationFailed.Code)
-	if err := f.produce("orders", "k", "second", 1); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "second", 1)
 	<-f.sink.Failed()
 	var given *EventError
 	if err := f.sink.Err(); !errors.As(err, &given) || !given.Outage || given.Reason != "outage" {
@@ -119,21 +107,10 @@ func TestAnotherSinkFollows(t *testing.T) {
 		f.cluster.KeepControl()
 		return nil, nil, false // the password is the right one again
 	})
-	cfg := f.sink.cfg
-	cfg.Before = f.sink
-	after, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer after.Close()
-	f.sink = after
-	if err := f.produce("orders", "k", "third", 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
-	if st := after.Stats(); st.Published["orders"] != 2 || st.Errors["outage"] != 1 || st.Events != 0 {
+	f = f.another(func(c *Config) { c.Before = f.sink })
+	f.mustProduce("orders", "k", "third", 1)
+	f.mustFlush()
+	if st := f.sink.Stats(); st.Published["orders"] != 2 || st.Errors["outage"] != 1 || st.Events != 0 {
 		t.Fatalf("the counts do not go on: %+v", st)
 	}
 }

@@ -10,11 +10,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/walpost/walpost/decoder"
 )
 
 // movingKey is a key that moves when a topic of one partition gets a second one.
@@ -34,12 +31,8 @@ func TestPartitionsAdded(t *testing.T) {
 	var log lockedBuffer
 	f := setup(t, func(c *Config) { c.Log = zerolog.New(&log).Level(zerolog.InfoLevel) })
 	key := movingKey()
-	if err := f.produce("orders", key, "0", 10); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", key, "0", 10)
+	f.mustFlush()
 	var stuck atomic.Bool
 	stuck.Store(true)
 	f.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -48,7 +41,7 @@ func TestPartitionsAdded(t *testing.T) {
 		if !stuck.Load() || r.Topics[0].Partitions[0].Partition != 0 {
 			return nil, nil, false
 		}
-		return refusal(r, func(p *kmsg.ProduceResponseTopicPartition, _ string) { p.ErrorCode = kerr.NotEnoughReplicas.Code }), nil, true
+		return waiting(r), nil, true
 	})
 	f.addPartitions("orders", 2)
 	n := f.produceUntil(key, 1, f.sink.Held)
@@ -70,14 +63,11 @@ func TestPartitionsAddedExactlyOnce(t *testing.T) {
 	var log lockedBuffer
 	f := exactly(t, func(c *Config) { c.Log = zerolog.New(&log).Level(zerolog.InfoLevel) })
 	key := movingKey()
-	if err := f.produce("orders", key, "0", 10); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", key, "0", 10)
+	f.mustFlush()
 	f.addPartitions("orders", 2)
-	f.ascending(key, f.produceUntil(key, 1, func() bool { return strings.Contains(log.String(), "partitions were added") }))
+	n := f.produceUntil(key, 1, func() bool { return strings.Contains(log.String(), "partitions were added") })
+	f.ascending(key, n)
 }
 
 func (f *fixture) addPartitions(topic string, count int) {
@@ -86,7 +76,7 @@ func (f *fixture) addPartitions(topic string, count int) {
 	if err != nil || responses.Error() != nil {
 		f.t.Fatal(err, responses.Error())
 	}
-	f.sink.client.(*kgo.Client).ForceMetadataRefresh() // it looks every five minutes by itself
+	f.sink.client.(*kgo.Client).ForceMetadataRefresh() // else it asks every five minutes
 }
 
 // produceUntil produces events from the given number on until the condition holds. It returns the
@@ -97,10 +87,7 @@ func (f *fixture) produceUntil(key string, n int, condition func() bool) int {
 		if time.Now().After(deadline) {
 			f.t.Fatal("the sink does not notice that partitions were added")
 		}
-		m := &mark{}
-		f.marks = append(f.marks, m)
-		e := &decoder.Event{ID: []byte(fmt.Sprint(n)), Key: []byte(key), AggregateType: []byte("orders")}
-		if err := f.sink.Produce(e, Transaction{Commit: uint64(n + 1)}, m, f.position(n+1)); err != nil {
+		if err := f.send("orders", key, fmt.Sprint(n), 0); err != nil {
 			f.t.Fatal(err)
 		}
 		time.Sleep(10 * time.Millisecond) // so that there are not too many of them
@@ -114,13 +101,9 @@ func (f *fixture) ascending(key string, n int) {
 	f.t.Helper()
 	count := n + 50
 	for ; n < count; n++ {
-		if err := f.produce("orders", key, fmt.Sprint(n), 10); err != nil {
-			f.t.Fatal(err)
-		}
+		f.mustProduce("orders", key, fmt.Sprint(n), 10)
 	}
-	if err := f.flush(); err != nil {
-		f.t.Fatal(err)
-	}
+	f.mustFlush()
 	parts := f.ids("orders")
 	if len(parts[0]) < 2 || len(parts[1]) < 50 {
 		f.t.Fatalf("%d events in the first partition, %d in the new one", len(parts[0]), len(parts[1]))

@@ -141,9 +141,10 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 	before := map[*slab]bool{}
 	reused := 0
 	for i := range 50_000 {
-		e := &decoder.Event{ID: fmt.Append(nil, "id", i), Key: fmt.Append(nil, i%7), Payload: []byte(strings.Repeat(string(rune('a'+i%26)), random.IntN(3000)))}
+		e := &decoder.Event{ID: fmt.Append(nil, "id", i), Key: fmt.Append(nil, i%7)}
+		e.Payload = bytes.Repeat([]byte{byte('a' + i%26)}, random.IntN(3000))
 		if i%50 == 0 {
-			e.Payload = bytes.Repeat([]byte{byte('a' + i%26)}, arenaSize+random.IntN(arenaSize)) // memory of its own
+			e.Payload = bytes.Repeat([]byte{byte('a' + i%26)}, arenaSize+random.IntN(arenaSize)) // a block
 		}
 		f, err := b.build(e, Transaction{Commit: uint64(i)}, to, noMark{})
 		if err != nil {
@@ -179,7 +180,8 @@ func TestBlockClasses(t *testing.T) {
 	last := 0
 	for n := smallestBlock + 1; n < 256<<20; n += 1 + n/1000 {
 		class, size := blockClass(n)
-		if again, whole := blockClass(size); size < n || size > n+n/4+4 || again != class || whole != size || class < last || class >= blockClasses {
+		again, whole := blockClass(size)
+		if size < n || size > n+n/4+4 || again != class || whole != size || class < last || class >= blockClasses {
 			t.Fatalf("%d bytes: class %d of %d bytes, whose own is class %d of %d", n, class, size, again, whole)
 		}
 		last = class

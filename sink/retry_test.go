@@ -22,24 +22,19 @@ func TestUnknownAnswerIsNoEnd(t *testing.T) {
 			f := setup(t, nil, kfake.SeedTopics(1, "bad", "good"))
 			heal := f.answer("bad", code)
 			for i := range 3 {
-				if err := f.produce("bad", "k", fmt.Sprint("bad-", i), 1); err != nil {
-					t.Fatal(err)
-				}
+				f.mustProduce("bad", "k", fmt.Sprint("bad-", i), 1)
 			}
 			for i := range 50 {
-				if err := f.produce("good", "k", fmt.Sprint("good-", i), 1); err != nil {
-					t.Fatal(err)
-				}
+				f.mustProduce("good", "k", fmt.Sprint("good-", i), 1)
 			}
 			f.waitDone(f.marks[3:]...)
 			if err := f.sink.Err(); err != nil || f.marks[0].done.Load() != 0 {
 				t.Fatalf("the event that waits: error %v, published %d times", err, f.marks[0].done.Load())
 			}
 			heal()
-			if err := f.flush(); err != nil {
-				t.Fatal(err)
-			}
-			if bad, good := f.records("bad"), f.records("good"); len(bad) != 3 || len(good) != 50 || string(bad[0].Headers[0].Value) != "bad-0" {
+			f.mustFlush()
+			bad, good := f.ids("bad")[0], f.ids("good")[0]
+			if len(bad) != 3 || len(good) != 50 || bad[0] != "bad-0" {
 				t.Errorf("%d and %d records, want 3 and 50, in order", len(bad), len(good))
 			}
 		})
@@ -51,17 +46,13 @@ func TestUnknownAnswerIsNoEnd(t *testing.T) {
 func TestUnknownAnswerForATopic(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil, kfake.SeedTopics(1, "orders"))
-	if err := f.produce("orders", "k", "e1", 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
-	moved := f.answer("orders", kerr.NotLeaderForPartition.Code) // so that the client asks for the topic again
-	unknown := f.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "orders", Err: kerr.UnknownServerError, Count: -1})
-	if err := f.produce("orders", "k", "e2", 1); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "e1", 1)
+	f.mustFlush()
+	moved := f.answer("orders", kerr.NotLeaderForPartition.Code) // so the client asks again
+	unknown := f.cluster.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Metadata}, Topic: "orders", Err: kerr.UnknownServerError, Count: -1,
+	})
+	f.mustProduce("orders", "k", "e2", 1)
 	deadline := time.Now().Add(10 * time.Second)
 	for unknown.Hits() < 3 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
@@ -71,19 +62,17 @@ func TestUnknownAnswerForATopic(t *testing.T) {
 	}
 	unknown.Remove()
 	moved()
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustFlush()
 }
 
 // TestProducerIDIsAskedForWithPauses: the client would ask again at once.
 func TestProducerIDIsAskedForWithPauses(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil, kfake.SeedTopics(1, "orders"))
-	fault := f.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.UnknownServerError, Count: -1})
-	if err := f.produce("orders", "k", "e1", 1); err != nil {
-		t.Fatal(err)
-	}
+	fault := f.cluster.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.UnknownServerError, Count: -1,
+	})
+	f.mustProduce("orders", "k", "e1", 1)
 	began, deadline := time.Now(), time.Now().Add(30*time.Second)
 	for fault.Hits() < 4 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
@@ -92,9 +81,7 @@ func TestProducerIDIsAskedForWithPauses(t *testing.T) {
 		t.Errorf("it was asked for %d times within %s, want a pause of %s between each two", n, took, betweenProducers)
 	}
 	fault.Remove()
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustFlush()
 }
 
 // TestCommitIsNotTriedAgain: nobody knows what became of a commit that was answered with
@@ -103,9 +90,7 @@ func TestCommitIsNotTriedAgain(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, nil)
 	fault := f.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.UnknownServerError, Count: -1})
-	if err := f.produce("orders", "k", "e1", 1); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "e1", 1)
 	<-f.sink.Failed()
 	f.sink.Close()
 	var commit *CommitError

@@ -9,7 +9,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
@@ -26,13 +25,9 @@ func TestProduceInOrderPerKey(t *testing.T) {
 	for i := range 3000 {
 		key := fmt.Sprint("k", i%17)
 		want[key] = append(want[key], fmt.Sprint(i))
-		if err := f.produce("orders", key, fmt.Sprint(i), 100); err != nil {
-			t.Fatal(err)
-		}
+		f.mustProduce("orders", key, fmt.Sprint(i), 100)
 	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustFlush()
 	got, partition := map[string][]string{}, map[string]int32{}
 	for _, r := range f.records("orders") {
 		key := string(r.Key)
@@ -44,7 +39,7 @@ func TestProduceInOrderPerKey(t *testing.T) {
 	}
 	for key := range want {
 		if !slices.Equal(got[key], want[key]) {
-			t.Fatalf("key %s: got %d events, in another order or other ones than the %d produced", key, len(got[key]), len(want[key]))
+			t.Fatalf("key %s: got %d events, not the %d produced in their order", key, len(got[key]), len(want[key]))
 		}
 	}
 	for i, m := range f.marks {
@@ -61,11 +56,7 @@ func TestTooLargeForItsTopic(t *testing.T) {
 	t.Parallel()
 	limit := "20000"
 	f := setup(t, nil, kfake.SeedTopics(1, "orders"))
-	client, err := kgo.NewClient(kgo.SeedBrokers(f.cluster.ListenAddrs()...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := f.client()
 	alter := kmsg.NewPtrIncrementalAlterConfigsRequest()
 	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
 	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeTopic, "orders"
@@ -77,9 +68,7 @@ func TestTooLargeForItsTopic(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 100 { // small ones fill batches, which must respect the topic's limit
-		if err := f.produce("orders", "k", fmt.Sprint(i), 1000); err != nil {
-			t.Fatal(err)
-		}
+		f.mustProduce("orders", "k", fmt.Sprint(i), 1000)
 	}
 	if err := f.produce("orders", "k", "large", 30_000); err == nil {
 		err = f.produce("orders", "k", "after", 10)
@@ -96,7 +85,8 @@ func TestTooLargeForItsTopic(t *testing.T) {
 		t.Fatalf("published are %v, want the 100 before it", got)
 	}
 	var refused *EventError
-	if err := f.sink.Err(); !errors.As(err, &refused) || refused.EventID != "large" || refused.Commit != 101 || refused.Reason != "too_large" {
+	if err := f.sink.Err(); !errors.As(err, &refused) ||
+		refused.EventID != "large" || refused.Commit != 101 || refused.Reason != "too_large" {
 		t.Fatalf("the error is %+v", f.sink.Err())
 	}
 }
@@ -104,9 +94,9 @@ func TestTooLargeForItsTopic(t *testing.T) {
 func TestEventsThatBreakTheContract(t *testing.T) {
 	t.Parallel()
 	for name, e := range map[string]*decoder.Event{
-		"illegal topic": {ID: []byte("e"), Key: []byte("k"), AggregateType: []byte("no topic")},
-		"state topic":   {ID: []byte("e"), Key: []byte("k"), AggregateType: []byte("state")},
-		"bad headers":   {ID: []byte("e"), Key: []byte("k"), AggregateType: []byte("orders"), Headers: []byte(`[1]`)},
+		"illegal topic": {ID: []byte("e"), AggregateType: []byte("no topic")},
+		"state topic":   {ID: []byte("e"), AggregateType: []byte("state")},
+		"bad headers":   {ID: []byte("e"), AggregateType: []byte("orders"), Headers: []byte(`[1]`)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -37,11 +37,7 @@ func TestMissingTopicIsWaitedForAndReported(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(f.cluster.ListenAddrs()...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := f.client()
 	create := kmsg.NewPtrCreateTopicsRequest()
 	topic := kmsg.NewCreateTopicsRequestTopic()
 	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "orders", 1, 1
@@ -73,21 +69,15 @@ func TestTopicDeleted(t *testing.T) {
 			f := setup(t, func(c *Config) { c.Log = zerolog.New(&log).Level(zerolog.InfoLevel) })
 			f.sink.resolver.create = true
 			for _, topic := range []string{"orders", "idle"} {
-				if err := f.produce(topic, "k", "0", 1); err != nil {
-					t.Fatal(err)
-				}
+				f.mustProduce(topic, "k", "0", 1)
 			}
-			if err := f.flush(); err != nil {
-				t.Fatal(err)
-			}
+			f.mustFlush()
 			f.sink.resolver.create = create
 			admin := kadm.NewClient(f.sink.client.(*kgo.Client))
 			if _, err := admin.DeleteTopics(t.Context(), "orders", "idle"); err != nil {
 				t.Fatal(err)
 			}
-			if err := f.produce("orders", "k", "1", 1); err != nil {
-				t.Fatal(err)
-			}
+			f.mustProduce("orders", "k", "1", 1)
 			f.sink.FindTopics(t.Context())
 			there := func(topic string) bool { return f.sink.resolver.lookup(t.Context(), topic) == nil }
 			if there("orders") {
@@ -127,12 +117,8 @@ func TestTopicDeleted(t *testing.T) {
 func TestFindTopicsInAnOutage(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil)
-	if err := f.produce("orders", "k", "0", 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "0", 1)
+	f.mustFlush()
 	var away, missing, waits atomic.Bool
 	waits.Store(true)
 	f.cluster.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -154,31 +140,27 @@ func TestFindTopicsInAnOutage(t *testing.T) {
 		if !waits.Load() {
 			return nil, nil, false
 		}
-		return refusal(req.(*kmsg.ProduceRequest), func(p *kmsg.ProduceResponseTopicPartition, _ string) { p.ErrorCode = kerr.NotEnoughReplicas.Code }), nil, true
+		return waiting(req.(*kmsg.ProduceRequest)), nil, true
 	})
-	if err := f.produce("orders", "k", "1", 1); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "1", 1)
 	f.sink.resolver.create = false
-	look := func() string {
+	find := func() string {
 		f.sink.topics.known("orders").inFlight.moved.Store(moment(time.Now().Add(-2 * stall)))
 		f.sink.FindTopics(t.Context()) // gives up by itself
 		return f.sink.Stats().Reason
 	}
 	away.Store(true)
-	if look(); f.sink.resolver.missing.Load() != nil { // the outage itself comes first in what is shown
+	if find(); f.sink.resolver.missing.Load() != nil { // Stats shows the outage
 		t.Errorf("in an outage it is said: %s", *f.sink.resolver.missing.Load())
 	}
 	away.Store(false)
 	missing.Store(true)
-	if reason := look(); !strings.Contains(reason, `waiting for topic "orders"`) {
+	if reason := find(); !strings.Contains(reason, `waiting for topic "orders"`) {
 		t.Errorf("events wait, because %q", reason)
 	}
 	missing.Store(false)
 	waits.Store(false)
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustFlush()
 	if reason := f.sink.Stats().Reason; reason != "" {
 		t.Errorf("nothing waits, and yet %q", reason)
 	}
@@ -189,19 +171,16 @@ func TestFindTopicsInAnOutage(t *testing.T) {
 func TestTopicDeletedUnderALargeEvent(t *testing.T) {
 	t.Parallel()
 	f := setup(t, nil, kfake.SeedTopics(1, "orders"))
-	if err := f.produce("orders", "k", "0", 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "0", 1)
+	f.mustFlush()
 	if _, err := kadm.NewClient(f.sink.client.(*kgo.Client)).DeleteTopics(t.Context(), "orders"); err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = f.produce("orders", "k", "1", defaultLimit-900) }()
 	for deadline := time.Now().Add(30 * time.Second); f.sink.Err() == nil; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("nobody made the topic (%v); reason %q", f.sink.resolver.lookup(t.Context(), "orders"), f.sink.Stats().Reason)
+			err := f.sink.resolver.lookup(t.Context(), "orders")
+			t.Fatalf("nobody made the topic (%v); reason %q", err, f.sink.Stats().Reason)
 		}
 		f.sink.topics.known("orders").inFlight.moved.Store(moment(time.Now().Add(-2 * stall)))
 		f.sink.FindTopics(t.Context())

@@ -43,28 +43,21 @@ func foreignOpenTransaction(t *testing.T) bool {
 		return checkpoint.State{Position: p, Timeline: 1, At: time.Now()}.Encode("7/walpost")
 	}
 	f.sink.how.(*transactions).state = encode
-	if err := f.produce("orders", "k", "e1", 10); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "e1", 10)
+	f.mustFlush()
 	// The other relay: another source, the same state topic; killed before EndTxn.
-	other, err := kgo.NewClient(kgo.SeedBrokers(f.cluster.ListenAddrs()...), kgo.TransactionalID("walpost/8/walpost"), kgo.TransactionTimeout(3*time.Second), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := f.client(kgo.TransactionalID("walpost/8/walpost"), kgo.TransactionTimeout(3*time.Second),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err := other.BeginTransaction(); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.ProduceSync(t.Context(), &kgo.Record{Topic: "state", Key: []byte("8/walpost"), Value: []byte("{}")}).FirstErr(); err != nil {
+	record := &kgo.Record{Topic: "state", Key: []byte("8/walpost"), Value: []byte("{}")}
+	if err := other.ProduceSync(t.Context(), record).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	other.Close() // a kill: nothing aborts it before its time is over
 
-	if err := f.produce("orders", "k", "e2", 10); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "e2", 10)
 	if err := f.flush(); errors.Is(err, kerr.OutOfOrderSequenceNumber) {
 		return false
 	} else if err != nil {
@@ -75,23 +68,19 @@ func foreignOpenTransaction(t *testing.T) bool {
 	}
 	f.sink.Close() // killed
 
-	cfg := f.sink.cfg
-	next := &fixture{t: t, cluster: f.cluster, room: f.room}
-	if next.sink, err = New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(next.sink.Close)
+	next := f.another(func(*Config) {})
 	if err := next.sink.Begin(t.Context()); err != nil { // fence
 		t.Fatal(err)
 	}
-	store, err := checkpoint.NewStore([]kgo.Opt{kgo.SeedBrokers(f.cluster.ListenAddrs()...)}, "state", "7/walpost", zerolog.Nop())
+	store, err := checkpoint.NewStore(next.sink.cfg.Client, "state", "7/walpost", zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
 	state, stored, err := store.Load(t.Context())
 	if want := f.position(2); err != nil || state.Position != want {
-		t.Errorf("after the fence the stored position is %v (%t, %v), want %v: else e2 is published again", state.Position, stored, err, want)
+		t.Errorf("after the fence the stored position is %v (%t, %v), want %v: else e2 is published again",
+			state.Position, stored, err, want)
 	}
 	return true
 }
@@ -108,12 +97,8 @@ func TestReloadInsideATransaction(t *testing.T) {
 	f.sink.cfg.Linger = time.Minute // the client sends at once; commits come with flush alone
 	f.begin()
 	// The client has published to "other" before.
-	if err := f.produce("other", "k", "warm", 10); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("other", "k", "warm", 10)
+	f.mustFlush()
 	var hits atomic.Int32
 	f.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		f.cluster.KeepControl()
@@ -129,9 +114,7 @@ func TestReloadInsideATransaction(t *testing.T) {
 			p.ErrorCode, p.LogStartOffset = kerr.OutOfOrderSequenceNumber.Code, 1000
 		}), nil, true
 	})
-	if err := f.produce("orders", "k", "e1", 10); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "e1", 10)
 	admin := kadm.NewClient(f.sink.client.(*kgo.Client))
 	for { // until e1 is with the brokers
 		ends, err := admin.ListEndOffsets(t.Context(), "orders")
@@ -143,16 +126,15 @@ func TestReloadInsideATransaction(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if err := f.produce("other", "k", "truncated", 10); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("other", "k", "truncated", 10)
 	for deadline := time.Now().Add(10 * time.Second); hits.Load() == 0 && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond) // it is sent by itself
+		time.Sleep(10 * time.Millisecond) // the client sends it by itself
 	}
 	err := f.flush()
 	var given *CommitError
 	if !errors.As(err, &given) || hits.Load() != 1 || f.marks[1].done.Load()+f.marks[2].done.Load() != 0 {
-		t.Errorf("flush = %v after %d faults; marks told: e1 %d, truncated %d; want the transaction to be given up", err, hits.Load(), f.marks[1].done.Load(), f.marks[2].done.Load())
+		t.Errorf("flush = %v after %d faults; marks told: e1 %d, truncated %d; want the transaction to be given up",
+			err, hits.Load(), f.marks[1].done.Load(), f.marks[2].done.Load())
 	}
 	if got := append(f.committed("orders"), f.committed("state")[1:]...); len(got) != 0 {
 		t.Errorf("consumers see %v of a transaction that lost its beginning", got)
@@ -168,7 +150,10 @@ func TestSaveDoesNotSpin(t *testing.T) {
 	w := checkpoint.NewWatermark(checkpoint.Position{End: 1}, 1<<20, f.room)
 	w.Begin(100, time.Now())
 	event := func(topic string, index uint32, size int) *decoder.Event {
-		return &decoder.Event{ID: []byte(fmt.Sprint(index)), Key: []byte("k"), AggregateType: []byte(topic), Payload: []byte(strings.Repeat("x", size)), Index: index}
+		return &decoder.Event{
+			ID: []byte(fmt.Sprint(index)), Key: []byte("k"), AggregateType: []byte(topic), Index: index,
+			Payload: []byte(strings.Repeat("x", size)),
+		}
 	}
 	e := event("orders", 0, 10)
 	mark := w.Add(0, Size(e))
@@ -207,12 +192,8 @@ func TestSaveDoesNotSpin(t *testing.T) {
 func TestRefusedStateRecordIsTold(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, func(c *Config) { c.Linger = 50 * time.Millisecond })
-	if err := f.produce("orders", "k", "warm", 10); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "warm", 10)
+	f.mustFlush()
 	f.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		r := req.(*kmsg.ProduceRequest)
 		if len(r.Topics) != 2 { // the event and the position in one request
@@ -226,9 +207,7 @@ func TestRefusedStateRecordIsTold(t *testing.T) {
 			}
 		}), nil, true
 	})
-	if err := f.produce("orders", "k", "event", 10); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "event", 10)
 	done := make(chan error, 1)
 	go func() {
 		f.sink.how.(*transactions).mu.Lock()
@@ -256,8 +235,8 @@ func TestRefusedStateRecordIsTold(t *testing.T) {
 }
 
 // TestRefusedPositionBeforeRefusedEvent: an event breaks the contract while what comes before it is
-// on its way, and the brokers refuse the position behind that. Whoever passes over the event relies
-// on the one before it, so the transaction is what has failed.
+// in flight, and the brokers refuse the position behind that. An operator who skips the event relies
+// on what comes before it, so the error has to be that of the transaction.
 func TestRefusedPositionBeforeRefusedEvent(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, func(c *Config) { c.Linger = 50 * time.Millisecond })
@@ -269,9 +248,7 @@ func TestRefusedPositionBeforeRefusedEvent(t *testing.T) {
 			}
 		}), nil, true
 	})
-	if err := f.produce("orders", "k", "before", 10); err != nil {
-		t.Fatal(err)
-	}
+	f.mustProduce("orders", "k", "before", 10)
 	var event *EventError
 	if err := f.produce("no topic!", "k", "bad", 10); !errors.As(err, &event) {
 		t.Fatalf("an illegal topic: %v", err)
@@ -284,7 +261,7 @@ func TestRefusedPositionBeforeRefusedEvent(t *testing.T) {
 }
 
 // TestSaveBeforeReached: the keeper saves a position that the watermark has already, a moment
-// before the goroutine that reads says how far it is. Nothing else wakes who commits.
+// before the producer says how far it is. Nothing else wakes the committer.
 func TestSaveBeforeReached(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, nil)

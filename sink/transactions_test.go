@@ -29,15 +29,11 @@ func TestEventsAndPositionTogether(t *testing.T) {
 		return nil, nil, false
 	})
 	for i := range 3 {
-		if err := f.produce("orders", "k", fmt.Sprint(i), 10); err != nil {
-			t.Fatal(err)
-		}
+		f.mustProduce("orders", "k", fmt.Sprint(i), 10)
 	}
 	<-asked // everything is with the brokers, and the end of the transaction is not
 	for i := range 2 {
-		if err := f.produce("orders", "k", fmt.Sprint(3+i), 10); err != nil { // it does not hold up what comes next
-			t.Fatal(err)
-		}
+		f.mustProduce("orders", "k", fmt.Sprint(3+i), 10)
 	}
 	if f.marks[0].done.Load() != 0 {
 		t.Error("an event counts as published before its transaction is committed")
@@ -46,9 +42,7 @@ func TestEventsAndPositionTogether(t *testing.T) {
 		t.Errorf("consumers see %v before the commit", got)
 	}
 	close(release)
-	if err := f.flush(); err != nil {
-		t.Fatal(err)
-	}
+	f.mustFlush()
 	for i, m := range f.marks {
 		if m.done.Load() != 1 {
 			t.Errorf("mark %d was told %d times", i, m.done.Load())
@@ -83,29 +77,19 @@ func TestSaveWithoutAnEvent(t *testing.T) {
 	}
 }
 
-// TestFencedBySuccessor: who takes the source over ends this one, and what was not committed is not
-// there.
+// onlyWithFlush keeps a transaction open until somebody waits for it.
+func onlyWithFlush(c *Config) { c.Linger, c.Exactly.Interval = time.Minute, time.Minute }
+
+// TestFencedBySuccessor: the next sink of the source fences this one, and what was not committed is
+// not there.
 func TestFencedBySuccessor(t *testing.T) {
 	t.Parallel()
-	f := exactly(t, func(c *Config) { c.Linger = time.Minute; c.Exactly.Interval = time.Minute }) // nothing is committed by itself
-	if err := f.produce("orders", "k", "zombie", 10); err != nil {
-		t.Fatal(err)
-	}
-	next := &fixture{t: t, cluster: f.cluster, room: f.room}
-	cfg := f.sink.cfg
-	cfg.Linger = 0
-	var err error
-	if next.sink, err = New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(next.sink.Close)
+	f := exactly(t, onlyWithFlush)
+	f.mustProduce("orders", "k", "zombie", 10)
+	next := f.another(func(c *Config) { c.Linger = 0 })
 	next.begin()
-	if err := next.produce("orders", "k", "successor", 10); err != nil {
-		t.Fatal(err)
-	}
-	if err := next.flush(); err != nil {
-		t.Fatal(err)
-	}
+	next.mustProduce("orders", "k", "successor", 10)
+	next.mustFlush()
 	var fenced *CommitError
 	if err := f.flush(); !errors.As(err, &fenced) || !fenced.Fenced || f.marks[0].done.Load() != 0 {
 		t.Errorf("Flush = %v, mark told %d times: want to be fenced", err, f.marks[0].done.Load())
@@ -120,10 +104,10 @@ func TestFencedBySuccessor(t *testing.T) {
 // its sake.
 func TestRefusedEventAbortsItsTransaction(t *testing.T) {
 	t.Parallel()
-	f := exactly(t, func(c *Config) { c.Linger = time.Minute; c.Exactly.Interval = time.Minute }) // one transaction, with flush
+	f := exactly(t, onlyWithFlush)
 	f.refuse("event-2-", kerr.PolicyViolation.Code)
 	all := func(f *fixture) error {
-		for i := range 4 { // one batch, or more if the flush comes in between, and brokers refuse whole batches
+		for i := range 4 { // in one batch, or more if the flush comes in between
 			if err := f.produce("orders", "k", fmt.Sprintf("event-%d-", i), 10); err != nil {
 				return err
 			}
@@ -131,21 +115,15 @@ func TestRefusedEventAbortsItsTransaction(t *testing.T) {
 		return f.flush()
 	}
 	var refused *EventError
-	if err := all(f); !errors.As(err, &refused) || !refused.Sent || refused.Outage || refused.Alone || refused.EventID > "event-2-" {
+	if err := all(f); !errors.As(err, &refused) ||
+		!refused.Sent || refused.Outage || refused.Alone || refused.EventID > "event-2-" {
 		t.Fatalf("the error is %v, want the first event of the batch of event 2", err)
 	}
 	if got := f.committed("orders"); len(got) > 0 {
 		t.Fatalf("consumers see %v of an aborted transaction", got)
 	}
 	f.sink.Close()
-	cfg := f.sink.cfg
-	cfg.Refused = refused
-	var err error
-	if f.sink, err = New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(f.sink.Close)
-	f.marks = nil
+	f = f.another(func(c *Config) { c.Refused = refused })
 	f.begin()
 	for _, err := range []error{all(f), f.flush()} {
 		if !errors.As(err, &refused) || !refused.Alone || refused.EventID != "event-2-" {
@@ -160,13 +138,14 @@ func TestRefusedEventAbortsItsTransaction(t *testing.T) {
 	}
 }
 
-// TestWeakTransactions: with brokers of the old kind it works, and says what the claim is worth.
+// TestWeakTransactions: with brokers of the old kind it works, and reports the weaker guarantee.
 func TestWeakTransactions(t *testing.T) {
 	t.Parallel()
 	for level, want := range map[int16]bool{0: false, 2: true} {
 		var said []bool
 		f := setup(t, func(c *Config) {
-			c.Exactly = &Exactly{ID: "walpost/7/walpost", Interval: 50 * time.Millisecond, Bytes: 1 << 20, Claim: func(strong bool) { said = append(said, strong) }}
+			c.Exactly = &Exactly{ID: "walpost/7/walpost", Interval: 50 * time.Millisecond, Bytes: 1 << 20}
+			c.Exactly.Claim = func(strong bool) { said = append(said, strong) }
 		}, kfake.SeedTopics(1, "orders", "other", "state"))
 		req := kmsg.NewPtrUpdateFeaturesRequest()
 		feature := kmsg.NewUpdateFeaturesRequestFeatureUpdate()
@@ -177,14 +156,11 @@ func TestWeakTransactions(t *testing.T) {
 			t.Fatal(err, resp.ErrorCode)
 		}
 		f.begin()
-		if err := f.produce("orders", "k", "e", 10); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.flush(); err != nil {
-			t.Fatal(err)
-		}
+		f.mustProduce("orders", "k", "e", 10)
+		f.mustFlush()
 		if len(said) != 1 || said[0] != want || len(f.committed("orders")) != 1 {
-			t.Errorf("transaction.version %d: strong %v, want %t; consumers see %v", level, said, want, f.committed("orders"))
+			t.Errorf("transaction.version %d: strong %v, want %t; consumers see %v",
+				level, said, want, f.committed("orders"))
 		}
 	}
 }

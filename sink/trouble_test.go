@@ -22,24 +22,16 @@ func TestReasonNamesThePartition(t *testing.T) {
 			f := setup(t, nil, kfake.SeedTopics(1, "bad", "good"))
 			heal := f.answer("bad", answer.Code)
 			f.sink.Watch(true)
-			if err := f.produce("bad", "k", "e1", 1); err != nil {
-				t.Fatal(err)
-			}
-			if err := f.produce("good", "k", "e2", 1); err != nil {
-				t.Fatal(err)
-			}
+			f.mustProduce("bad", "k", "e1", 1)
+			f.mustProduce("good", "k", "e2", 1)
 			f.waitReason(`waiting for topic "bad", partition 0: ` + answer.Error())
 			f.waitDone(f.marks[1])
-			if err := f.produce("good", "k", "e3", 1); err != nil {
-				t.Fatal(err)
-			}
+			f.mustProduce("good", "k", "e3", 1)
 			f.waitDone(f.marks[2])
-			f.waitReason(`waiting for topic "bad", partition 0: ` + answer.Error()) // another one that works changes nothing
+			f.waitReason(`waiting for topic "bad", partition 0: ` + answer.Error()) // still
 			heal()
-			if err := f.flush(); err != nil {
-				t.Fatal(err)
-			}
-			deadline := time.Now().Add(5 * time.Second) // the client calls promises before it writes its log
+			f.mustFlush()
+			deadline := time.Now().Add(5 * time.Second) // the client logs behind the promises
 			for f.sink.trouble.reason() != "" && time.Now().Before(deadline) {
 				time.Sleep(time.Millisecond)
 			}
