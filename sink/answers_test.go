@@ -70,12 +70,13 @@ func (f *fixture) answer(topic string, code int16) (heal func()) {
 	}).Remove
 }
 
-func forbidTopics(req kmsg.Request) kmsg.Response {
+// denyTopics answers a request for metadata with a code for each topic.
+func denyTopics(req kmsg.Request, code int16) kmsg.Response {
 	asked := req.(*kmsg.MetadataRequest)
 	resp := asked.ResponseKind().(*kmsg.MetadataResponse)
 	for _, t := range asked.Topics {
 		topic := kmsg.NewMetadataResponseTopic()
-		topic.Topic, topic.TopicID, topic.ErrorCode = t.Topic, t.TopicID, kerr.TopicAuthorizationFailed.Code
+		topic.Topic, topic.TopicID, topic.ErrorCode = t.Topic, t.TopicID, code
 		resp.Topics = append(resp.Topics, topic)
 	}
 	return resp

@@ -3,9 +3,11 @@ package sink
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -61,6 +63,28 @@ func TestCreationRefused(t *testing.T) {
 				t.Errorf("reason %q, sent %t, hint %q", event.Reason, event.Sent, event.Hint)
 			}
 		})
+	}
+}
+
+// TestCreatedTopicAppearsLater: the brokers deny a topic for some moments after they made it. That is not
+// worth a line of the log, unless it lasts.
+func TestCreatedTopicAppearsLater(t *testing.T) {
+	t.Parallel()
+	for denials, want := range map[int32]int{5: 0, 12: 1} {
+		var log lockedBuffer
+		f := setup(t, func(c *Config) { c.Log = zerolog.New(&log).Level(zerolog.WarnLevel) })
+		var asked atomic.Int32
+		f.cluster.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			f.cluster.KeepControl()
+			if topics := req.(*kmsg.MetadataRequest).Topics; len(topics) != 1 || asked.Add(1) > denials {
+				return nil, nil, false
+			}
+			return denyTopics(req, kerr.UnknownTopicOrPartition.Code), nil, true
+		})
+		f.mustProduce("orders", "k", "1", 1)
+		if got := strings.Count(log.String(), "do not offer it"); got != want {
+			t.Errorf("denied %d times, and %d lines in the log:\n%s", denials, got, log.String())
+		}
 	}
 }
 

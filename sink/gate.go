@@ -3,7 +3,6 @@ package sink
 import (
 	"context"
 	"net"
-	"slices"
 	"sync"
 	"time"
 )
@@ -90,8 +89,7 @@ func saysRecordsFail(msg string, keyvals []any) bool {
 	case batchFailed, producerFailed:
 		return true
 	case loadFailed:
-		at := slices.Index(keyvals, any(loadFails))
-		return at < 0 || at+1 == len(keyvals) || keyvals[at+1] != false
+		return keyval(keyvals, loadFails) != false
 	}
 	return false
 }

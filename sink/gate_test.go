@@ -40,9 +40,13 @@ func TestNothingPassesARefusedEvent(t *testing.T) {
 	_ = f.sink.client.Flush(ctx)
 	close(produced)
 	var refused *EventError
+	began := time.Now()
 	if err := f.flush(); !errors.As(err, &refused) || !errors.Is(err, kerr.PolicyViolation) ||
 		refused.Topic != "orders" || refused.Reason != "refused" {
 		t.Fatalf("Flush = %v, want the refusal", err)
+	}
+	if waited := time.Since(began); waited > 5*afterFailure {
+		t.Errorf("Flush waited %s for what the gate keeps back", waited)
 	}
 	if err := f.produce("orders", "k", "later", 20); !errors.As(err, &refused) {
 		t.Fatalf("Produce = %v, want the refusal", err)
@@ -95,7 +99,7 @@ func TestTheGateShutsWhenRecordsFail(t *testing.T) {
 			f.refuse("bad", kerr.NotLeaderForPartition.Code) // the client asks for the topic again
 			f.cluster.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
 				f.cluster.KeepControl()
-				return forbidTopics(req), nil, true
+				return denyTopics(req, kerr.TopicAuthorizationFailed.Code), nil, true
 			})
 		},
 		"producer forbidden": func(f *fixture) {

@@ -28,6 +28,24 @@ func TestProbes(t *testing.T) {
 	}
 }
 
+// TestSuspects: from the refused event on, events have a batch of their own, but not for ever.
+func TestSuspects(t *testing.T) {
+	t.Parallel()
+	o := &ordering{refused: &EventError{Commit: 100, Index: 3}}
+	suspects := 0
+	for i := range uint32(3 * maxSuspects) {
+		switch suspect := o.suspect(&flight{commit: 100, index: i}); {
+		case suspect && i < 3:
+			t.Errorf("event %d is before the refused one", i)
+		case suspect:
+			suspects++
+		}
+	}
+	if suspects != maxSuspects {
+		t.Errorf("%d suspects, want %d", suspects, maxSuspects)
+	}
+}
+
 // TestStartBehindTheStuckEvent: a session that starts behind the event that was stuck has none.
 func TestStartBehindTheStuckEvent(t *testing.T) {
 	t.Parallel()

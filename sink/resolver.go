@@ -193,19 +193,16 @@ func (r *resolver) limit(ctx context.Context, name string) int64 {
 	resp, err := req.RequestWith(ctx, r.client)
 	if err == nil && len(resp.Resources) == 1 {
 		err = kerr.ErrorForCode(resp.Resources[0].ErrorCode)
-	}
-	if err != nil || len(resp.Resources) != 1 {
-		r.log.Info().Str("topic", name).AnErr("cause", err).
-			Msg("max.message.bytes cannot be read (right DescribeConfigs), Kafka's default of 1 MiB is assumed")
-		return defaultLimit
-	}
-	for _, c := range resp.Resources[0].Configs {
-		if c.Name != "max.message.bytes" || c.Value == nil {
-			continue
-		}
-		if v, err := strconv.ParseInt(*c.Value, 10, 64); err == nil {
-			return min(v, r.maxRequest-requestOverhead)
+		for _, c := range resp.Resources[0].Configs {
+			if c.Name != "max.message.bytes" || c.Value == nil {
+				continue
+			}
+			if v, bad := strconv.ParseInt(*c.Value, 10, 64); bad == nil {
+				return min(v, r.maxRequest-requestOverhead)
+			}
 		}
 	}
+	r.log.Info().Str("topic", name).AnErr("cause", err).
+		Msg("max.message.bytes cannot be read (right DescribeConfigs), Kafka's default of 1 MiB is assumed")
 	return defaultLimit
 }

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
 	"github.com/walpost/walpost/checkpoint"
@@ -52,42 +52,38 @@ func TestProduceInOrderPerKey(t *testing.T) {
 	}
 }
 
+// TestTooLargeForItsTopic: nothing passes an event that is too large, be it the first of its topic.
 func TestTooLargeForItsTopic(t *testing.T) {
 	t.Parallel()
 	limit := "20000"
-	f := setup(t, nil, kfake.SeedTopics(1, "orders"))
-	client := f.client()
-	alter := kmsg.NewPtrIncrementalAlterConfigsRequest()
-	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
-	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeTopic, "orders"
-	config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
-	config.Name, config.Value = "max.message.bytes", &limit
-	resource.Configs = append(resource.Configs, config)
-	alter.Resources = append(alter.Resources, resource)
-	if _, err := alter.RequestWith(t.Context(), client); err != nil {
-		t.Fatal(err)
-	}
-	for i := range 100 { // small ones fill batches, which must respect the topic's limit
-		f.mustProduce("orders", "k", fmt.Sprint(i), 1000)
-	}
-	if err := f.produce("orders", "k", "large", 30_000); err == nil {
-		err = f.produce("orders", "k", "after", 10)
-		if !errors.Is(err, kerr.MessageTooLarge) {
-			t.Fatalf("the event after one that is too large: %v", err)
-		}
-	} else if !errors.Is(err, kerr.MessageTooLarge) {
-		t.Fatal(err)
-	}
-	if err := f.flush(); !errors.Is(err, kerr.MessageTooLarge) {
-		t.Fatalf("Flush = %v", err)
-	}
-	if got := f.ids("orders")[0]; len(got) != 100 || got[99] != "99" {
-		t.Fatalf("published are %v, want the 100 before it", got)
-	}
-	var refused *EventError
-	if err := f.sink.Err(); !errors.As(err, &refused) ||
-		refused.EventID != "large" || refused.Commit != 101 || refused.Reason != "too_large" {
-		t.Fatalf("the error is %+v", f.sink.Err())
+	for _, before := range []int{0, 100} {
+		t.Run(fmt.Sprint(before, " before it"), func(t *testing.T) {
+			t.Parallel()
+			f := setup(t, nil, kfake.SeedTopics(1, "orders"))
+			admin := kadm.NewClient(f.client())
+			config := kadm.AlterConfig{Name: "max.message.bytes", Value: &limit}
+			if _, err := admin.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{config}, "orders"); err != nil {
+				t.Fatal(err)
+			}
+			for i := range before { // small ones fill batches, which must respect the topic's limit
+				f.mustProduce("orders", "k", fmt.Sprint(i), 1000)
+			}
+			err := f.produce("orders", "k", "large", 30_000)
+			if err == nil {
+				err = f.produce("orders", "k", "after", 10)
+			}
+			if !errors.Is(err, kerr.MessageTooLarge) {
+				t.Fatalf("Produce = %v", err)
+			}
+			var refused *EventError
+			if err := f.flush(); !errors.As(err, &refused) ||
+				refused.EventID != "large" || int(refused.Commit) != before+1 || refused.Reason != "too_large" {
+				t.Fatalf("Flush = %+v", err)
+			}
+			if got := f.ids("orders")[0]; len(got) != before {
+				t.Fatalf("published are %v, want the %d before it", got, before)
+			}
+		})
 	}
 }
 

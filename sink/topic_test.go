@@ -13,41 +13,25 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/walpost/walpost/checkpoint"
-	"github.com/walpost/walpost/decoder"
 )
 
 func TestMissingTopicIsWaitedForAndReported(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
 	f := setup(t, func(c *Config) { c.CreateTopics = false; c.Log = zerolog.New(&log) })
-	m := &mark{}
-	e := &decoder.Event{ID: []byte("e"), Key: []byte("k"), AggregateType: []byte("orders")}
-	if err := f.sink.Produce(e, Transaction{}, m, checkpoint.Position{}); err != nil {
-		t.Fatal(err)
+	if err := f.send("orders", "k", "e", 1); err != nil || !f.sink.Held() {
+		t.Fatalf("Produce = %v; more may be produced while the topic is missing: %t", err, !f.sink.Held())
 	}
-	if !f.sink.Held() {
-		t.Fatal("more may be produced while the topic is missing")
+	f.waitReason(`waiting for topic "orders"`)
+	if f.sink.FindTopics(t.Context()); f.sink.Stats().Reason == "" {
+		t.Error("whoever asks for other topics must not end the wait for this one")
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for !strings.Contains(f.sink.Stats().Reason, `"orders"`) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the missing topic is not reported: %+v", f.sink.Stats())
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	client := f.client()
-	create := kmsg.NewPtrCreateTopicsRequest()
-	topic := kmsg.NewCreateTopicsRequestTopic()
-	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "orders", 1, 1
-	create.Topics = append(create.Topics, topic)
-	if _, err := create.RequestWith(t.Context(), client); err != nil {
+	if _, err := kadm.NewClient(f.client()).CreateTopic(t.Context(), 1, 1, nil, "orders"); err != nil {
 		t.Fatal(err)
 	}
 	<-f.room
-	if err := f.flush(); err != nil || m.done.Load() != 1 {
-		t.Fatalf("Flush = %v, mark told %d times", err, m.done.Load())
+	if err := f.flush(); err != nil || f.marks[0].done.Load() != 1 {
+		t.Fatalf("Flush = %v, mark told %d times", err, f.marks[0].done.Load())
 	}
 	if n := strings.Count(log.String(), "topic does not exist"); n != 1 {
 		t.Fatalf("the log says %d times that the topic is missing:\n%s", n, log.String())
@@ -127,11 +111,7 @@ func TestFindTopicsInAnOutage(t *testing.T) {
 		case away.Load():
 			return nil, errors.New("cut"), true
 		case missing.Load() && len(asked) == 1:
-			resp := req.ResponseKind().(*kmsg.MetadataResponse)
-			topic := kmsg.NewMetadataResponseTopic()
-			topic.Topic, topic.ErrorCode = asked[0].Topic, kerr.UnknownTopicOrPartition.Code
-			resp.Topics = append(resp.Topics, topic)
-			return resp, nil, true
+			return denyTopics(req, kerr.UnknownTopicOrPartition.Code), nil, true
 		}
 		return nil, nil, false
 	})

@@ -3,6 +3,7 @@ package sink
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,54 +88,47 @@ func (t *trouble) hear(msg string, keyvals []any) {
 	if !t.on.Load() {
 		return
 	}
-	value := func(key string) any {
-		if at := slices.Index(keyvals, any(key)); at >= 0 && at+1 < len(keyvals) {
-			return keyvals[at+1]
-		}
-		return nil
-	}
 	switch msg {
 	case produced:
-		if to, ok := value(producedTo).(string); ok {
+		if to, ok := keyval(keyvals, producedTo).(string); ok {
 			t.parse(to)
 		}
 	case loadFailed:
-		topic, _ := value("topic").(string)
-		partition, known := value("partition").(int32)
-		if err, ok := value("err").(error); ok && known {
+		topic, _ := keyval(keyvals, "topic").(string)
+		partition, known := keyval(keyvals, "partition").(int32)
+		if err, ok := keyval(keyvals, "err").(error); ok && known {
 			t.set(place{topic, partition}, err.Error())
 		}
 	}
 }
 
-// parse reads topic[partition{outcome}, ...], ... where the outcome of a batch is from=>to, or
-// retrying@from,count(answer).
+// keyval returns the value of a key in a line of the client's log, or nil.
+func keyval(keyvals []any, key string) any {
+	if at := slices.Index(keyvals, any(key)); at >= 0 && at+1 < len(keyvals) {
+		return keyvals[at+1]
+	}
+	return nil
+}
+
+// outcomes finds topic[ and partition{outcome} in topic[partition{outcome}, ...], ...
+var outcomes = regexp.MustCompile(`([\w.-]+)\[|(\d+)\{([^}]*)\}`)
+
+// parse reads the outcomes of batches: from=>to, or retrying@from,count(answer).
 func (t *trouble) parse(to string) {
-	for {
-		topic, rest, ok := strings.Cut(to, "[")
-		if !ok {
-			return
+	topic := ""
+	for _, found := range outcomes.FindAllStringSubmatch(to, -1) {
+		if found[1] != "" {
+			topic = found[1]
+			continue
 		}
-		for {
-			number, after, ok := strings.Cut(rest, "{")
-			partition, err := strconv.ParseInt(number, 10, 32)
-			outcome, after, closed := strings.Cut(after, "}")
-			if !ok || !closed || err != nil {
-				return
-			}
-			p := place{strings.TrimPrefix(topic, ", "), int32(partition)}
-			switch answer, failed := strings.CutPrefix(outcome, "retrying@"); {
-			case failed:
-				_, answer, _ = strings.Cut(answer, "(")
-				t.set(p, strings.TrimSuffix(answer, ")"))
-			case strings.Contains(outcome, "=>") && !strings.HasPrefix(outcome, "skipped@"):
-				t.set(p, "")
-			}
-			var more bool
-			if rest, more = strings.CutPrefix(after, ", "); !more {
-				to = strings.TrimPrefix(after, "]")
-				break
-			}
+		partition, _ := strconv.ParseInt(found[2], 10, 32)
+		p := place{topic, int32(partition)}
+		switch answer, failed := strings.CutPrefix(found[3], "retrying@"); {
+		case failed:
+			_, answer, _ = strings.Cut(answer, "(")
+			t.set(p, strings.TrimSuffix(answer, ")"))
+		case strings.Contains(answer, "=>") && !strings.HasPrefix(answer, "skipped@"):
+			t.set(p, "")
 		}
 	}
 }
