@@ -25,7 +25,7 @@ type Options struct {
 	Columns     map[string]string // Where columns have other names: from the contract's name to the table's.
 	Publication string
 	Slot        string // For SQL alone.
-	Failover    bool   // For SQL alone: a slot that standbys keep a copy of. Postgres 17 and later.
+	Failover    bool   // For SQL alone: a failover slot. Postgres 17 and later.
 }
 
 // columnNames are the columns of an outbox table, by the names of the contract, in its order.

@@ -33,8 +33,7 @@ type demoCommand struct {
 	LogFormat     string        `default:"auto" help:"json, console, or auto: console on a terminal."`
 }
 
-// AfterApply is called by kong. It takes back what the file says of servers: that is meant for the
-// relay.
+// AfterApply implements a hook of kong. It ignores the servers in the file, which are the relay's.
 func (c *demoCommand) AfterApply(parsed *kong.Context) error {
 	for _, step := range parsed.Path {
 		if step.Flag == nil || !step.Resolved {
@@ -83,7 +82,7 @@ func (c *demoCommand) execute(ctx context.Context, stdout, stderr io.Writer) err
 		Ready: ready,
 	})
 	if errors.Is(err, syscall.EPIPE) {
-		return &toldError{exitFailed, err} // the reader left, and nobody else wants to know
+		return &toldError{exitFailed, err} // nobody reads the output any more
 	}
 	return err
 }
@@ -93,30 +92,33 @@ func (c *demoCommand) config() config.Config {
 	return config.Config{
 		PostgresURL: c.PostgresURL, Table: []string{demo.Table}, Slot: demo.Name, Publication: demo.Name, Origin: "any",
 		KafkaBrokers: c.KafkaBrokers, Topic: demo.Topic, StateTopic: demo.StateTopic, Delivery: "at-least-once",
-		KafkaMaxRequestBytes: 100 << 20, KafkaLinger: 2 * time.Millisecond, TransactionInterval: 100 * time.Millisecond, TransactionBytes: 16 << 20, MaxInFlightBytes: 64 << 20, DrainTimeout: 10 * time.Second,
+		KafkaMaxRequestBytes: 100 << 20, KafkaLinger: 2 * time.Millisecond,
+		TransactionInterval: 100 * time.Millisecond, TransactionBytes: 16 << 20,
+		MaxInFlightBytes: 64 << 20, DrainTimeout: 10 * time.Second,
 		HTTPAddr: c.HTTPAddr, LogLevel: c.LogLevel, LogFormat: c.LogFormat,
 	}
 }
 
-// The rate is that of one connection, which commits one transaction after the other.
+// maxRate is what one connection can commit, one transaction after the other.
 const maxRate = 2000
 
 func (c *demoCommand) faults(cfg config.Config) []string {
 	faults := cfg.Validate("postgres-url", "kafka-brokers")
 	if !(c.Rate > 0 && c.Rate <= maxRate) {
-		faults = append(faults, fmt.Sprintf("--rate: %g is not more than 0 and at most %d events per second", c.Rate, maxRate))
+		faults = append(faults, fmt.Sprintf("--rate: %g must be more than 0, and at most %d events per second", c.Rate, maxRate))
 	}
 	if c.Duration < 0 {
-		faults = append(faults, fmt.Sprintf("--duration: %s is less than nothing", c.Duration))
+		faults = append(faults, fmt.Sprintf("--duration: %s is negative", c.Duration))
 	}
 	if c.Partitions < 1 || c.Partitions > 1000 {
 		faults = append(faults, fmt.Sprintf("--partitions: %d is not between 1 and 1000", c.Partitions))
 	}
 	if c.PostgresMajor != 0 && (c.PostgresMajor < pgserver.OldestMajor || c.PostgresMajor > pgserver.NewestMajor) {
-		faults = append(faults, fmt.Sprintf("--postgres-major: %d is not between %d and %d", c.PostgresMajor, pgserver.OldestMajor, pgserver.NewestMajor))
+		faults = append(faults, fmt.Sprintf("--postgres-major: %d is not between %d and %d",
+			c.PostgresMajor, pgserver.OldestMajor, pgserver.NewestMajor))
 	}
 	if c.PostgresMajor != 0 && c.PostgresURL != "" {
-		faults = append(faults, "--postgres-major: has no effect with --postgres-url (WALPOST_DEMO_POSTGRES_URL), which names a Postgres: leave one out")
+		faults = append(faults, "--postgres-major: has no effect with --postgres-url (WALPOST_DEMO_POSTGRES_URL): leave one out")
 	}
 	return faults
 }

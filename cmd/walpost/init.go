@@ -20,8 +20,8 @@ import (
 type initCommand struct {
 	config.Config
 	Print     bool `help:"Print the SQL and change nothing, for databases where an owner applies it; needs no --postgres-url."`
-	Failover  bool `help:"Make the slot one that standbys keep a copy of (Postgres 17 and later)."`
-	AcceptGap bool `help:"Go on with the slot and the publication as they are now, after the events that they skipped were dealt with: records the publication, and the slot's position if it is ahead of ours; needs --kafka-brokers."`
+	Failover  bool `help:"Create a failover slot, which standbys synchronize (Postgres 17 and later)."`
+	AcceptGap bool `help:"Accept the slot and the publication as they are now: records the publication, and the slot's position if it is ahead of the stored one. Deal with the rows that the stream lacks first. Needs --kafka-brokers."`
 }
 
 // OptionalSettings implements config.Lenient: only --accept-gap talks to Kafka, and checks for
@@ -30,7 +30,10 @@ func (*initCommand) OptionalSettings() []string { return []string{"kafka-brokers
 
 // UnusedSettings implements config.Sparing.
 func (*initCommand) UnusedSettings() []string {
-	return []string{"create-topics", "delivery", "kafka-linger", "transaction-interval", "transaction-bytes", "max-in-flight-bytes", "drain-timeout", "http-addr"}
+	return []string{
+		"create-topics", "delivery", "kafka-linger", "transaction-interval", "transaction-bytes",
+		"max-in-flight-bytes", "drain-timeout", "http-addr",
+	}
 }
 
 func (c *initCommand) execute(ctx context.Context, stdout, stderr io.Writer) error {
@@ -63,7 +66,7 @@ func (c *initCommand) execute(ctx context.Context, stdout, stderr io.Writer) err
 
 func (c *initCommand) faults() []string {
 	if c.Print && c.AcceptGap {
-		return []string{"--accept-gap: cannot be used with --print, which changes nothing: run init with the one, then with the other"}
+		return []string{"--accept-gap: cannot be used with --print, which changes nothing: run init twice, once with each"}
 	}
 	if c.Print {
 		return nil
@@ -83,15 +86,17 @@ func newMigrationOptions(cfg config.Config, failover bool) (migrations.Options, 
 	if err != nil {
 		return migrations.Options{}, err
 	}
-	options := migrations.Options{Columns: cfg.Columns, Publication: cfg.Publication, Slot: cfg.Slot, Failover: failover}
+	options := migrations.Options{
+		Columns: cfg.Columns, Publication: cfg.Publication, Slot: cfg.Slot, Failover: failover,
+	}
 	for _, t := range tables {
 		options.Tables = append(options.Tables, migrations.Table{Schema: t.Schema, Name: t.Name})
 	}
 	return options, nil
 }
 
-// acceptGap records the publication as it is now, and the slot's position if the stored one cannot
-// be gone on from. It holds the slot meanwhile, so that no relay moves either.
+// acceptGap records the publication as it is now, and the slot's position if a relay could not go on
+// from the stored one. It holds the slot meanwhile, so that no relay moves either.
 func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error {
 	log := newLogger(cfg, stderr)
 	stream, err := newStreamConfig(cfg, log)
@@ -104,7 +109,7 @@ func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer)
 	}
 	defer conn.Close()
 	if _, err := conn.Start(ctx, 0, false); err != nil {
-		return fmt.Errorf("accept the gap of slot %q (stop the relay first, if one runs): %w", cfg.Slot, err)
+		return fmt.Errorf("accept the gap of slot %q (if a relay runs, stop it first): %w", cfg.Slot, err)
 	}
 	view, err := cdc.Inspect(ctx, stream)
 	if err != nil {
@@ -131,11 +136,13 @@ func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer)
 		return explain(ctx, cfg, conn.System, err)
 	}
 	position := acceptedPosition(before, stored, view, conn.History)
-	state := checkpoint.State{Position: position, Timeline: conn.History.At(position.Furthest()), At: time.Now(), Publication: view.Identity()}
+	state := checkpoint.State{
+		Position: position, Timeline: conn.History.At(position.Furthest()), At: time.Now(), Publication: view.Identity(),
+	}
 	saving, cancel := context.WithTimeout(ctx, brokersTime)
 	defer cancel()
 	if err := store.Reset(saving, before, state); err != nil {
-		return explain(ctx, cfg, conn.System, fmt.Errorf("%w: run this command again, until it says the position", err))
+		return explain(ctx, cfg, conn.System, fmt.Errorf("%w: run this command again, until it prints the position", err))
 	}
 	was := "none"
 	if stored {
@@ -146,8 +153,8 @@ func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer)
 	return err
 }
 
-// fence takes the transactional id: a relay that has let go of the slot may still be committing a
-// Kafka transaction, and with it a position.
+// fence takes the transactional id from a relay that has released the slot and may still be
+// committing a Kafka transaction, with a position in it.
 func fence(ctx context.Context, cfg config.Config, system string) error {
 	options, err := cfg.KafkaOptions()
 	if err != nil {
@@ -176,7 +183,7 @@ func acceptedPosition(stored checkpoint.State, known bool, view cdc.View, histor
 	start, err := checkpoint.Resume(stored, known, checkpoint.Server{
 		ConfirmedFlush: view.Slot.Confirmed(), WALEnd: view.WALEnd, Timeline: history.Current(), Ended: history.Ended,
 	})
-	if err != nil { // a gap, or a server that was restored: this is what the operator accepts
+	if err != nil { // a gap, or a restored server: this is what the operator accepts
 		return checkpoint.Position{End: view.Slot.Confirmed()}
 	}
 	return start.Position

@@ -84,7 +84,7 @@ func TestInitFailover(t *testing.T) {
 				t.Errorf("failover = %s", got)
 			}
 
-			wantAll(t, initialize(t, cfg, true, exitOK), `^slot walpost: found, and standbys keep a copy of it from now on$`)
+			wantAll(t, initialize(t, cfg, true, exitOK), `^slot walpost: found, and synchronized to standbys from now on$`)
 			if got := query(t, url, failover); got != "true" {
 				t.Errorf("failover = %s", got)
 			}

@@ -12,11 +12,11 @@ import (
 	"github.com/walpost/walpost/internal/relay"
 )
 
-// brokersTime bounds what a command waits for the brokers.
+// brokersTime is how long a command waits for the brokers.
 const brokersTime = 20 * time.Second
 
-// explain asks the brokers why they did not do in time what a command asked for. A refusal of
-// theirs says it already.
+// explain asks the brokers why they did not serve a command in time. If they refused it, the error
+// already says why.
 func explain(ctx context.Context, cfg config.Config, system string, err error) error {
 	if errors.Is(err, kerr.SaslAuthenticationFailed) {
 		return fmt.Errorf("the login of %s is refused: %w", cfg.KafkaLogin(), err)

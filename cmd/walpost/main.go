@@ -29,9 +29,9 @@ const (
 
 type commands struct {
 	Run     runCommand     `cmd:"" help:"Relay events from the outbox to Kafka, until told to stop."`
-	Init    initCommand    `cmd:"" help:"Create the outbox table, the publication and the slot, as far as they are missing."`
+	Init    initCommand    `cmd:"" help:"Create what is missing of outbox table, publication and slot."`
 	Status  statusCommand  `cmd:"" help:"Show how the relay and its slot are doing."`
-	Demo    demoCommand    `cmd:"" help:"Show events flow from a Postgres to a Kafka broker, both started for it and temporary."`
+	Demo    demoCommand    `cmd:"" help:"Watch events flow from a temporary Postgres to a temporary Kafka broker."`
 	Version versionCommand `cmd:"" help:"Show the version."`
 
 	ShowVersion kong.VersionFlag `name:"version" help:"Show the version."`
@@ -49,8 +49,8 @@ func main() {
 	os.Exit(code)
 }
 
-// oneStop is how far apart two signals may be that mean one stop: Ctrl-C reaches a whole process
-// group, and a supervisor in it passes it on.
+// oneStop is how far apart two signals may be that mean one stop: Ctrl-C signals the whole process
+// group, and a supervisor in it forwards the signal.
 const oneStop = 500 * time.Millisecond
 
 // signalContext ends with the first SIGTERM or interrupt. A second one ends the process at once.
@@ -60,14 +60,14 @@ func signalContext() (context.Context, func()) {
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	go func() {
 		awaitSecond(signals, cancel)
-		fmt.Fprintln(os.Stderr, "walpost: stopped at once by a second signal; what was in flight will be sent again")
+		fmt.Fprintln(os.Stderr, "walpost: stopped at once by a second signal; nothing is lost, but events in flight will be sent again")
 		os.Exit(exitFailed)
 	}()
 	return ctx, func() { signal.Stop(signals); cancel() }
 }
 
-// awaitSecond tells of the first signal, and returns with one that comes so much later that it is
-// meant as a second.
+// awaitSecond calls first at the first signal. It returns at the next one that is not part of the
+// same stop.
 func awaitSecond(signals <-chan os.Signal, first func()) {
 	<-signals
 	began := time.Now()
@@ -83,7 +83,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var cli commands
 	parsed, err := config.Parse(&cli, args, stdout, stderr,
 		kong.Vars{"version": versionLine()},
-		kong.Description("The message relay of the transactional outbox pattern: Postgres to Kafka, nothing lost, in order."))
+		kong.Description("The message relay of the transactional outbox pattern: Postgres to Kafka, nothing lost, in order."),
+	)
 	var usage *config.UsageError
 	switch {
 	case errors.Is(err, config.ErrHelp):
@@ -93,7 +94,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			fmt.Fprintln(stderr, "walpost:", fault)
 		}
 		if unknown, err := config.UnknownVariables(os.Environ()); err == nil && len(unknown) > 0 {
-			fmt.Fprintln(stderr, "walpost: these environment variables are no settings:", strings.Join(unknown, ", "))
+			fmt.Fprintln(stderr, "walpost: these environment variables are not settings:", strings.Join(unknown, ", "))
 		}
 		fmt.Fprintln(stderr, "walpost: see `walpost <command> --help`; nothing was started")
 		return exitUsage
@@ -109,7 +110,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitCode(chosen.execute(ctx, stdout, stderr), stderr)
 }
 
-// exitCode tells an operator why a command ended, and the machine in a number.
+// exitCode prints why a command ended, and returns the exit code that says so.
 func exitCode(err error, stderr io.Writer) int {
 	var halt *relay.Halt
 	var told *toldError
@@ -137,7 +138,7 @@ func exitCode(err error, stderr io.Writer) int {
 	}
 }
 
-// toldError is an error that was told already, where it belongs.
+// toldError is an error that was printed or logged already.
 type toldError struct {
 	code int
 	err  error

@@ -33,7 +33,8 @@ func (c *runCommand) execute(ctx context.Context, _, stderr io.Writer) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &settings):
-		log.Error().Err(err).Str("what_to_do", settings.Hint).Msg("stopped: these settings cannot be used; nothing is lost")
+		log.Error().Err(err).Str("what_to_do", settings.Hint).
+			Msg("stopped: these settings cannot be used; nothing is lost")
 		return &toldError{exitUsage, err}
 	case errors.Is(err, relay.ErrDrain):
 		log.Error().Err(err).Msg("stopped, not everything in flight was confirmed: nothing is lost")
@@ -51,23 +52,23 @@ func (c *runCommand) execute(ctx context.Context, _, stderr io.Writer) error {
 	}
 }
 
-// useOneProcessor keeps the Go runtime from spreading a relay over processors: it needs less of one
-// for a row than the walsender, which is one process, and a second makes it no faster, but each
-// hand-over to it costs, and takes it from Postgres. GOMAXPROCS decides otherwise.
+// useOneProcessor keeps the Go runtime on one processor, unless GOMAXPROCS says otherwise. A row
+// costs the relay less than it costs the walsender, which is one process, so a second processor does
+// not make the relay faster. But it takes that processor from Postgres, and each switch costs.
 func useOneProcessor() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(1)
 	}
 }
 
-// warnOfUnknown names variables that somebody set and nothing reads: a setting that is misspelled
-// keeps its default without a word. It is no error, because others may set variables of that name.
+// warnOfUnknown logs variables that nothing reads: a setting that is misspelled silently keeps its
+// default. It is not an error, because others may set variables with this prefix.
 func warnOfUnknown(log zerolog.Logger, environ []string) {
 	unknown, err := config.UnknownVariables(environ)
 	if err != nil {
-		log.Warn().Err(err).Msg("cannot tell whether environment variables are unknown")
+		log.Warn().Err(err).Msg("cannot check for unknown environment variables")
 	} else if len(unknown) > 0 {
-		log.Warn().Strs("variables", unknown).Msg("these environment variables are no settings and have no effect")
+		log.Warn().Strs("variables", unknown).Msg("these environment variables are not settings and have no effect")
 	}
 }
 
@@ -80,8 +81,9 @@ func runRelay(ctx context.Context, cfg config.Config, log zerolog.Logger) error 
 	}
 	relayConfig.Observe = func(d time.Duration) { latency.Observe(max(d, 0).Seconds()) }
 	r := relay.New(relayConfig)
+	postgres := relayConfig.CDC.Postgres
 	log.Info().Str("version", version()).Str("slot", cfg.Slot).Str("publication", cfg.Publication).
-		Str("postgres", relayConfig.CDC.Postgres.Host+":"+strconv.Itoa(int(relayConfig.CDC.Postgres.Port))+"/"+relayConfig.CDC.Postgres.Database).
+		Str("postgres", postgres.Host+":"+strconv.Itoa(int(postgres.Port))+"/"+postgres.Database).
 		Strs("tables", cfg.Table).Strs("brokers", cfg.KafkaBrokers).Str("delivery", cfg.Delivery).Msg("walpost starts")
 	if cfg.HTTPAddr != "" {
 		server := ops.New(cfg.HTTPAddr, snapshots{r}, latency, log)
@@ -103,8 +105,8 @@ func runRelay(ctx context.Context, cfg config.Config, log zerolog.Logger) error 
 // address as well.
 func httpError(addr string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("another process has the HTTP address %s, perhaps another walpost: give this one an address of its own "+
-			"in WALPOST_HTTP_ADDR (--http-addr), or an empty one for no HTTP: %w", addr, err)
+		return fmt.Errorf("another process, perhaps another walpost, listens on the HTTP address %s: "+
+			"set WALPOST_HTTP_ADDR (--http-addr) to another one, or to nothing for no HTTP: %w", addr, err)
 	}
 	return fmt.Errorf("serve metrics and health on %s (WALPOST_HTTP_ADDR): %w", addr, err)
 }
@@ -130,9 +132,10 @@ func newRelayConfig(cfg config.Config, log zerolog.Logger) (relay.Config, error)
 	return relay.Config{
 		CDC: stream, Columns: cfg.Columns, Kafka: kafka, Dial: dial, Login: cfg.KafkaLogin(),
 		Topic: template, StateTopic: cfg.StateTopic, CreateTopics: cfg.CreateTopics,
-		ExactlyOnce: cfg.Delivery == config.ExactlyOnce, Interval: cfg.TransactionInterval, Batch: int64(cfg.TransactionBytes),
-		MaxInFlight: int64(cfg.MaxInFlightBytes), MaxRequest: int64(cfg.KafkaMaxRequestBytes), Linger: cfg.KafkaLinger, DrainTimeout: cfg.DrainTimeout,
-		Log: log,
+		ExactlyOnce: cfg.Delivery == config.ExactlyOnce,
+		Interval:    cfg.TransactionInterval, Batch: int64(cfg.TransactionBytes),
+		MaxInFlight: int64(cfg.MaxInFlightBytes), MaxRequest: int64(cfg.KafkaMaxRequestBytes),
+		Linger: cfg.KafkaLinger, DrainTimeout: cfg.DrainTimeout, Log: log,
 	}, nil
 }
 
@@ -150,7 +153,8 @@ func newStreamConfig(cfg config.Config, log zerolog.Logger) (cdc.Config, error) 
 		return cdc.Config{}, err
 	}
 	stream := cdc.Config{
-		Postgres: postgres, Settings: cfg.PostgresConfig, Login: cfg.PostgresLogin, Hosts: &cdc.Hosts{}, Slot: cfg.Slot, Publication: cfg.Publication,
+		Postgres: postgres, Settings: cfg.PostgresConfig, Login: cfg.PostgresLogin, Hosts: &cdc.Hosts{},
+		Slot: cfg.Slot, Publication: cfg.Publication,
 		Columns: relay.EventColumns(cfg.Columns, template.Extra()), LocalOnly: cfg.Origin == config.OriginNone,
 		Log: log.With().Str("component", "cdc").Logger(),
 	}

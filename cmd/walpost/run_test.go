@@ -41,5 +41,5 @@ func TestRunOnATakenAddress(t *testing.T) {
 	addr := takenAddress(t)
 	p := runAgainstNobody(t, "--http-addr", addr)
 	p.end(exitFailed)
-	wantAll(t, p.stderr.String(), `another process has the HTTP address `+addr+`, perhaps another walpost: .* in WALPOST_HTTP_ADDR`)
+	wantAll(t, p.stderr.String(), `another process, perhaps another walpost, listens on the HTTP address `+addr+`: set WALPOST_HTTP_ADDR`)
 }

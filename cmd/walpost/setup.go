@@ -17,8 +17,8 @@ import (
 )
 
 // setUp makes what is missing, the slot last: a slot that is older than its publication reads
-// nothing of it. Where the slot is older than the publication is, or than what an operator accepts,
-// nothing may be in doubt when it returns: it waits for the transactions that wrote before.
+// nothing of it. If the slot is older than the publication, or than a change that the operator
+// accepts, it waits for the transactions that wrote before, so that nothing is in doubt afterwards.
 func setUp(ctx context.Context, cfg config.Config, options migrations.Options, accept bool, stdout io.Writer) error {
 	stream, err := newStreamConfig(cfg, zerolog.Nop())
 	if err != nil {
@@ -58,14 +58,14 @@ func setUp(ctx context.Context, cfg config.Config, options migrations.Options, a
 		if err := cdc.AdvanceSlot(ctx, conn, options.Slot); err != nil {
 			return err
 		}
-		fmt.Fprintf(stdout, "slot %s: moved behind publication %s: what was inserted before is in the table alone\n", options.Slot, options.Publication)
+		fmt.Fprintf(stdout, "slot %s: moved to the publication %s; rows inserted before it are not in the stream\n",
+			options.Slot, options.Publication)
 	}
 	return checkSetUp(ctx, cfg, stream, stdout)
 }
 
-// replicates tells of an address at which no relay could ever read what is made now: a slot there
-// would keep WAL for nobody. What else refuses a replication connection may come right before a
-// relay starts.
+// replicates returns an error if no relay could ever replicate from the address: a slot made there
+// would only retain WAL. Other refusals may be gone by the time a relay starts.
 func replicates(ctx context.Context, stream cdc.Config) error {
 	conn, err := cdc.Connect(ctx, stream)
 	if err == nil {
@@ -79,8 +79,8 @@ func replicates(ctx context.Context, stream cdc.Config) error {
 	return nil
 }
 
-// connect opens a connection for SQL, to the address that answered an inspection. The returned
-// function closes it: everything is committed or has failed by then.
+// connect opens a connection for SQL to the address that answered an inspection. The returned
+// function closes it.
 func connect(ctx context.Context, cfg config.Config, stream cdc.Config) (*pgx.Conn, func(), error) {
 	settings, err := cfg.PostgresConnConfig()
 	if err != nil {
@@ -95,13 +95,13 @@ func connect(ctx context.Context, cfg config.Config, stream cdc.Config) (*pgx.Co
 	return conn, func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = conn.Close(closing)
+		_ = conn.Close(closing) // everything is committed or has failed by now
 	}, nil
 }
 
-// foundBefore looks at what is there before anything is made, as a relay would. older says that the
-// slot will be older than its publication: what lies between the two is not in the stream, or even
-// ends it.
+// foundBefore inspects what is there before anything is made, as a relay would. older says that the
+// slot will be older than its publication: rows committed between the two are not in the stream, and
+// some versions of Postgres cannot even decode past them.
 func foundBefore(ctx context.Context, cfg config.Config, stream cdc.Config, accept bool) (older bool, err error) {
 	view, err := cdc.Inspect(ctx, stream)
 	if err != nil {
@@ -113,7 +113,7 @@ func foundBefore(ctx context.Context, cfg config.Config, stream cdc.Config, acce
 		}
 	}
 	if view.Timeline == 0 {
-		return false, nil // a standby, which the report says
+		return false, nil // a standby: the report says so
 	}
 	if err := view.CheckFound(stream); err != nil {
 		var stop *cdc.StopError
@@ -130,18 +130,18 @@ func foundBefore(ctx context.Context, cfg config.Config, stream cdc.Config, acce
 	}
 	if !accept {
 		return false, &cdc.StopError{
-			What: fmt.Sprintf("slot %q is older than publication %q, which does not exist: events inserted before it is made are not in the stream of this slot; nothing was changed",
-				stream.Slot, stream.Publication),
-			Hint: fmt.Sprintf("if no relay has read the slot yet: SELECT pg_drop_replication_slot('%s'), and run this again. Else `walpost init --accept-gap` makes the publication, "+
-				"moves the slot behind it, and records that; compare the table with what arrived then, and insert what is missing again", stream.Slot),
+			What: fmt.Sprintf("slot %q is older than publication %q, which does not exist: "+
+				"rows inserted before it is made are not in the stream; nothing was changed", stream.Slot, stream.Publication),
+			Hint: fmt.Sprintf("if no relay has read the slot yet, run SELECT pg_drop_replication_slot('%s') and this command again; "+
+				"otherwise run `walpost init --accept-gap`: see \"A gap\" in docs/OPERATIONS.md", stream.Slot),
 		}
 	}
 	return true, nil
 }
 
-// madeAnew reports whether the publication is younger than the position that a relay has stored,
-// and nobody has moved the slot since. Who cannot tell says no: then the relay stops at its start,
-// and says why.
+// madeAnew reports whether the publication is newer than the position that a relay has stored, and
+// the slot was not moved since. If it cannot tell it says no: the relay then stops at its start and
+// says why.
 func madeAnew(ctx context.Context, cfg config.Config, view cdc.View) bool {
 	store, err := openStore(cfg, view.System, zerolog.Nop())
 	if err != nil {
@@ -155,13 +155,15 @@ func madeAnew(ctx context.Context, cfg config.Config, view cdc.View) bool {
 }
 
 // setUpTables makes the tables and the publication, and reports whether it changed anything.
-func setUpTables(ctx context.Context, cfg config.Config, stream cdc.Config, conn *pgx.Conn, options migrations.Options, stdout io.Writer) (altered bool, err error) {
+func setUpTables(
+	ctx context.Context, cfg config.Config, stream cdc.Config, conn *pgx.Conn, options migrations.Options, stdout io.Writer,
+) (altered bool, err error) {
 	defer sayWhoBlocks(ctx, cfg, stream, conn.PgConn().PID(), stdout)()
 	report, err := migrations.Apply(ctx, conn, options)
 	var problem *migrations.ProblemError
 	if errors.As(err, &problem) {
 		for i, f := range report.Findings {
-			if f.Level == migrations.Made { // all or nothing, and it was nothing
+			if f.Level == migrations.Made { // it was rolled back
 				report.Findings[i].Text = "would be " + f.Text
 			}
 		}
@@ -170,12 +172,12 @@ func setUpTables(ctx context.Context, cfg config.Config, stream cdc.Config, conn
 	if err != nil {
 		return false, err
 	}
-	altered = slices.ContainsFunc(report.Findings, func(f migrations.Finding) bool { return f.Level == migrations.Made })
-	return altered, printReport(stdout, report, nil)
+	made := func(f migrations.Finding) bool { return f.Level == migrations.Made }
+	return slices.ContainsFunc(report.Findings, made), printReport(stdout, report, nil)
 }
 
-// checkSetUp looks as a relay will at its start, so that what it would stop at, or warn of, is said
-// here.
+// checkSetUp inspects the database as a relay does at its start, so that init already reports what
+// would stop the relay and what it would warn of.
 func checkSetUp(ctx context.Context, cfg config.Config, stream cdc.Config, stdout io.Writer) error {
 	view, err := cdc.Inspect(ctx, stream)
 	if err != nil {
@@ -195,9 +197,10 @@ func checkSetUp(ctx context.Context, cfg config.Config, stream cdc.Config, stdou
 	return nil
 }
 
-// sayWhoBlocks tells who holds a lock that a session waits for, each once, until the returned
-// function is called.
-func sayWhoBlocks(ctx context.Context, cfg config.Config, stream cdc.Config, pid uint32, stdout io.Writer) (stop func()) {
+// sayWhoBlocks prints who holds a lock that a session waits for, each once, until stop is called.
+func sayWhoBlocks(
+	ctx context.Context, cfg config.Config, stream cdc.Config, pid uint32, stdout io.Writer,
+) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -209,7 +212,7 @@ func sayWhoBlocks(ctx context.Context, cfg config.Config, stream cdc.Config, pid
 		}
 		conn, closeConn, err := connect(ctx, cfg, stream)
 		if err != nil {
-			return // whoever waits goes on, and tells of the server
+			return // the session that waits reports what is wrong with the server
 		}
 		defer closeConn()
 		said := map[string]bool{}
@@ -230,14 +233,16 @@ func sayWhoBlocks(ctx context.Context, cfg config.Config, stream cdc.Config, pid
 	return func() { cancel(); <-done }
 }
 
-// waitingFor tells whom a command waits for.
+// waitingFor prints which transaction a command waits for.
 func waitingFor(stdout io.Writer, slot string) func(holder string) {
 	return func(holder string) {
 		fmt.Fprintf(stdout, "slot %s: waiting for transactions that are open now; the oldest: %s\n", slot, holder)
 	}
 }
 
-func setUpSlot(ctx context.Context, conn *pgx.Conn, options migrations.Options, stdout io.Writer) (made bool, err error) {
+func setUpSlot(
+	ctx context.Context, conn *pgx.Conn, options migrations.Options, stdout io.Writer,
+) (made bool, err error) {
 	made, err = cdc.CreateSlot(ctx, conn, options.Slot, options.Failover, waitingFor(stdout, options.Slot))
 	if err != nil {
 		return false, err
@@ -251,7 +256,7 @@ func setUpSlot(ctx context.Context, conn *pgx.Conn, options migrations.Options, 
 			return false, err
 		}
 		if changed {
-			text = "found, and standbys keep a copy of it from now on"
+			text = "found, and synchronized to standbys from now on"
 		}
 	}
 	_, err = fmt.Fprintf(stdout, "slot %s: %s\n", options.Slot, text)

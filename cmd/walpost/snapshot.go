@@ -9,14 +9,15 @@ import (
 	"github.com/walpost/walpost/internal/relay"
 )
 
-// snapshots shows a relay to the HTTP server.
+// snapshots gives the HTTP server the status of a relay.
 type snapshots struct{ relay *relay.Relay }
 
 // Snapshot implements ops.Source.
 func (s snapshots) Snapshot() ops.Snapshot {
 	st := s.relay.Status()
 	snap := ops.Snapshot{
-		Version: version(), Source: st.Source, Delivery: st.Delivery, State: string(st.State), Reasons: st.Reasons, Warnings: st.Warnings,
+		Version: version(), Source: st.Source, Delivery: st.Delivery, State: string(st.State),
+		Reasons: st.Reasons, Warnings: st.Warnings,
 		Up:                map[string]bool{ops.PeerPostgres: st.Postgres, ops.PeerKafka: st.Sink.Up},
 		Reconnects:        map[string]uint64{ops.PeerPostgres: st.Reconnects, ops.PeerKafka: st.Sink.Reconnects},
 		InFlightEvents:    st.Sink.Events,
@@ -32,7 +33,7 @@ func (s snapshots) Snapshot() ops.Snapshot {
 	}
 	if v := st.Database; v != nil && v.Slot != nil {
 		restart := v.Slot.Restart()
-		end := max(v.WALEnd, st.Received) // whichever is the younger news
+		end := max(v.WALEnd, st.Received) // whichever is newer
 		snap.RestartLSN = uint64(restart)
 		snap.ConfirmedLagBytes, snap.RestartLagBytes = lag(end, st.Confirmed), lag(end, restart)
 		if v.Slot.SafeWALSize != nil {

@@ -29,7 +29,8 @@ func (*statusCommand) OptionalSettings() []string { return []string{"kafka-broke
 // UnusedSettings implements config.Sparing.
 func (*statusCommand) UnusedSettings() []string {
 	return []string{
-		"create-topics", "delivery", "kafka-linger", "transaction-interval", "transaction-bytes", "max-in-flight-bytes", "drain-timeout", "log-level", "log-format",
+		"create-topics", "delivery", "kafka-linger", "transaction-interval", "transaction-bytes",
+		"max-in-flight-bytes", "drain-timeout", "log-level", "log-format",
 	}
 }
 
@@ -40,11 +41,12 @@ const relayTimeout = 2 * time.Second
 // errNotWell is what the exit code of status says; the reasons are printed.
 var errNotWell = errors.New("not everything is well")
 
-// strangerError says that a relay answers which is not the one that was asked for.
+// strangerError says that another relay answers than the one that the settings are for.
 type strangerError struct{ addr, what, serves, wanted string }
 
 func (e *strangerError) Error() string {
-	return fmt.Sprintf("the relay at %s serves %s %q, not %q: set WALPOST_HTTP_ADDR to this one's", e.addr, e.what, e.serves, e.wanted)
+	return fmt.Sprintf("the relay at %s serves %s %q, not %q: set WALPOST_HTTP_ADDR to the address of the right one",
+		e.addr, e.what, e.serves, e.wanted)
 }
 
 // execute asks the relay, and only if none answers the servers themselves. It changes nothing
@@ -59,7 +61,7 @@ func (c *statusCommand) execute(ctx context.Context, stdout, _ io.Writer) error 
 		well := status.Ready && status.Source != ""
 		return c.print(stdout, status, well, func(w io.Writer) error { return printRelay(w, c.HTTPAddr, status) })
 	}
-	found := c.look(ctx, err)
+	found := c.inspect(ctx, err)
 	err = c.print(stdout, found, found.well(), func(w io.Writer) error { return printServers(w, found) })
 	if found.unusable && errors.Is(err, errNotWell) {
 		return &toldError{exitUsage, errNotWell}
@@ -111,7 +113,7 @@ func (c *statusCommand) recognise(ctx context.Context, status ops.Status) error 
 // askRelay returns the status of the relay that answers at an address.
 func askRelay(ctx context.Context, addr string) (ops.Status, error) {
 	if addr == "" {
-		return ops.Status{}, errors.New("the relay's HTTP server is turned off in the settings")
+		return ops.Status{}, errors.New("the settings turn the relay's HTTP server off")
 	}
 	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
 	defer cancel()
@@ -123,7 +125,7 @@ func askRelay(ctx context.Context, addr string) (ops.Status, error) {
 	var status ops.Status
 	err = json.NewDecoder(io.LimitReader(response.Body, 4<<20)).Decode(&status)
 	if response.StatusCode != http.StatusOK || err != nil || status.State == "" {
-		return ops.Status{}, fmt.Errorf("something else than a relay answers at %s (%s)", addr, response.Status)
+		return ops.Status{}, fmt.Errorf("what answers at %s is not a relay (%s)", addr, response.Status)
 	}
 	return status, nil
 }
@@ -141,11 +143,12 @@ func get(ctx context.Context, addr, path string) (*http.Response, error) {
 			host = "::1"
 		}
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, http.NoBody)
+	url := "http://" + net.JoinHostPort(host, port) + path
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("ask relay at %s: %w", addr, err)
 	}
-	// No proxy and no connection that stays: the relay is near, and asked once.
+	// No proxy and no idle connection: the relay is near, and asked once.
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {

@@ -20,8 +20,8 @@ type serversStatus struct {
 	Version string   `json:"version"`
 	Source  string   `json:"source,omitempty"`
 	State   string   `json:"state"`
-	Relay   string   `json:"relay_error"` // why no relay was believed
-	Reasons []string `json:"reasons"`     // what is wrong; none = a relay reads the slot, and all that was asked is well
+	Relay   string   `json:"relay_error"` // why no relay answers
+	Reasons []string `json:"reasons"`     // what is wrong; none = a relay reads the slot, and all is well
 	Hints   []string `json:"hints"`       // what to do about it
 
 	Warnings []string `json:"warnings"` // what may cost or repeat events although a relay works
@@ -77,11 +77,12 @@ const (
 	postgresTimeout = 15 * time.Second
 )
 
-// look asks the servers that the settings name. Each may be away without the other's part
-// suffering.
-func (c *statusCommand) look(ctx context.Context, noRelayErr error) *serversStatus {
+// inspect asks the servers that the settings name. If one does not answer, the other's part is complete
+// all the same.
+func (c *statusCommand) inspect(ctx context.Context, noRelayErr error) *serversStatus {
 	s := &serversStatus{
-		Version: version(), State: noRelay, Relay: noRelayErr.Error(), Reasons: []string{}, Hints: []string{}, Warnings: []string{}, Up: map[string]bool{},
+		Version: version(), State: noRelay, Relay: noRelayErr.Error(),
+		Reasons: []string{}, Hints: []string{}, Warnings: []string{}, Up: map[string]bool{},
 		slot: c.Slot, publication: c.Publication, topic: c.StateTopic, tables: c.Table,
 	}
 	var other *strangerError
@@ -91,12 +92,12 @@ func (c *statusCommand) look(ctx context.Context, noRelayErr error) *serversStat
 	var compare comparison
 	if c.PostgresURL != "" {
 		var err error
-		if compare, err = c.lookAtPostgres(ctx, s); err != nil {
+		if compare, err = c.inspectPostgres(ctx, s); err != nil {
 			s.wrong(err)
 		}
 	}
 	if len(c.KafkaBrokers) > 0 {
-		if err := c.lookAtKafka(ctx, s, compare); err != nil {
+		if err := c.inspectKafka(ctx, s, compare); err != nil {
 			s.wrong(err)
 		}
 	}
@@ -104,19 +105,20 @@ func (c *statusCommand) look(ctx context.Context, noRelayErr error) *serversStat
 	return s
 }
 
-// unread says that no relay is known to run. It comes last, after what may have stopped it.
+// unread reports that no relay is known to run. It comes last, after what may have stopped it.
 func (s *serversStatus) unread() {
 	up, asked := s.Up[ops.PeerPostgres]
 	switch {
 	case !asked:
 		s.wrong(&cdc.StopError{
-			What: fmt.Sprintf("nobody can tell whether a relay reads slot %q: none answers, and no Postgres is given", s.slot),
-			Hint: "give --postgres-url (WALPOST_POSTGRES_URL), or in WALPOST_HTTP_ADDR the address of the relay",
+			What: fmt.Sprintf("it is not known whether a relay reads slot %q: none answers, and no Postgres is given", s.slot),
+			Hint: "set WALPOST_POSTGRES_URL, or WALPOST_HTTP_ADDR to the address of the relay",
 		})
 	case up && s.Slot != nil && !s.Slot.Active:
 		s.wrong(&cdc.StopError{
 			What: fmt.Sprintf("no relay reads slot %q", s.slot),
-			Hint: "start one with `walpost run`, once nothing else is wrong (the log of one that has ended with exit code 3 says why, and what helps); until then Postgres keeps all WAL that the slot needs",
+			Hint: "once nothing else is wrong, start one with `walpost run`; until then Postgres retains WAL for the slot. " +
+				"If a relay has ended with exit code 3, its log says what to do",
 		})
 	}
 }
@@ -124,9 +126,9 @@ func (s *serversStatus) unread() {
 // comparison tells why a relay could not go on from what is stored.
 type comparison func(state checkpoint.State, stored bool) error
 
-// lookAtPostgres returns what a stored position is to be compared with; nil if it cannot be
+// inspectPostgres returns what a stored position is to be compared with; nil if it cannot be
 // compared.
-func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (comparison, error) {
+func (c *statusCommand) inspectPostgres(ctx context.Context, s *serversStatus) (comparison, error) {
 	ctx, cancel := context.WithTimeout(ctx, postgresTimeout)
 	defer cancel()
 	stream, err := newStreamConfig(c.Config, zerolog.Nop())
@@ -157,7 +159,7 @@ func (c *statusCommand) lookAtPostgres(ctx context.Context, s *serversStatus) (c
 	conn.Close()
 	s.Source = conn.System + "/" + c.Slot
 	if view.Slot == nil || view.Slot.Active {
-		return nil, nil // a relay that runs moves the position between the looks, and judges it by itself
+		return nil, nil // a relay that runs moves the position meanwhile, and checks it by itself
 	}
 	return func(state checkpoint.State, stored bool) error {
 		_, err := checkpoint.Resume(state, stored, checkpoint.Server{
@@ -194,9 +196,9 @@ func behind(end, at cdc.LSN) (text *string, bytes *float64) {
 	return &name, &distance
 }
 
-// lookAtKafka reads the stored position, and if it can be compared with the slot tells whether a
+// inspectKafka reads the stored position, and if it can be compared with the slot tells whether a
 // relay could go on from it.
-func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, compare comparison) error {
+func (c *statusCommand) inspectKafka(ctx context.Context, s *serversStatus, compare comparison) error {
 	limited, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	s.Up[ops.PeerKafka] = false
@@ -216,14 +218,16 @@ func (c *statusCommand) lookAtKafka(ctx context.Context, s *serversStatus, compa
 		return err
 	}
 	return &cdc.StopError{
-		What: fmt.Sprintf("an open Kafka transaction hides the end of state topic %q, so the stored position may be a newer one", c.StateTopic),
-		Hint: "it is of a relay that commits, or of one that was killed and whose transaction the brokers end within half a minute: ask again then",
+		What: fmt.Sprintf("an open Kafka transaction hides the end of state topic %q: the stored position may be newer", c.StateTopic),
+		Hint: "ask again in half a minute: a relay is committing, or was killed and the brokers abort its transaction by then",
 	}
 }
 
-// storedPosition looks without creating anything. Where Postgres did not tell the source, a slot of
-// that name in the only cluster that stored one will do.
-func (c *statusCommand) storedPosition(ctx context.Context, s *serversStatus) (state checkpoint.State, stored, hidden bool, err error) {
+// storedPosition reads the stored position and creates nothing. If Postgres did not tell the source,
+// it takes the slot of that name, if only one cluster stored a position of one.
+func (c *statusCommand) storedPosition(
+	ctx context.Context, s *serversStatus,
+) (state checkpoint.State, stored, hidden bool, err error) {
 	store, err := openStore(c.Config, "", zerolog.Nop())
 	if err != nil {
 		return checkpoint.State{}, false, false, err
@@ -234,8 +238,8 @@ func (c *statusCommand) storedPosition(ctx context.Context, s *serversStatus) (s
 		return checkpoint.State{}, false, false, err
 	}
 	if len(states) > 1 {
-		return checkpoint.State{}, false, false, fmt.Errorf("state topic %q: %d clusters stored a position of a slot %q, and only Postgres could tell which is meant",
-			c.StateTopic, len(states), c.Slot)
+		return checkpoint.State{}, false, false, fmt.Errorf("state topic %q: %d clusters stored a position of a slot %q; "+
+			"set WALPOST_POSTGRES_URL to choose one", c.StateTopic, len(states), c.Slot)
 	}
 	for source, state := range states {
 		s.Source = source

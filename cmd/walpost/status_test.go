@@ -104,8 +104,8 @@ func TestStatusOfAnotherRelay(t *testing.T) {
 func TestStatusWithoutAnybody(t *testing.T) {
 	t.Parallel()
 	text, found := status(t, settings(""), exitFailed)
-	wantAll(t, text, `^relay +no relay answers: .*127\.0\.0\.1:1.*refused$`, "not asked", `^wrong +nobody can tell whether a relay reads slot "walpost"`,
-		`^what to do +give --postgres-url`)
+	wantAll(t, text, `^relay +no relay answers: .*127\.0\.0\.1:1.*refused$`, "not asked", `^wrong +it is not known whether a relay reads slot "walpost"`,
+		`^what to do +set WALPOST_POSTGRES_URL`)
 	if found.State != noRelay || found.Relay == "" || len(found.Up) != 0 || len(found.Reasons) != 1 {
 		t.Errorf("got %+v", found)
 	}
@@ -115,7 +115,7 @@ func TestStatusWithoutAnybody(t *testing.T) {
 	cfg := settings("postgres://walpost@"+nobody+"/x?sslmode=disable", nobody)
 	cfg.HTTPAddr = stranger.Listener.Addr().String()
 	text, found = status(t, cfg, exitFailed)
-	wantAll(t, text, `something else than a relay answers`, `^postgres +down$`, `^kafka +down$`, `connect to Postgres: .*`, `state topic "walpost\.state": .*refused`)
+	wantAll(t, text, `what answers at .* is not a relay`, `^postgres +down$`, `^kafka +down$`, `connect to Postgres: .*`, `state topic "walpost\.state": .*refused`)
 	if len(found.Reasons) != 2 || found.Up[ops.PeerPostgres] || found.Up[ops.PeerKafka] {
 		t.Errorf("got %+v", found)
 	}
@@ -138,7 +138,7 @@ func TestStatusOfServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, found := status(t, cfg, exitFailed)
-	wantAll(t, text, `^wrong +no relay reads slot "walpost"$`, "^what to do +start one with `walpost run`", `^source +\d+/walpost$`, `^postgres +up$`, `^publication +walpost of public\.outbox$`,
+	wantAll(t, text, `^wrong +no relay reads slot "walpost"$`, "^what to do +once nothing else is wrong, start one with `walpost run`", `^source +\d+/walpost$`, `^postgres +up$`, `^publication +walpost of public\.outbox$`,
 		`^slot +walpost, nobody reads it, WAL status reserved$`, `^confirmed +0/[0-9A-F]+, \d.* behind$`, `^kafka +up$`, `^stored +nothing for this slot`)
 	if topics := topicsOf(t, broker); len(topics) > 0 {
 		t.Errorf("status created %v", topics)
@@ -190,7 +190,7 @@ func TestStatusOfServers(t *testing.T) {
 func statusOfEither(t *testing.T, url string, brokers []string, found serversStatus) {
 	t.Helper()
 	text, half := status(t, settings("", brokers...), exitFailed)
-	wantAll(t, text, `^wrong +nobody can tell whether a relay reads`, `^stored +`+*found.ConfirmedLSN, `^source +`+found.Source+`$`)
+	wantAll(t, text, `^wrong +it is not known whether a relay reads`, `^stored +`+*found.ConfirmedLSN, `^source +`+found.Source+`$`)
 	if half.ConfirmedLSN != nil || half.StoredLSN == nil {
 		t.Errorf("got %+v", half)
 	}
@@ -221,7 +221,7 @@ func statusWithReader(t *testing.T, cfg config.Config) {
 			t.Fatalf("the relay has not stored the publication with its position: %s", text)
 		}
 	}
-	wantAll(t, text, `^relay +no relay answers: .*turned off`, `^slot +walpost, being read \(pid \d+ of Postgres\)`)
+	wantAll(t, text, `^relay +no relay answers: the settings turn`, `^slot +walpost, being read \(pid \d+ of Postgres\)`)
 	if len(found.Reasons) > 0 {
 		t.Errorf("got %q", found.Reasons)
 	}

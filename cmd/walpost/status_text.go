@@ -41,7 +41,7 @@ func printRelay(w io.Writer, addr string, s ops.Status) error {
 	p.row("received", position(s.ReceivedLSN))
 	p.row("stored", position(s.StoredLSN))
 	p.row("confirmed", position(s.ConfirmedLSN)+distance(s.ConfirmedLagBytes, " behind"))
-	p.row("WAL kept from", position(s.RestartLSN)+distance(s.RestartLagBytes, "")+heldBy(s.Holder))
+	p.row("WAL retained from", position(s.RestartLSN)+distance(s.RestartLagBytes, "")+heldBy(s.Holder))
 	p.row("WAL left", left(s.SlotSafeWALBytes))
 	p.row("in flight", plural(s.InFlightEvents, "event")+", "+size(float64(s.InFlightBytes)))
 	p.row("oldest waiting", seconds(s.OldestUnpublishedSeconds))
@@ -101,7 +101,7 @@ func printSlot(p page, s *serversStatus) {
 	}
 	p.row("slot", fmt.Sprintf("%s, %s, WAL status %s", s.slot, reader, orUnknown(s.Slot.WALStatus)))
 	p.row("confirmed", position(s.ConfirmedLSN)+distance(s.ConfirmedLagBytes, " behind"))
-	p.row("WAL kept from", position(s.RestartLSN)+distance(s.RestartLagBytes, "")+heldBy(s.Holder))
+	p.row("WAL retained from", position(s.RestartLSN)+distance(s.RestartLagBytes, "")+heldBy(s.Holder))
 	p.row("WAL left", left(s.SlotSafeWALBytes))
 }
 
@@ -109,7 +109,8 @@ func (s *serversStatus) stored() string {
 	if s.StoredLSN == nil {
 		return "nothing for this slot in topic " + s.topic + ": no relay has stored a position yet"
 	}
-	return fmt.Sprintf("%s on timeline %d in topic %s, %s ago", *s.StoredLSN, s.Timeline, s.topic, time.Since(*s.StoredAt).Round(time.Second))
+	ago := time.Since(*s.StoredAt).Round(time.Second)
+	return fmt.Sprintf("%s on timeline %d in topic %s, %s ago", *s.StoredLSN, s.Timeline, s.topic, ago)
 }
 
 func upOrDown(up bool) string {

@@ -15,11 +15,11 @@ func TestContradictions(t *testing.T) {
 		"init --print --accept-gap": "--accept-gap: cannot be used with --print",
 		"init --print --accept-gap --kafka-brokers=localhost:1 --postgres-url=postgres://": "--accept-gap: cannot be used with --print",
 		"demo --postgres-url=postgres://localhost/x --postgres-major=17":                   "--postgres-major: has no effect with --postgres-url",
-		"demo --rate -1":       "--rate: -1 is not more than 0",
-		"demo --rate=0":        "--rate: 0 is not more than 0",
-		"demo --rate=NaN":      "--rate: NaN is not more than 0",
+		"demo --rate -1":       "--rate: -1 must be more than 0",
+		"demo --rate=0":        "--rate: 0 must be more than 0",
+		"demo --rate=NaN":      "--rate: NaN must be more than 0",
 		"demo --partitions -2": "--partitions: -2 is not between",
-		"demo --duration -1s":  "--duration: -1s is less than nothing",
+		"demo --duration -1s":  "--duration: -1s is negative",
 		"demo --duration=1e":   "--duration: ",
 	} {
 		var out, faults bytes.Buffer
