@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestRowsOfAnEarlierType: rows were inserted when a column had a type whose binary form is not read, and now it has another. They can be
-// read in text form.
+// TestRowsOfAnEarlierType: rows were inserted when a column had a type whose binary form is not
+// read, and now it has another. They can be read in text form.
 func TestRowsOfAnEarlierType(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{})
@@ -68,7 +68,8 @@ var tableChanges = []string{
 	"ALTER TABLE outbox ALTER COLUMN payload TYPE json USING payload::json, ALTER COLUMN aggregateid TYPE text",
 }
 
-// TestTableChangesUnderLoad does to the outbox and around it what does not concern the relay, again and again under load.
+// TestTableChangesUnderLoad does to the outbox and around it what does not concern the relay, again
+// and again under load.
 func TestTableChangesUnderLoad(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major})
@@ -98,8 +99,9 @@ func TestTableChangesUnderLoad(t *testing.T) {
 	})
 }
 
-// TestOutboxRenamedAndBack gives the outbox another name, or another schema, for as long as one row takes, between two looks of
-// the relay: the row is not in the stream under the name of the outbox, and the relay says so instead of passing it over.
+// TestOutboxRenamedAndBack gives the outbox another name, or another schema, for as long as one row
+// takes, between two inspections: the row is not in the stream under the name of the outbox, and
+// the relay says so instead of skipping it.
 func TestOutboxRenamedAndBack(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		for what, change := range map[string][2]string{

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// TestPublicationDropped drops the publication under a running relay, and commits an event that the stream then lacks.
+// TestPublicationDropped drops the publication under a running relay, and commits an event that the
+// stream then lacks.
 func TestPublicationDropped(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
@@ -78,9 +79,10 @@ func TestTableLeavesThePublication(t *testing.T) {
 	})
 }
 
-// TestPublicationAlteredUnseen takes the table out of the publication and back while nobody looks: the relay is killed,
-// or stopped in order, before its next look, or does not run at all. The next start must not go on as if nothing were.
-func TestPublicationAlteredUnseen(t *testing.T) {
+// TestPublicationAlteredBetweenInspections takes the table out of the publication and back: the
+// relay is killed, or stopped in order, before its next inspection, or does not run at all. The
+// next start must not go on as if nothing had happened.
+func TestPublicationAlteredBetweenInspections(t *testing.T) {
 	alter := func(t *testing.T, env *Env) {
 		env.Exec(t, "ALTER PUBLICATION walpost DROP TABLE outbox")
 		insert(t, env, "order", "lost", 10)
@@ -89,7 +91,7 @@ func TestPublicationAlteredUnseen(t *testing.T) {
 	for name, play := range map[string]func(t *testing.T, env *Env, relay *Relay){
 		"killed": func(t *testing.T, env *Env, relay *Relay) {
 			alter(t, env)
-			time.Sleep(300 * time.Millisecond) // a position past the doubt is stored, the next look is to come
+			time.Sleep(300 * time.Millisecond) // a position past the doubt is stored, and the next inspection is to come
 			relay.Kill()
 		},
 		"killed with an event behind": func(t *testing.T, env *Env, relay *Relay) {
@@ -102,7 +104,7 @@ func TestPublicationAlteredUnseen(t *testing.T) {
 		"stopped": func(t *testing.T, env *Env, relay *Relay) {
 			alter(t, env)
 			relay.Term()
-			relay.Wait(t, 30*time.Second) // 0 if it has not looked, 3 if it has
+			relay.Wait(t, 30*time.Second) // 0 if it has not inspected, 3 if it has
 		},
 		"not running": func(t *testing.T, env *Env, relay *Relay) {
 			relay.Stop(t)
@@ -113,8 +115,8 @@ func TestPublicationAlteredUnseen(t *testing.T) {
 			t.Parallel()
 			env := Setup(t, Needs{Postgres: 16})
 			relay := running(t, env)
-			// The inspection for the event is over, and the next one is ten seconds away. It may find the alteration nonetheless:
-			// then the relay stops by itself.
+			// The inspection for the event is over, and the next one is ten seconds away. It may
+			// find the alteration nonetheless: then the relay stops by itself.
 			awaitConfirmed(t, env, awaitRecords(t, env, env.Prefix+"order", 1)[0])
 			play(t, env, relay)
 			halts(t, env.Run(t), "was altered since", "init --accept-gap")
@@ -199,7 +201,8 @@ func dropSlot(t testing.TB, env *Env) {
 	})
 }
 
-// TestColumnsChange adds a column, which does no harm, and renames a required one, which stops the relay.
+// TestColumnsChange adds a column, which does no harm, and renames a required one, which stops the
+// relay.
 func TestColumnsChange(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
@@ -226,8 +229,9 @@ func TestColumnsChange(t *testing.T) {
 	})
 }
 
-// TestOlderSlotIsHeard: Postgres 18 tells of rows that it skips, since the slot is older than the publication, in a warning alone. Settings
-// that keep warnings from clients do not keep it from the relay.
+// TestOlderSlotIsHeard: Postgres 18 tells of rows that it skips, since the slot is older than the
+// publication, in a warning alone. Settings that keep warnings from clients do not keep it from the
+// relay.
 func TestOlderSlotIsHeard(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {

@@ -40,7 +40,8 @@ func TestTwoPhaseSlot(t *testing.T) {
 	}
 }
 
-// TestLockedTables: nothing that the relay asks waits for locks on the tables, however many there are, or of however many.
+// TestLockedTables: nothing that the relay asks waits for locks on the tables, however many there
+// are, or of however many.
 func TestLockedTables(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{14, 18} {

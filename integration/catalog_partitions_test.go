@@ -52,7 +52,8 @@ func (r *rotation) remove(t testing.TB, i int) {
 	}
 }
 
-// TestPartitionsComeAndGo attaches partitions ahead of the load, and detaches or drops those that it has just left.
+// TestPartitionsComeAndGo attaches partitions ahead of the load, and detaches or drops those that
+// it has just left.
 func TestPartitionsComeAndGo(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major})
@@ -85,8 +86,8 @@ func TestPartitionsComeAndGo(t *testing.T) {
 	})
 }
 
-// TestSeveralTables publishes three tables with the same columns of the contract in other orders and types, and others beside
-// them.
+// TestSeveralTables publishes three tables with the same columns of the contract in other orders
+// and types, and others beside them.
 func TestSeveralTables(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major})

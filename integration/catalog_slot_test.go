@@ -15,7 +15,8 @@ func lost(t testing.TB, env *Env) {
 	})
 }
 
-// replaced does what the hint says: another slot, and the events that were not published once more. Then all are there.
+// replaced does what the hint says: another slot, and the events that were not published once more.
+// Then all are there.
 func replaced(t testing.TB, env *Env, delivery string, before int) {
 	t.Helper()
 	env.Exec(t, "SELECT pg_drop_replication_slot($1)", env.Slot)
@@ -30,8 +31,9 @@ func replaced(t testing.TB, env *Env, delivery string, before int) {
 	relay.Stop(t)
 }
 
-// TestIdleSlotInvalidated: idle_replication_slot_timeout invalidates the slot while no relay runs. The next start says so, and
-// what to do; a relay that runs keeps its slot, however idle its outbox is.
+// TestIdleSlotInvalidated: idle_replication_slot_timeout invalidates the slot while no relay runs.
+// The next start says so, and what to do; a relay that runs keeps its slot, however idle its outbox
+// is.
 func TestIdleSlotInvalidated(t *testing.T) {
 	for _, delivery := range deliveries {
 		t.Run(delivery, func(t *testing.T) {
@@ -54,8 +56,9 @@ func TestIdleSlotInvalidated(t *testing.T) {
 	}
 }
 
-// TestSlotInvalidatedUnderTheRelay: the brokers are away, and more WAL is written than the slot may keep. Postgres ends the
-// walsender and gives up the slot. The relay publishes what it has, and does not take the rest for an outage.
+// TestSlotInvalidatedUnderTheRelay: the brokers are away, and more WAL is written than the slot may
+// keep. Postgres ends the walsender and gives up the slot. The relay publishes what it has, and
+// does not take the rest for an outage.
 func TestSlotInvalidatedUnderTheRelay(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major, Kafka: Faulty, Settings: map[string]string{

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// TestChildTables: rows of tables that inherit from the outbox are rows of the outbox to a SELECT, and reach the WAL under another name.
+// TestChildTables: rows of tables that inherit from the outbox are rows of the outbox to a SELECT,
+// and reach the WAL under another name.
 func TestChildTables(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major})
@@ -38,7 +39,8 @@ func TestChildTables(t *testing.T) {
 	})
 }
 
-// TestParentThatIsNone: what tables of ours inherit from, and what has no rows of theirs, does not matter.
+// TestParentThatIsNone: what tables of ours inherit from, and what has no rows of theirs, does not
+// matter.
 func TestParentThatIsNone(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{})
@@ -59,7 +61,8 @@ func TestParentThatIsNone(t *testing.T) {
 	relay.Stop(t)
 }
 
-// TestPartitionOfSomethingElse: with publish_via_partition_root the rows of a partition are sent under the name of its root.
+// TestPartitionOfSomethingElse: with publish_via_partition_root the rows of a partition are sent
+// under the name of its root.
 func TestPartitionOfSomethingElse(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{14, 18} {
@@ -131,8 +134,9 @@ func partitioned(t testing.TB, env *Env, publish string) {
 		CREATE PUBLICATION walpost FOR TABLE outbox WITH (publish_via_partition_root = true, publish = '`+publish+`')`)
 }
 
-// TestRowsThatMove: an UPDATE that moves rows to another partition is a DELETE and an INSERT in the WAL. If the stream has the
-// first, the second is no event; else there is a trigger that refuses the UPDATE.
+// TestRowsThatMove: an UPDATE that moves rows to another partition is a DELETE and an INSERT in the
+// WAL. If the stream has the first, the second is no event; else there is a trigger that refuses
+// the UPDATE.
 func TestRowsThatMove(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major})
@@ -172,8 +176,8 @@ func TestRowsThatMove(t *testing.T) {
 	})
 }
 
-// TestRowsThatMoveBelow: partitions of partitions have keys of their own; triggers may write elsewhere between the two halves; and where not
-// each move is known, the warning is there.
+// TestRowsThatMoveBelow: partitions of partitions have keys of their own; triggers may write
+// elsewhere between the two halves; and where not each move is known, the warning is there.
 func TestRowsThatMoveBelow(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{14, 18} {

@@ -41,8 +41,9 @@ func waits(t testing.TB, env *Env, commit func(), args ...string) {
 	}
 }
 
-// TestInitWaitsForWriters adds a table, and accepts a publication, while a transaction is open whose rows are not in the stream:
-// pgoutput judges a row by the publication at its insertion. What commits after init has returned is in the stream.
+// TestInitWaitsForWriters adds a table, and accepts a publication, while a transaction is open
+// whose rows are not in the stream: pgoutput judges a row by the publication at its insertion. What
+// commits after init has returned is in the stream.
 func TestInitWaitsForWriters(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
@@ -73,7 +74,8 @@ func TestInitWaitsForWriters(t *testing.T) {
 	})
 }
 
-// TestUnloggedPartition: rows of an unlogged partition are not in the WAL. The relay does not run as if they were.
+// TestUnloggedPartition: rows of an unlogged partition are not in the WAL. The relay does not run
+// as if they were.
 func TestUnloggedPartition(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 16})
 	env.Exec(t, `CREATE TABLE outbox (id uuid NOT NULL, aggregatetype text NOT NULL, aggregateid text NOT NULL, type text, payload jsonb) PARTITION BY LIST (aggregatetype)`)
@@ -88,7 +90,8 @@ func TestUnloggedPartition(t *testing.T) {
 	halts(t, relay, "outbox_b is unlogged", "SET LOGGED")
 }
 
-// TestDatabaseClosed closes the database to connections for a moment, as maintenance does: an outage.
+// TestDatabaseClosed closes the database to connections for a moment, as maintenance does: an
+// outage.
 func TestDatabaseClosed(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 16, OwnPostgres: true})
 	relay := running(t, env)

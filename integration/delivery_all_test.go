@@ -9,8 +9,8 @@ import (
 	"github.com/walpost/walpost/integration/process"
 )
 
-// TestHundredThousandEvents is the promise in its plainest form: transactions of all kinds from several writers, and
-// everything that was committed arrives once, in order per key, byte for byte.
+// TestHundredThousandEvents is the promise in its plainest form: transactions of all kinds from
+// several writers, and everything that was committed arrives once, in order per key, byte for byte.
 func TestHundredThousandEvents(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{15, 18} {
@@ -49,8 +49,8 @@ func TestEveryServer(t *testing.T) {
 	}
 }
 
-// TestTimestamp sends events that come after a silence each: their timestamps are neither of before the INSERT nor of after the
-// record could be read. And the relay keeps to one processor.
+// TestTimestamp sends events that come after a silence each: their timestamps are neither of before
+// the INSERT nor of after the record could be read. And the relay keeps to one processor.
 func TestTimestamp(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major})

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestBytesThatAreNoText publishes keys, types and payloads of a database that checks no encoding: byte for byte.
+// TestBytesThatAreNoText publishes keys, types and payloads of a database that checks no encoding:
+// byte for byte.
 func TestBytesThatAreNoText(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major, OwnPostgres: true})

@@ -11,7 +11,8 @@ import (
 	"github.com/walpost/walpost/integration/wait"
 )
 
-// TestHugeEvent publishes a bytea of 600 MB, whose text form no server could send, between two events of a usual size.
+// TestHugeEvent publishes a bytea of 600 MB, whose text form no server could send, between two
+// events of a usual size.
 func TestHugeEvent(t *testing.T) {
 	long(t)
 	const size = 600_000_000

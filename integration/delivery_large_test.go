@@ -18,9 +18,9 @@ import (
 // largeRows is how many rows the large transaction has, without WALPOST_TEST_ROWS.
 const largeRows = 1_000_000
 
-// TestOneLargeTransaction has a relay publish one transaction that is larger than any memory should be, and kills it in the
-// middle. Exactly once, the transaction spans many Kafka transactions, of which the brokers give up none but the one that
-// the kill leaves open.
+// TestOneLargeTransaction has a relay publish one transaction that is larger than any memory should
+// be, and kills it in the middle. Exactly once, the transaction spans many Kafka transactions, of
+// which the brokers give up none but the one that the kill leaves open.
 func TestOneLargeTransaction(t *testing.T) {
 	rows := largeRows
 	if text := os.Getenv("WALPOST_TEST_ROWS"); text != "" {
@@ -87,7 +87,8 @@ func TestOneLargeTransaction(t *testing.T) {
 	}
 }
 
-// largeCheck sees that the events of each aggregate come one after the other. It remembers the last of each alone.
+// largeCheck sees that the events of each aggregate come one after the other. It remembers the last
+// of each alone.
 type largeCheck struct {
 	t                 *testing.T
 	last              map[string]int // the number behind the last of the aggregate
@@ -141,8 +142,8 @@ func statesInside(t *testing.T, env *Env) int {
 	return inside
 }
 
-// TestLargerThanARequest: the topic takes an event that no request of the brokers' default size can carry. And a backlog of more
-// than that, of many partitions, is sent in several requests.
+// TestLargerThanARequest: the topic takes an event that no request of the brokers' default size can
+// carry. And a backlog of more than that, of many partitions, is sent in several requests.
 func TestLargerThanARequest(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 16, Kafka: Own})
 	env.CreateTopic(t, env.Prefix+"many", 150, nil)

@@ -21,7 +21,8 @@ func onOldestAndNewest(t *testing.T, f func(t *testing.T, major int)) {
 	}
 }
 
-// TestColumnTypes: what a payload and headers may be; what they may not be is refused before the first row.
+// TestColumnTypes: what a payload and headers may be; what they may not be is refused before the
+// first row.
 func TestColumnTypes(t *testing.T) {
 	onOldestAndNewest(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major})
@@ -70,7 +71,8 @@ func TestColumnTypes(t *testing.T) {
 	})
 }
 
-// TestJSONNull: in headers it means none, or a header with a null value; as a payload it is no tombstone.
+// TestJSONNull: in headers it means none, or a header with a null value; as a payload it is no
+// tombstone.
 func TestJSONNull(t *testing.T) {
 	onOldestAndNewest(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major})
@@ -97,7 +99,8 @@ func TestJSONNull(t *testing.T) {
 	})
 }
 
-// TestGeneratedColumns: they do not reach the stream, but for stored ones on Postgres 18 if the publication says so.
+// TestGeneratedColumns: they do not reach the stream, but for stored ones on Postgres 18 if the
+// publication says so.
 func TestGeneratedColumns(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{14, 15, 18} {
@@ -139,7 +142,8 @@ func TestGeneratedColumns(t *testing.T) {
 	}
 }
 
-// TestSubscriptionIntoTheOutbox: rows that a subscription copies and applies are events, unless WALPOST_ORIGIN says that they are none.
+// TestSubscriptionIntoTheOutbox: rows that a subscription copies and applies are events, unless
+// WALPOST_ORIGIN says that they are none.
 func TestSubscriptionIntoTheOutbox(t *testing.T) {
 	onOldestAndNewest(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major})

@@ -8,9 +8,10 @@
 //	work.Wait(t)
 //	env.Check(t, work).Assert(t, 0)             // all there, in order, bytes equal, at most 0 repeats
 //
-// Setup shares one server of each Postgres version and one broker among all tests; each test has its own database, slot and
-// topics there. Everything ends with the test binary, which prints as its last lines what ran against what and what was
-// skipped, and writes them to the file that WALPOST_TEST_SUMMARY names. Where CI is set, a missing server is a failure.
+// Setup shares one server of each Postgres version and one broker among all tests; each test has
+// its own database, slot and topics there. Everything ends with the test binary, which prints as
+// its last lines what ran against what and what was skipped, and writes them to the file that
+// WALPOST_TEST_SUMMARY names. Where CI is set, a missing server is a failure.
 //
 // # The harness
 //
@@ -24,7 +25,7 @@
 //
 // # How to add a test
 //
-// 1. Take the file by what the test proves:
+// Take the file by what the test proves:
 //
 //	delivery_*    all there, in order, unchanged; which rows and types become which records
 //	kill_*        the relay is killed, terminated, paused, or has a successor
@@ -35,23 +36,29 @@
 //	setup_*       init, status, settings and certificates
 //	harness_*     the harness does what it says
 //	soak_*        random faults for hours
+//	helpers_*     no tests: what many of them use
 //
-// 2. Say in Needs what the test needs. A test that stops or configures a server, steps a clock, or compares positions in the
-// WAL that others must not move gets a server of its own (OwnPostgres, Own, OwnThree, Faulty). Call t.Parallel unless the
-// test measures memory, processor time or delays.
+// All are one package, since servers are started once for each package, and its tests wait for the
+// same timeouts side by side.
 //
-// 3. Let it be able to fail for its own reason alone, however busy the machine is:
+// Say in Needs what the test needs. A test that stops or configures a server, steps a clock, or
+// compares positions in the WAL that others must not move gets a server of its own (OwnPostgres,
+// Own, OwnThree, Faulty). Call t.Parallel unless the test measures memory, processor time or delays.
 //
-//   - Read a bound before the event that it bounds from below, and after the one that it bounds from above. The WAL of a
+// Let it fail for its own reason alone, however busy the machine is:
+//
+//   - Read a lower bound before the event that it bounds, and an upper bound after it. The WAL of a
 //     shared server grows by other tests at any moment.
-//   - Wait for what can be seen (a log line, /status, a record, a row of pg_stat_activity), never for a time. A time.Sleep
-//     needs a reason beside it.
-//   - Deadlines of wait.For (here Eventually), Relay.Ready, Relay.Wait and Workload.WaitCommitted do not run while the machine
-//     is overloaded. Take one that is generous, and assert a delay only where the delay is the promise.
+//   - Wait for what can be seen (a log line, /status, a record, a row of pg_stat_activity), never
+//     for a time. A time.Sleep needs a reason beside it.
+//   - Deadlines of package wait (Eventually, Relay.Ready, Relay.Wait, Workload.WaitCommitted) do not
+//     run while the machine is overloaded. Take one that is generous, and check a delay only where
+//     the delay is the promise: with wait.In, not with the clock.
 //   - Do not count log lines that a slow machine may repeat.
-//   - Take ports from servers.FreePorts: a port that the kernel chose may be a client's once its server is stopped.
+//   - Take ports from servers.FreePorts: a port that the kernel chose may be a client's once its
+//     server is stopped.
 //
-// 4. Break the code once and watch it fail. A test that takes minutes begins with long(t).
+// Break the code once and watch it fail. A test that takes minutes begins with long(t). One test:
 //
 //	make test-integration TESTFLAGS='-v -run TestName'
 package integration

@@ -29,7 +29,8 @@ const (
 	Faulty                    // a fake broker of its own, which fails on demand
 )
 
-// Needs say what a test needs. The zero value is a database of the shared newest Postgres and the shared broker.
+// Needs say what a test needs. The zero value is a database of the shared newest Postgres and the
+// shared broker.
 type Needs struct {
 	Postgres    int               // major version; 0 is the newest
 	OwnPostgres bool              // a server of its own, which the test may stop, kill and restart
@@ -62,8 +63,8 @@ type Env struct {
 
 var envCount atomic.Int64
 
-// Setup gives the test what it needs, or skips it where that cannot be had. It creates the database but nothing in it:
-// see Init and CreateOutbox.
+// Setup gives the test what it needs, or skips it where that cannot be had. It creates the database
+// but nothing in it: see Init and CreateOutbox.
 func Setup(t testing.TB, needs Needs) *Env {
 	t.Helper()
 	if testing.Short() {
@@ -170,7 +171,8 @@ func brokers(count int) string {
 	return fmt.Sprintf("%d brokers", count)
 }
 
-// createDatabase registers what removes the database and its slots again, so that they hold no WAL of a shared server.
+// createDatabase registers what removes the database and its slots again, so that they hold no WAL
+// of a shared server.
 func (e *Env) createDatabase(t testing.TB, admin string) {
 	t.Helper()
 	address, err := url.Parse(admin)

@@ -11,9 +11,9 @@ import (
 	"github.com/walpost/walpost/integration/workload"
 )
 
-// Check consumes all topics of the test and compares them with what the workload has committed. The workload must have
-// ended. While events are missing it goes on as long as records keep coming, so the relay may still be at work; for what
-// may come after the last event, stop the relay first.
+// Check consumes all topics of the test and compares them with what the workload has committed. The
+// workload must have ended. While events are missing it goes on as long as records keep coming, so
+// the relay may still be at work; for what may come after the last event, stop the relay first.
 func (e *Env) Check(t testing.TB, w *workload.Workload) checker.Report {
 	t.Helper()
 	return e.CheckTruth(t, w.Truth(t))
@@ -27,7 +27,8 @@ func (e *Env) CheckTruth(t testing.TB, truth *checker.Truth) checker.Report {
 	return c.Report()
 }
 
-// consume hands all records of the test to add. It returns once there are no more and all is there, or none came for a while.
+// consume hands all records of the test to add. It returns once there are no more and all is there,
+// or none came for a while.
 func (e *Env) consume(t testing.TB, add func(r *kgo.Record, partitions int32), complete func() bool) {
 	t.Helper()
 	consumer, err := checker.NewConsumer(e.Brokers, e.Prefix, e.Login...)
@@ -48,8 +49,8 @@ func (e *Env) ReadTruth(t testing.TB) *checker.Truth {
 	return truth
 }
 
-// CreateOutbox makes the table, the publication and the slot by hand, for tests of what does not begin with "walpost
-// init".
+// CreateOutbox makes the table, the publication and the slot by hand, for tests of what does not
+// begin with "walpost init".
 func (e *Env) CreateOutbox(t testing.TB) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), e.URL())

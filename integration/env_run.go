@@ -13,8 +13,8 @@ import (
 	"github.com/walpost/walpost/integration/workload"
 )
 
-// Vars is the environment that points the binary at the servers and names of the test. Later entries win over earlier
-// ones, so a test appends its own.
+// Vars is the environment that points the binary at the servers and names of the test. Later
+// entries win over earlier ones, so a test appends its own.
 func (e *Env) Vars() []string {
 	return []string{
 		"WALPOST_POSTGRES_URL=" + e.URL(),
@@ -29,8 +29,8 @@ func (e *Env) Vars() []string {
 	}
 }
 
-// Run starts "walpost run" with more variables ("WALPOST_DELIVERY=exactly-once") and returns at once; see Ready. The
-// process is killed when the test ends.
+// Run starts "walpost run" with more variables ("WALPOST_DELIVERY=exactly-once") and returns at
+// once; see Ready. The process is killed when the test ends.
 func (e *Env) Run(t testing.TB, vars ...string) *process.Relay {
 	t.Helper()
 	ports, err := servers.FreePorts(1)
@@ -43,7 +43,8 @@ func (e *Env) Run(t testing.TB, vars ...string) *process.Relay {
 	return r
 }
 
-// Walpost runs the binary with other arguments to its end, and returns its exit code and everything it printed.
+// Walpost runs the binary with other arguments to its end, and returns its exit code and everything
+// it printed.
 func (e *Env) Walpost(t testing.TB, vars []string, args ...string) (code int, output string) {
 	t.Helper()
 	r := e.start(t, vars, args...)
@@ -91,7 +92,8 @@ func (e *Env) PostgresProxy(t testing.TB) (p *faults.Proxy, variable string) {
 	return p, "WALPOST_POSTGRES_URL=" + strings.Replace(e.URL(), address.Host, p.Addr(), 1)
 }
 
-// Workload starts to write into the outbox until Wait, Stop or the end of the test. The table must be there.
+// Workload starts to write into the outbox until Wait, Stop or the end of the test. The table must
+// be there.
 func (e *Env) Workload(t testing.TB, opts workload.Options) *workload.Workload {
 	t.Helper()
 	return workload.Start(t, workload.Outbox{DB: e.DB, Table: e.Table, Prefix: e.Prefix}, opts)

@@ -19,14 +19,15 @@ import (
 // physicalSlot is the slot on the primary that its standby reads from.
 const physicalSlot = "standby"
 
-// Standby is a physical standby of the test's own Postgres, which keeps a copy of the failover slots.
+// Standby is a physical standby of the test's own Postgres, which keeps a copy of the failover
+// slots.
 type Standby struct {
 	Server *pgserver.Server
 	Line   *faults.Proxy // between the standby and its primary
 }
 
-// Standby gives the test's own Postgres a standby, until the test ends. From then on the address of the database names both
-// servers, and leads to whichever is the primary.
+// Standby gives the test's own Postgres a standby, until the test ends. From then on the address of
+// the database names both servers, and leads to whichever is the primary.
 func (e *Env) Standby(t testing.TB) *Standby {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -64,8 +65,8 @@ func (e *Env) Standby(t testing.TB) *Standby {
 	return &Standby{server, line}
 }
 
-// AwaitSlot returns when the standby could go on with the slot of the test: a copy that is temporary still would be dropped by
-// the promotion. It takes a relay that moves the slot.
+// AwaitSlot returns when the standby could go on with the slot of the test: a copy that is
+// temporary still would be dropped by the promotion. It takes a relay that moves the slot.
 func (s *Standby) AwaitSlot(t testing.TB, e *Env) {
 	t.Helper()
 	wait.For(t, 90*time.Second, "the copy of the slot on the standby", func() bool {
@@ -74,7 +75,8 @@ func (s *Standby) AwaitSlot(t testing.TB, e *Env) {
 	})
 }
 
-// Promote makes the standby the primary, and returns where the former timeline ended, as its pos would begin.
+// Promote makes the standby the primary, and returns where the former timeline ended, as its pos
+// would begin.
 func (s *Standby) Promote(t testing.TB, e *Env) (ended string) {
 	t.Helper()
 	if s.value(t, e, "SELECT pg_promote(true, 60)") != "true" {

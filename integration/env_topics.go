@@ -61,13 +61,15 @@ func (e *Env) SetTopicConfig(t testing.TB, topic, name, value string) {
 	}
 }
 
-// deleteTopics takes the topics of the test from the shared broker, which would otherwise carry them all to its end.
+// deleteTopics takes the topics of the test from the shared broker, which would otherwise carry
+// them all to its end.
 func (e *Env) deleteTopics(t testing.TB) {
 	t.Helper()
 	e.DeleteTopics(t, e.Prefix, e.StateTopic)
 }
 
-// DeleteTopics deletes the topics of these names, and those that begin with one which ends in a dot. A failure is said and does no harm.
+// DeleteTopics deletes the topics of these names, and those that begin with one which ends in a
+// dot. A failure is said and does no harm.
 func (e *Env) DeleteTopics(t testing.TB, wanted ...string) {
 	t.Helper()
 	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(e.Brokers...)}, e.Login...)...)

@@ -19,7 +19,8 @@ func produceOne(t *testing.T, client *kgo.Client, topic, value string, limit tim
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	// The client does not give up a record that may have been written, so the promise may come later than the limit.
+	// The client does not give up a record that may have been written, so the promise may come
+	// later than the limit.
 	done := make(chan error, 1)
 	client.Produce(ctx, &kgo.Record{Topic: topic, Key: []byte("k"), Value: []byte(value)}, func(_ *kgo.Record, err error) { done <- err })
 	select {
@@ -116,8 +117,8 @@ func TestFakeFaults(t *testing.T) {
 	}
 }
 
-// publishTable stands in for the relay: it publishes what the outbox holds, in the order of the numbers of each
-// aggregate.
+// publishTable stands in for the relay: it publishes what the outbox holds, in the order of the
+// numbers of each aggregate.
 func publishTable(t *testing.T, env *Env) {
 	t.Helper()
 	client := env.Client(t)
@@ -157,8 +158,8 @@ func publishTable(t *testing.T, env *Env) {
 	}
 }
 
-// TestWorkloadAndCheck takes the relay out of the loop: what the workload wrote, published by hand, must satisfy the
-// checker, and one record more or less must not.
+// TestWorkloadAndCheck takes the relay out of the loop: what the workload wrote, published by hand,
+// must satisfy the checker, and one record more or less must not.
 func TestWorkloadAndCheck(t *testing.T) {
 	env := Setup(t, Needs{})
 	env.CreateOutbox(t)
@@ -204,8 +205,9 @@ func TestWorkloadAndCheck(t *testing.T) {
 	}
 }
 
-// TestStopAwaitsCommits: a writer that is stopped in its COMMIT leaves a transaction that Postgres brings to its end. It must have
-// come to it before Stop returns, or a relay that is stopped next is blamed for not having published it.
+// TestStopAwaitsCommits: a writer that is stopped in its COMMIT leaves a transaction that Postgres
+// brings to its end. It must have come to it before Stop returns, or a relay that is stopped next
+// seems to have lost it.
 func TestStopAwaitsCommits(t *testing.T) {
 	slow := map[string]string{"commit_delay": "100000", "commit_siblings": "0"} // microseconds
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Kafka: Faulty, Settings: slow})
@@ -223,7 +225,8 @@ func TestStopAwaitsCommits(t *testing.T) {
 	}
 }
 
-// TestWorkloadSurvivesKill: after a kill of Postgres in the middle, the table and the workload still agree.
+// TestWorkloadSurvivesKill: after a kill of Postgres in the middle, the table and the workload
+// still agree.
 func TestWorkloadSurvivesKill(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Kafka: Faulty})
 	env.CreateOutbox(t)

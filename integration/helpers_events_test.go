@@ -11,8 +11,8 @@ import (
 	"github.com/walpost/walpost/integration/wait"
 )
 
-// numbered inserts the events of one key with the numbers from first to last, which the checker compares with the order in
-// Kafka.
+// numbered inserts the events of one key with the numbers from first to last, which the checker
+// compares with the order in Kafka.
 const numbered = `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
 	SELECT gen_random_uuid(), 'other', '%s', 'Happened', jsonb_build_object('i', i), jsonb_build_object('seq', i::text) FROM generate_series(%d, %d) i`
 
@@ -23,7 +23,8 @@ func insert(t testing.TB, env *Env, kind, key string, count int) {
 		SELECT gen_random_uuid(), $1, $2, 'Happened', jsonb_build_object('i', i) FROM generate_series(1, $3::int) i`, kind, key, count)
 }
 
-// awaitRecords reads a topic until it has so many records, and a moment longer to see that there are no more.
+// awaitRecords reads a topic until it has so many records, and a moment longer to see that there
+// are no more.
 func awaitRecords(t testing.TB, env *Env, topic string, count int) []*kgo.Record {
 	t.Helper()
 	client := env.Client(t, kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.MetadataMinAge(100*time.Millisecond), kgo.MetadataMaxAge(300*time.Millisecond))

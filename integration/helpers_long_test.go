@@ -7,8 +7,8 @@ import (
 	"github.com/walpost/walpost/integration/servers"
 )
 
-// long skips a test that takes minutes, unless WALPOST_TEST_LONG is set. The summary names it, so that nobody takes a run
-// without it for one with it.
+// long skips a test that takes minutes, unless WALPOST_TEST_LONG is set. The summary names it, so
+// that nobody takes a run without it for one with it.
 func long(t testing.TB) {
 	t.Helper()
 	if !longWanted() {

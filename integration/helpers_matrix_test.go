@@ -22,7 +22,8 @@ type combination struct {
 
 func (c combination) String() string { return fmt.Sprintf("postgres %d, %s", c.major, c.delivery) }
 
-// combinations are two in which both versions and both deliveries occur; where time does not matter, all four.
+// combinations are two in which both versions and both deliveries occur; where time does not
+// matter, all four.
 func combinations() []combination {
 	two := []combination{{15, "at-least-once"}, {18, exactly}}
 	others := []combination{{15, exactly}, {18, "at-least-once"}}

@@ -51,9 +51,10 @@ func onBoth(t *testing.T, f func(t *testing.T, major int)) {
 	}
 }
 
-// frozen checks that nothing is confirmed past the doubt: the end of the WAL between the alteration and the first row that is
-// missing because of it. Before the alteration is too early for that end to be read: on a shared server others write, and the relay may
-// confirm what they write until then.
+// frozen checks that nothing is confirmed past the doubt: the end of the WAL between the alteration
+// and the first row that is missing because of it. Before the alteration is too early for that end
+// to be read: on a shared server others write, and the relay may confirm what they write until
+// then.
 func frozen(t testing.TB, env *Env, doubt checkpoint.LSN) {
 	t.Helper()
 	if confirmed := confirmedLSN(t, env); confirmed > doubt {
@@ -61,8 +62,8 @@ func frozen(t testing.TB, env *Env, doubt checkpoint.LSN) {
 	}
 }
 
-// accepted does what the hints say: what is missing is inserted again, the publication is accepted as it is, and a relay
-// started. Nothing of what was published before is repeated.
+// accepted does what the hints say: what is missing is inserted again, the publication is accepted
+// as it is, and a relay started. Nothing of what was published before is repeated.
 func accepted(t testing.TB, env *Env, inserted int) *Relay {
 	t.Helper()
 	env.Exec(t, `WITH gone AS (DELETE FROM outbox WHERE aggregateid = 'lost' RETURNING *)
@@ -89,8 +90,8 @@ func walsender(t testing.TB, env *Env) string {
 	return env.Value(t, "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1", env.Slot)
 }
 
-// whole ends a workload and then its relay: everything is there, once and in order, for consumers that read committed records alone, and
-// nothing comes after.
+// whole ends a workload and then its relay: everything is there, once and in order, for consumers
+// that read committed records alone, and nothing comes after.
 func whole(t testing.TB, env *Env, work *Workload, relay *Relay) {
 	t.Helper()
 	work.Stop(t)
@@ -116,7 +117,7 @@ func refused(t testing.TB, env *Env, vars []string, says ...string) {
 	}
 }
 
-// warned runs init and status, which both warn, and looks into the log of the relay for the same.
+// warned runs init and status, which both warn, and waits for the same in the log of the relay.
 func warned(t testing.TB, env *Env, relay *Relay, says string) {
 	t.Helper()
 	relay.WaitLog(t, 15*time.Second, says)
@@ -143,7 +144,8 @@ func published(t testing.TB, env *Env, relay *Relay, kind string) float64 {
 	return relay.Metrics(t)[`walpost_events_published_total{topic="`+env.Prefix+kind+`"}`]
 }
 
-// caughtUp returns once the relay has published everything that was committed. The workload must have ended.
+// caughtUp returns once the relay has published everything that was committed. The workload must
+// have ended.
 func caughtUp(t testing.TB, env *Env, relay *Relay) {
 	t.Helper()
 	insert(t, env, "last", "k", 1) // one relay publishes in the order of the stream

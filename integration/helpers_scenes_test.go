@@ -7,8 +7,8 @@ import (
 	"github.com/walpost/walpost/integration/wait"
 )
 
-// scene is a relay with its servers, the line between it and Postgres, and a load. Scenes of one test play together: most of
-// their time is waiting for the same timeouts.
+// scene is a relay with its servers, the line between it and Postgres, and a load. Scenes of one
+// test play together: most of their time is waiting for the same timeouts.
 type scene struct {
 	name  string
 	env   *Env

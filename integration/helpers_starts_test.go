@@ -8,7 +8,8 @@ import (
 	"github.com/walpost/walpost/checkpoint"
 )
 
-// starts are the positions that relays found stored when they started: what is repeated lies behind them.
+// starts are the positions that relays found stored when they started: what is repeated lies behind
+// them.
 type starts []start
 
 type start struct {

@@ -51,8 +51,8 @@ func awaitStored(t testing.TB, env *Env, r *kgo.Record) {
 	Eventually(t, 20*time.Second, "the position to be stored", func() bool { return storedPosition(t, env).End > commit })
 }
 
-// awaitConfirmed waits until the position behind the transaction of an event is confirmed to Postgres: it is stored, and an
-// inspection came after it.
+// awaitConfirmed waits until the position behind the transaction of an event is confirmed to
+// Postgres: it is stored, and an inspection came after it.
 func awaitConfirmed(t testing.TB, env *Env, r *kgo.Record) {
 	t.Helper()
 	commit := commitOf(t, r)

@@ -14,7 +14,8 @@ import (
 // causeLimit is how long the relay may take to say why it waits.
 const causeLimit = 30 * time.Second
 
-// saysWhy returns once /readyz, `walpost status` and the log say all of these things. The relay goes on trying.
+// saysWhy returns once /readyz, `walpost status` and the log say all of these things. The relay
+// goes on trying.
 func saysWhy(t testing.TB, env *Env, relay *Relay, deadline wait.Deadline, says ...string) {
 	t.Helper()
 	all := func(text string) bool {
@@ -75,8 +76,8 @@ func TestNoTransactionLog(t *testing.T) {
 	goesOn(t, env, relay)
 }
 
-// TestTopicsBelowMinInSync: the state topic and the topic of transactions have too few replicas in sync: under the relay,
-// and at its start.
+// TestTopicsBelowMinInSync: the state topic and the topic of transactions have too few replicas in
+// sync: under the relay, and at its start.
 func TestTopicsBelowMinInSync(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -108,8 +109,8 @@ func TestTopicsBelowMinInSync(t *testing.T) {
 	}
 }
 
-// TestAdvertisedAddress: the brokers answer at the address that the relay was given, and advertise another, which is closed or
-// silent.
+// TestAdvertisedAddress: the brokers answer at the address that the relay was given, and advertise
+// another, which is closed or silent.
 func TestAdvertisedAddress(t *testing.T) {
 	t.Parallel()
 	for _, delivery := range deliveries {

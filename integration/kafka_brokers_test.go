@@ -9,9 +9,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// threeBrokers has a relay publish to three brokers under load, lets a test make trouble, and checks that everything arrives:
-// no trouble of brokers is a reason to repeat, to end or to take more memory. Three brokers take their time, so only one
-// delivery is tried without WALPOST_TEST_LONG, or none.
+// threeBrokers has a relay publish to three brokers under load, lets a test make trouble, and
+// checks that everything arrives: no trouble of brokers is a reason to repeat, to end or to take
+// more memory. Three brokers take their time, so only one delivery is tried without
+// WALPOST_TEST_LONG, or none.
 func threeBrokers(t *testing.T, quick string, trouble func(t *testing.T, env *Env, relay *Relay, work *Workload)) {
 	for _, delivery := range deliveries {
 		t.Run(delivery, func(t *testing.T) {
@@ -52,7 +53,8 @@ func leaderOf(t testing.TB, admin *kadm.Client, topic string) int {
 	return int(leader) - 1
 }
 
-// TestRollingRestart stops and starts the brokers in order, one after the other, as an upgrade does.
+// TestRollingRestart stops and starts the brokers in order, one after the other, as an upgrade
+// does.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	threeBrokers(t, "", func(t *testing.T, env *Env, _ *Relay, work *Workload) {
@@ -82,8 +84,8 @@ func TestLeaderKilled(t *testing.T) {
 	})
 }
 
-// TestBelowMinInSyncReplicas takes away one broker where all three must have an event, and then two of three, which takes
-// the quorum of the controllers with them.
+// TestBelowMinInSyncReplicas takes away one broker where all three must have an event, and then two
+// of three, which takes the quorum of the controllers with them.
 func TestBelowMinInSyncReplicas(t *testing.T) {
 	t.Parallel()
 	threeBrokers(t, "", func(t *testing.T, env *Env, relay *Relay, work *Workload) {

@@ -27,7 +27,8 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// issue returns a certificate of an authority and its key, in PEM form; of a nil authority one that signs itself.
+// issue returns a certificate of an authority and its key, in PEM form; of a nil authority one that
+// signs itself.
 func (a *authority) issue(t testing.TB, name string) (*authority, []byte, []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -72,7 +73,8 @@ func (f tlsFiles) write(t testing.TB, name string, content ...[]byte) {
 	}
 }
 
-// issue writes new files of the broker under a new authority, and returns that of the relay, and the login of the test's clients.
+// issue writes new files of the broker under a new authority, and returns that of the relay, and
+// the login of the test's clients.
 func (f tlsFiles) issue(t testing.TB, name string) (ca, cert, key []byte, login []kgo.Opt) {
 	t.Helper()
 	signer, ca, _ := (*authority)(nil).issue(t, name)
@@ -89,8 +91,8 @@ func (f tlsFiles) issue(t testing.TB, name string) (ca, cert, key []byte, login 
 	return ca, cert, key, []kgo.Opt{kgo.DialTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, Certificates: []tls.Certificate{pair}})}
 }
 
-// TestCertificatesRotated gives the broker certificates of another authority, and the relay its files one after the other. It says which of
-// them is refused, and goes on without a restart.
+// TestCertificatesRotated gives the broker certificates of another authority, and the relay its
+// files one after the other. It says which of them is refused, and goes on without a restart.
 func TestCertificatesRotated(t *testing.T) {
 	t.Parallel()
 	f := tlsFiles{t.TempDir()}

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// TestTopicsThatCollide: to Kafka a dot and an underscore in the names of topics are the same. The relay says what the brokers say of
-// the second of two such names, and goes on once the first is gone.
+// TestTopicsThatCollide: to Kafka a dot and an underscore in the names of topics are the same. The
+// relay says what the brokers say of the second of two such names, and goes on once the first is
+// gone.
 func TestTopicsThatCollide(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{})

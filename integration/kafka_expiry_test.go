@@ -17,8 +17,8 @@ var forgetful = map[string]string{
 	"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
 }
 
-// TestProducerForgotten: an idle relay is forgotten by the brokers, its producer id and its transactional id. With the next
-// events it goes on by itself; nothing is lost or repeated.
+// TestProducerForgotten: an idle relay is forgotten by the brokers, its producer id and its
+// transactional id. With the next events it goes on by itself; nothing is lost or repeated.
 func TestProducerForgotten(t *testing.T) {
 	t.Parallel()
 	for _, delivery := range deliveries {

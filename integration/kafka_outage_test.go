@@ -9,8 +9,8 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
-// TestKafkaStopsForAMinute takes the broker away under load. The relay stays, keeps its memory bounded and its
-// walsender alive, and delivers everything afterwards.
+// TestKafkaStopsForAMinute takes the broker away under load. The relay stays, keeps its memory
+// bounded and its walsender alive, and delivers everything afterwards.
 func TestKafkaStopsForAMinute(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Kafka: Own, Settings: map[string]string{"wal_sender_timeout": "5s"}})
@@ -59,7 +59,8 @@ func TestKafkaStopsForAMinute(t *testing.T) {
 	relay.Stop(t)
 }
 
-// TestPostgresStopsWhileKafkaIsAway tells Postgres to stop while nothing can be confirmed: the relay lets it go.
+// TestPostgresStopsWhileKafkaIsAway tells Postgres to stop while nothing can be confirmed: the
+// relay lets it go.
 func TestPostgresStopsWhileKafkaIsAway(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{15, 18} {

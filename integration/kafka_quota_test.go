@@ -118,8 +118,8 @@ func (l *slowLine) copySlowly(to, from net.Conn) {
 	}
 }
 
-// TestSlowLine has a line to the brokers over which a full transaction takes longer than the brokers let it: the relay makes
-// smaller ones, and gets through.
+// TestSlowLine has a line to the brokers over which a full transaction takes longer than the
+// brokers let it: the relay makes smaller ones, and gets through.
 func TestSlowLine(t *testing.T) {
 	long(t)
 	line := newSlowLine(t, 200_000)

@@ -13,7 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 )
 
-// guarded are settings of a broker that asks everybody for a login, and has clients log in again every two seconds.
+// guarded are settings of a broker that asks everybody for a login, and has clients log in again
+// every two seconds.
 var guarded = map[string]string{
 	"listener.security.protocol.map":                      "CLIENT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
 	"sasl.enabled.mechanisms":                             "PLAIN,SCRAM-SHA-256",
@@ -25,8 +26,8 @@ var guarded = map[string]string{
 	"connections.max.reauth.ms":                           "2000",
 }
 
-// guardedKafka has brokers with access control, a user walpost that has exactly the rights that the README names, and a
-// relay that logs in as this user. The file holds its password.
+// guardedKafka has brokers with access control, a user walpost that has exactly the rights that the
+// README names, and a relay that logs in as this user. The file holds its password.
 func guardedKafka(t *testing.T, delivery string) (env *Env, vars []string, passwordFile string) {
 	t.Helper()
 	env = Setup(t, Needs{Kafka: Own, KafkaConfig: guarded})
@@ -109,8 +110,8 @@ func removeFile(t testing.TB, file string) {
 	}
 }
 
-// TestRightRevoked takes the right to write events from a relay that has exactly the rights it needs. It stops, and says which
-// right is missing; with the right given back, a start goes on.
+// TestRightRevoked takes the right to write events from a relay that has exactly the rights it
+// needs. It stops, and says which right is missing; with the right given back, a start goes on.
 func TestRightRevoked(t *testing.T) {
 	t.Parallel()
 	for _, delivery := range deliveries {
@@ -143,8 +144,9 @@ func TestRightRevoked(t *testing.T) {
 	}
 }
 
-// TestPasswordChanged changes the relay's password at the brokers and back, and then for good; and the file is half written, empty, or missing
-// for a moment. These are outages, which say who is refused, and the password file is read at each login.
+// TestPasswordChanged changes the relay's password at the brokers and back, and then for good; and
+// the file is half written, empty, or missing for a moment. These are outages, which say who is
+// refused, and the password file is read at each login.
 func TestPasswordChanged(t *testing.T) {
 	t.Parallel()
 	for _, delivery := range deliveries {

@@ -8,9 +8,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// TestPartitionThatFails has the brokers answer for one topic with an error that says nothing of the event, for ten seconds, while another
-// topic can be written. Whether the client tries again itself or gives up, the relay does not exit, says which partition
-// waits and why, and does not repeat the events of the other topic again and again.
+// TestPartitionThatFails has the brokers answer for one topic with an error that says nothing of
+// the event, for ten seconds, while another topic can be written. Whether the client tries again
+// itself or gives up, the relay does not exit, says which partition waits and why, and does not
+// repeat the events of the other topic again and again.
 func TestPartitionThatFails(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []*kerr.Error{kerr.UnknownServerError, kerr.CorruptMessage, kerr.SaslAuthenticationFailed} {

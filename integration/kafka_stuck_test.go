@@ -8,8 +8,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// TestOnePartitionStuck has one topic that cannot be written beside one that can. What is published behind the oldest event
-// that waits must be kept in mind, and is sent again after a kill: it is bounded as what is in flight is.
+// TestOnePartitionStuck has one topic that cannot be written beside one that can. What is published
+// behind the oldest event that waits must be kept in mind, and is sent again after a kill: it is
+// bounded as what is in flight is.
 func TestOnePartitionStuck(t *testing.T) {
 	env := Setup(t, Needs{Kafka: Faulty})
 	env.Init(t)
@@ -46,8 +47,8 @@ func TestOnePartitionStuck(t *testing.T) {
 	relay.Stop(t)
 }
 
-// TestKilledWhileItDrains kills a relay that was told to stop and cannot finish: what was confirmed while it waited is
-// stored, and not sent again.
+// TestKilledWhileItDrains kills a relay that was told to stop and cannot finish: what was confirmed
+// while it waited is stored, and not sent again.
 func TestKilledWhileItDrains(t *testing.T) {
 	env := Setup(t, Needs{Kafka: Faulty})
 	env.Init(t)
@@ -78,8 +79,8 @@ func TestKilledWhileItDrains(t *testing.T) {
 	relay.Stop(t)
 }
 
-// TestClientGivesUp has the brokers answer with an error that is no word on the event. The relay goes on with another
-// client, without an exit and without a loss.
+// TestClientGivesUp has the brokers answer with an error that is no word on the event. The relay
+// goes on with another client, without an exit and without a loss.
 func TestClientGivesUp(t *testing.T) {
 	env := Setup(t, Needs{Kafka: Faulty})
 	env.Init(t)
@@ -102,8 +103,8 @@ func TestClientGivesUp(t *testing.T) {
 	relay.Stop(t)
 }
 
-// TestStateTopicStuck: events can be written and the position cannot. What a kill repeats is bounded, and the relay says why it
-// stands still.
+// TestStateTopicStuck: events can be written and the position cannot. What a kill repeats is
+// bounded, and the relay says why it stands still.
 func TestStateTopicStuck(t *testing.T) {
 	env := Setup(t, Needs{Kafka: Faulty})
 	env.Init(t)

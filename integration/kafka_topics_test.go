@@ -27,8 +27,9 @@ func readTopic(t testing.TB, env *Env, topic string) map[int32][]*kgo.Record {
 	return records
 }
 
-// TestPartitionsAdded adds partitions to a topic under load: keys move. An event of a key is in its new partition only after
-// all before it were confirmed in the old one, also if the relay is killed at that moment.
+// TestPartitionsAdded adds partitions to a topic under load: keys move. An event of a key is in its
+// new partition only after all before it were confirmed in the old one, also if the relay is killed
+// at that moment.
 func TestPartitionsAdded(t *testing.T) {
 	t.Parallel()
 	const before, after = 3, 7
@@ -51,7 +52,7 @@ func TestPartitionsAdded(t *testing.T) {
 			if err != nil || responses.Error() != nil {
 				t.Fatal(err, responses.Error())
 			}
-			insert(t, env, "nudge", "k", 1) // a topic that is new makes the client look at all of them; else it does so every five minutes
+			insert(t, env, "nudge", "k", 1) // a new topic makes the client ask for all of them; else it does so every five minutes
 			relay.WaitLog(t, 30*time.Second, "partitions were added")
 			if c.kill {
 				relay.Kill()
@@ -67,7 +68,8 @@ func TestPartitionsAdded(t *testing.T) {
 	}
 }
 
-// checkMoved checks order per key across the change: first the records of its old partition, then those of the new one.
+// checkMoved checks order per key across the change: first the records of its old partition, then
+// those of the new one.
 func checkMoved(t testing.TB, records map[int32][]*kgo.Record, truth *Truth, topic string, before, after int32, maxRepeats int) {
 	t.Helper()
 	type place struct {
@@ -116,7 +118,8 @@ func checkMoved(t testing.TB, records map[int32][]*kgo.Record, truth *Truth, top
 	}
 }
 
-// checkKey checks that the records of one key are its events, in order, and returns how many are repeats.
+// checkKey checks that the records of one key are its events, in order, and returns how many are
+// repeats.
 func checkKey(t testing.TB, records []*kgo.Record, truth *Truth, key string, events int) (repeats int) {
 	t.Helper()
 	rank := 0
@@ -141,8 +144,9 @@ func checkKey(t testing.TB, records []*kgo.Record, truth *Truth, key string, eve
 	return repeats
 }
 
-// TestTopicMadeAgain deletes a topic under load, and makes it again. The relay goes on by itself; what was confirmed is gone with
-// the topic, and what was committed since, also while there was no topic, is there, in order, without a gap. Another topic lacks nothing.
+// TestTopicMadeAgain deletes a topic under load, and makes it again. The relay goes on by itself;
+// what was confirmed is gone with the topic, and what was committed since, also while there was no
+// topic, is there, in order, without a gap. Another topic lacks nothing.
 func TestTopicMadeAgain(t *testing.T) {
 	t.Parallel()
 	for _, delivery := range deliveries {
@@ -207,8 +211,9 @@ func topicID(t testing.TB, admin *kadm.Client, topic string) kadm.TopicID {
 	return topics[topic].ID
 }
 
-// checkMadeAgain checks that a topic has the last events of each key, without a gap, and all of those that follow what was
-// committed when it was deleted. It returns how many are not there of those that were, and how many repeats are.
+// checkMadeAgain checks that a topic has the last events of each key, without a gap, and all of
+// those that follow what was committed when it was deleted. It returns how many are not there of
+// those that were, and how many repeats are.
 func checkMadeAgain(t testing.TB, records map[int32][]*kgo.Record, truth, again *Truth, topic string) (gone, repeats int) {
 	t.Helper()
 	next := map[string]int{} // rank that a key must show next
@@ -248,8 +253,9 @@ func checkMadeAgain(t testing.TB, records map[int32][]*kgo.Record, truth, again 
 	return gone, repeats
 }
 
-// TestStateTopicMadeAgain deletes the state topic under a relay that runs, which makes it again: it goes on, and repeats nothing. With exactly once
-// the topic is what tells whether a Kafka transaction was committed, so one that was being committed is sent again.
+// TestStateTopicMadeAgain deletes the state topic under a relay that runs, which makes it again: it
+// goes on, and repeats nothing. With exactly once the topic is what tells whether a Kafka
+// transaction was committed, so one that was being committed is sent again.
 func TestStateTopicMadeAgain(t *testing.T) {
 	t.Parallel()
 	for _, delivery := range deliveries {
@@ -262,7 +268,7 @@ func TestStateTopicMadeAgain(t *testing.T) {
 			work := env.Workload(t, WorkloadOptions{Rate: 500, NoLarge: true})
 			work.WaitCommitted(t, 500)
 			env.DeleteTopics(t, env.StateTopic)
-			time.Sleep(2 * time.Second) // the topic is away for a moment, and some looks
+			time.Sleep(2 * time.Second) // the topic is away for a moment, and some inspections
 			before := confirmedLSN(t, env)
 			Eventually(t, time.Minute, "a position to be confirmed", func() bool { return confirmedLSN(t, env) > before })
 			work.Stop(t)

@@ -10,8 +10,9 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
-// TestExactlyOnceKills kills a relay with exactly-once delivery forty times at random moments, under load and inside
-// transactions of 100,000 rows. The same kills of one with at-least-once delivery repeat events.
+// TestExactlyOnceKills kills a relay with exactly-once delivery forty times at random moments,
+// under load and inside transactions of 100,000 rows. The same kills of one with at-least-once
+// delivery repeat events.
 func TestExactlyOnceKills(t *testing.T) {
 	t.Parallel()
 	for _, delivery := range []string{"exactly-once", "at-least-once"} {
@@ -95,7 +96,8 @@ func TestExactlyOnceThreeBrokers(t *testing.T) {
 	whole(t, env, work, relay)
 }
 
-// TestExactlyOnceZombie stops a relay while it has an open transaction, lets another take over, and wakes the first.
+// TestExactlyOnceZombie stops a relay while it has an open transaction, lets another take over, and
+// wakes the first.
 func TestExactlyOnceZombie(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Settings: map[string]string{"wal_sender_timeout": "3s"}})
@@ -116,7 +118,8 @@ func TestExactlyOnceZombie(t *testing.T) {
 	whole(t, env, work, second)
 }
 
-// TestCommitOutcomeUnknown has the brokers say nothing, or nothing that helps, about the end of a transaction.
+// TestCommitOutcomeUnknown has the brokers say nothing, or nothing that helps, about the end of a
+// transaction.
 func TestCommitOutcomeUnknown(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{servers.EndLost, servers.EndSwallowed, servers.EndRefused, servers.EndDenied} {
@@ -140,8 +143,8 @@ func TestCommitOutcomeUnknown(t *testing.T) {
 	}
 }
 
-// TestExactlyOnceKilledAtTheEnd kills the relay between the last record of a transaction and its end, and between the end
-// and the confirmation to Postgres.
+// TestExactlyOnceKilledAtTheEnd kills the relay between the last record of a transaction and its
+// end, and between the end and the confirmation to Postgres.
 func TestExactlyOnceKilledAtTheEnd(t *testing.T) {
 	t.Parallel()
 	for when, how := range map[string]string{"before the end": servers.EndSwallowed, "after the end": servers.EndLost} {
@@ -166,7 +169,8 @@ func TestExactlyOnceKilledAtTheEnd(t *testing.T) {
 	}
 }
 
-// TestDeliveryChanges switches between the two in both directions, with orderly stops: nothing is repeated.
+// TestDeliveryChanges switches between the two in both directions, with orderly stops: nothing is
+// repeated.
 func TestDeliveryChanges(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{Postgres: 15})

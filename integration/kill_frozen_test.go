@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestFrozenRelay stops the relay past the walsender's patience and wakes it up, twice: it goes on by itself, and what was on
-// its way when it stopped is not sent again.
+// TestFrozenRelay stops the relay past the walsender's patience and wakes it up, twice: it goes on
+// by itself, and what was on its way when it stopped is not sent again.
 func TestFrozenRelay(t *testing.T) {
 	t.Parallel()
 	all := scenes(t, Needs{Settings: map[string]string{"wal_sender_timeout": "3s"}}, WorkloadOptions{Rate: 400}, wellShaped)

@@ -10,8 +10,8 @@ import (
 	"github.com/walpost/walpost/integration/wait"
 )
 
-// TestKillTheRelay kills the relay twenty times under load. Nothing is lost or reordered, and what is repeated is
-// younger than the position that was stored when the next relay started.
+// TestKillTheRelay kills the relay twenty times under load. Nothing is lost or reordered, and what
+// is repeated is younger than the position that was stored when the next relay started.
 func TestKillTheRelay(t *testing.T) {
 	for _, major := range []int{15, 18} {
 		t.Run(fmt.Sprint("postgres ", major), func(t *testing.T) {
@@ -31,7 +31,7 @@ func TestKillTheRelay(t *testing.T) {
 			}
 			work.Stop(t)
 			report := env.Check(t, work)
-			report.Assert(t, 20*8*inAMiB) // what may be in flight; judged below, one by one
+			report.Assert(t, 20*8*inAMiB) // what may be in flight; checked below, one by one
 			if len(report.Repeats) == 0 {
 				t.Error("twenty kills under load repeated nothing: were they kills?")
 			}
@@ -44,7 +44,8 @@ func TestKillTheRelay(t *testing.T) {
 	}
 }
 
-// TestTerminateTheRelay stops the relay in order under load, and starts it again: no event is repeated.
+// TestTerminateTheRelay stops the relay in order under load, and starts it again: no event is
+// repeated.
 func TestTerminateTheRelay(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 15})
 	env.Init(t)
@@ -68,8 +69,8 @@ func TestTerminateTheRelay(t *testing.T) {
 	env.Check(t, work).Assert(t, 0)
 }
 
-// TestTerminateInsideATransaction stops the relay in the middle of one large transaction: the next one goes on with the
-// row that follows.
+// TestTerminateInsideATransaction stops the relay in the middle of one large transaction: the next
+// one goes on with the row that follows.
 func TestTerminateInsideATransaction(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{Postgres: 18})
@@ -143,7 +144,8 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
-// TestDrainTimeout ends with code 1 when what is in flight cannot be confirmed in time, and loses nothing.
+// TestDrainTimeout ends with code 1 when what is in flight cannot be confirmed in time, and loses
+// nothing.
 func TestDrainTimeout(t *testing.T) {
 	env := Setup(t, Needs{Kafka: Faulty})
 	env.Init(t)
@@ -164,7 +166,8 @@ func TestDrainTimeout(t *testing.T) {
 	env.CheckTruth(t, env.ReadTruth(t)).Assert(t, 100)
 }
 
-// TestSecondRelayTakesOver starts two relays on one slot: the second waits, alive and not ready, and takes over.
+// TestSecondRelayTakesOver starts two relays on one slot: the second waits, alive and not ready,
+// and takes over.
 func TestSecondRelayTakesOver(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 15})
 	env.Init(t)
@@ -191,8 +194,8 @@ func TestSecondRelayTakesOver(t *testing.T) {
 	starts.check(t, report)
 }
 
-// TestPausedRelayDoesNoHarm stops a relay past the walsender's patience, lets another take over, and wakes it up: it
-// must not spoil what the other has stored.
+// TestPausedRelayDoesNoHarm stops a relay past the walsender's patience, lets another take over,
+// and wakes it up: it must not spoil what the other has stored.
 func TestPausedRelayDoesNoHarm(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Settings: map[string]string{"wal_sender_timeout": "3s"}})

@@ -15,8 +15,9 @@ const (
 	safeDowngrade = 2
 )
 
-// TestWeakTransactions has brokers that do not tie each record to its transaction, as those before Kafka 4.0. The relay says
-// that this is effectively once, and ten kills under load neither lose nor repeat anything.
+// TestWeakTransactions has brokers that do not tie each record to its transaction, as those before
+// Kafka 4.0. The relay says that this is effectively once, and ten kills under load neither lose
+// nor repeat anything.
 func TestWeakTransactions(t *testing.T) {
 	t.Parallel()
 	for _, version := range []int16{0, 1} {

@@ -10,8 +10,8 @@ import (
 	"github.com/walpost/walpost/integration/servers"
 )
 
-// TestMain stops the shared servers at the end, says what ran against what, and plays the fake broker when it is run as
-// one.
+// TestMain stops the shared servers at the end, says what ran against what, and plays the fake
+// broker when it is run as one.
 func TestMain(m *testing.M) {
 	if servers.PlayFake() {
 		os.Exit(0)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestClockSteps steps the wall clocks of Postgres, the broker and the relay by more than their timeouts, ahead and back, under load:
-// what runs out by it is an outage, and repeats nothing.
+// TestClockSteps steps the wall clocks of Postgres, the broker and the relay by more than their
+// timeouts, ahead and back, under load: what runs out by it is an outage, and repeats nothing.
 func TestClockSteps(t *testing.T) {
 	t.Parallel()
 	const step = 25 * time.Minute // brokers refuse a record whose clock is an hour ahead of theirs
@@ -54,7 +54,7 @@ func TestClockSteps(t *testing.T) {
 			for i := 0; i < 20 && (i < 3 || delivery == exactly && !gone()); i++ {
 				relay.Signal(syscall.SIGSTOP)
 				clocks.Kafka.Step(t, time.Duration(3+i)*step) // what is open runs out
-				time.Sleep(200 * time.Millisecond)            // ten looks of the broker
+				time.Sleep(200 * time.Millisecond)            // ten checks of the broker
 				relay.Signal(syscall.SIGCONT)
 				work.WaitCommitted(t, work.Committed()+500)
 				relay.Ready(t, time.Minute)
@@ -67,7 +67,8 @@ func TestClockSteps(t *testing.T) {
 	}
 }
 
-// notStalled: events that wait for a moment while the relay's clock is stepped have not waited for so long.
+// notStalled: events that wait for a moment while the relay's clock is stepped have not waited for
+// so long.
 func notStalled(t *testing.T, env *Env, relay *Relay, step time.Duration) {
 	t.Helper()
 	env.Kafka.Freeze(0)
@@ -80,7 +81,8 @@ func notStalled(t *testing.T, env *Env, relay *Relay, step time.Duration) {
 	}
 }
 
-// TestClocksFarApart steps a clock further than the brokers take: the relay stops and says so, and goes on once the clocks are right.
+// TestClocksFarApart steps a clock further than the brokers take: the relay stops and says so, and
+// goes on once the clocks are right.
 func TestClocksFarApart(t *testing.T) {
 	long(t)
 	t.Parallel()

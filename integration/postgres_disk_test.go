@@ -14,8 +14,8 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
-// smallDisk puts the slots of a server, and what is spilled for them, on a file system of their own, and returns what makes it
-// larger.
+// smallDisk puts the slots of a server, and what is spilled for them, on a file system of their
+// own, and returns what makes it larger.
 func smallDisk(t *testing.T, env *Env, size string) (grow func(size string)) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -54,8 +54,8 @@ func smallDisk(t *testing.T, env *Env, size string) (grow func(size string)) {
 	return func(size string) { run("mount", "-o", "remount,size="+size, dir) }
 }
 
-// TestDiskFull has no room for a large transaction that Postgres has to spill. The relay waits and says why, and goes on when there
-// is room.
+// TestDiskFull has no room for a large transaction that Postgres has to spill. The relay waits and
+// says why, and goes on when there is room.
 func TestDiskFull(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major, Settings: map[string]string{"logical_decoding_work_mem": "64kB"}})

@@ -19,8 +19,9 @@ type failover struct {
 	killed       bool // the relay is killed with the primary, and another one starts after the promotion
 }
 
-// TestFailover kills the primary under load while its standby is behind. Without synchronized_standby_slots, events were published
-// that the new primary does not know, and the relay says so; with it there are none.
+// TestFailover kills the primary under load while its standby is behind. Without
+// synchronized_standby_slots, events were published that the new primary does not know, and the
+// relay says so; with it there are none.
 func TestFailover(t *testing.T) {
 	for _, delivery := range deliveries {
 		for name, how := range map[string]failover{
@@ -35,7 +36,8 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// TestFailoverOtherwise is the same with Postgres 17, with a standby that keeps up, and with a relay that is killed as well.
+// TestFailoverOtherwise is the same with Postgres 17, with a standby that keeps up, and with a
+// relay that is killed as well.
 func TestFailoverOtherwise(t *testing.T) {
 	long(t)
 	for _, major := range []int{17, 18} {
@@ -112,7 +114,8 @@ func (how failover) fallBehind(t *testing.T, env *Env, standby *Standby, relay *
 	}
 }
 
-// nothingPast checks that nothing was published that the standby has not confirmed. It is away, so it confirms nothing more.
+// nothingPast checks that nothing was published that the standby has not confirmed. It is away, so
+// it confirms nothing more.
 func nothingPast(t *testing.T, env *Env) {
 	t.Helper()
 	var last *kgo.Record
@@ -140,8 +143,8 @@ func publishedEvents(t testing.TB, relay *Relay) float64 {
 	return sum
 }
 
-// checkFailover compares the topics with the outbox table of the new primary, and returns the pos of each event that was
-// published and is not part of the new primary's history.
+// checkFailover compares the topics with the outbox table of the new primary, and returns the pos
+// of each event that was published and is not part of the new primary's history.
 func checkFailover(t *testing.T, env *Env, work *Workload, ended string, repeats bool) (lost []string) {
 	t.Helper()
 	truth := work.Truth(t)
@@ -233,8 +236,9 @@ func (how failover) checkLog(t *testing.T, relay *Relay, ended string, lost []st
 	t.Logf("the log says %+v", said)
 }
 
-// TestSynchronizedStandbyAway takes away the standby that synchronized_standby_slots names, and even its slot. The server warns on
-// the stream that it waits; that is no reason to stop, and events go on when the standby is back.
+// TestSynchronizedStandbyAway takes away the standby that synchronized_standby_slots names, and
+// even its slot. The server warns on the stream that it waits; that is no reason to stop, and
+// events go on when the standby is back.
 func TestSynchronizedStandbyAway(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{Postgres: 18, OwnPostgres: true, Settings: map[string]string{"fsync": "off"}})

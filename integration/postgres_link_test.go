@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestLinkCut cuts every connection between relay and Postgres after a random number of bytes, under load: in the middle of a
-// row, of a look at the catalog, or of a handshake.
+// TestLinkCut cuts every connection between relay and Postgres after a random number of bytes,
+// under load: in the middle of a row, of an inspection, or of a handshake.
 func TestLinkCut(t *testing.T) {
 	t.Parallel()
 	cutTheLinks(t, 10, 3, 2*time.Minute)
@@ -41,8 +41,8 @@ func cutTheLinks(t *testing.T, cuts, streams int, limit time.Duration) {
 	allWhole(t, all)
 }
 
-// TestHalfOpenLink lets all packets vanish in both directions, and no end notices but by the silence: neither FIN nor RST.
-// The relay is back within a minute.
+// TestHalfOpenLink lets all packets vanish in both directions, and no end notices but by the
+// silence: neither FIN nor RST. The relay is back within a minute.
 func TestHalfOpenLink(t *testing.T) {
 	t.Parallel()
 	all := scenes(t, Needs{Settings: map[string]string{"wal_sender_timeout": "10s"}}, WorkloadOptions{Rate: 100}, wellShaped)
@@ -55,8 +55,8 @@ func TestHalfOpenLink(t *testing.T) {
 	allWhole(t, all)
 }
 
-// TestNarrowLink has a line of 64 KiB a second, and an event that takes longer on it than the walsender waits for a word from
-// the relay.
+// TestNarrowLink has a line of 64 KiB a second, and an event that takes longer on it than the
+// walsender waits for a word from the relay.
 func TestNarrowLink(t *testing.T) {
 	t.Parallel()
 	slowLinks(t, func(p *Proxy) { p.Shape(0, 64<<10) })

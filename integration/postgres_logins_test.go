@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestLoginsAreFew: an inspection a second is no login a second. With the iterations of this role each costs the relay more than a
-// hundred milliseconds.
+// TestLoginsAreFew: an inspection a second is no login a second. With the iterations of this role
+// each costs the relay more than a hundred milliseconds.
 func TestLoginsAreFew(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{OwnPostgres: true, Kafka: Faulty, Settings: map[string]string{"scram_iterations": "600000"}})

@@ -11,7 +11,8 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
-// TestPostgresRestarts restarts Postgres in every way under load. The relay stays, loses nothing and repeats nothing.
+// TestPostgresRestarts restarts Postgres in every way under load. The relay stays, loses nothing
+// and repeats nothing.
 func TestPostgresRestarts(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{15, 18} {
@@ -49,8 +50,9 @@ func TestPostgresRestarts(t *testing.T) {
 	}
 }
 
-// TestPostgresKilledInsideATransaction crashes Postgres while the relay is in the middle of a large transaction: it
-// comes again from its start, and the relay goes on with the row that follows what it has published.
+// TestPostgresKilledInsideATransaction crashes Postgres while the relay is in the middle of a large
+// transaction: it comes again from its start, and the relay goes on with the row that follows what
+// it has published.
 func TestPostgresKilledInsideATransaction(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true})
@@ -81,8 +83,8 @@ func TestPostgresKilledInsideATransaction(t *testing.T) {
 	}
 }
 
-// TestIdleOutboxBesideABusyDatabase writes 200 MB into another database: the slot follows, and nothing is written into
-// ours.
+// TestIdleOutboxBesideABusyDatabase writes 200 MB into another database: the slot follows, and
+// nothing is written into ours.
 func TestIdleOutboxBesideABusyDatabase(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Settings: map[string]string{"max_wal_size": "64MB", "checkpoint_timeout": "30s"}})
 	env.Init(t)

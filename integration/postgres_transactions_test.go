@@ -24,8 +24,8 @@ func namesHolder(t testing.TB, env *Env, relay *Relay, holder string) {
 	}
 }
 
-// TestLongTransactionElsewhere has a transaction open in another database of the server: the relay goes on, though the slot
-// keeps WAL, and the session is named.
+// TestLongTransactionElsewhere has a transaction open in another database of the server: the relay
+// goes on, though the slot keeps WAL, and the session is named.
 func TestLongTransactionElsewhere(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		// Without the page images that each checkpoint brings about, a lag is what was written.
@@ -72,7 +72,8 @@ func TestLongTransactionElsewhere(t *testing.T) {
 	})
 }
 
-// TestPreparedTransactions are published when and if they are committed, also after a crash of Postgres in between.
+// TestPreparedTransactions are published when and if they are committed, also after a crash of
+// Postgres in between.
 func TestPreparedTransactions(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major, Settings: map[string]string{"max_prepared_transactions": "10"}})
@@ -112,7 +113,8 @@ func TestPreparedTransactions(t *testing.T) {
 	})
 }
 
-// TestManySubtransactions commits one transaction of 20,000 savepoints, of which every third is rolled back.
+// TestManySubtransactions commits one transaction of 20,000 savepoints, of which every third is
+// rolled back.
 func TestManySubtransactions(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major})

@@ -24,8 +24,8 @@ func TestWalsenderTerminated(t *testing.T) {
 	allWhole(t, all)
 }
 
-// TestPostgresStopsUnderLoad stops Postgres in its three ways under load. A smart stop waits for the sessions of the writers,
-// and for nothing of the relay's.
+// TestPostgresStopsUnderLoad stops Postgres in its three ways under load. A smart stop waits for
+// the sessions of the writers, and for nothing of the relay's.
 func TestPostgresStopsUnderLoad(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major, OwnPostgres: true})

@@ -11,8 +11,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// TestTooLarge lets the broker's limit refuse one event among others of its key. The relay stops and names it; nothing
-// later of the key is published; after the limit was raised it goes on, with nothing lost.
+// TestTooLarge lets the broker's limit refuse one event among others of its key. The relay stops
+// and names it; nothing later of the key is published; after the limit was raised it goes on, with
+// nothing lost.
 func TestTooLarge(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
@@ -39,8 +40,8 @@ func TestTooLarge(t *testing.T) {
 	})
 }
 
-// TestLimitLoweredUnderTheRelay makes the broker refuse batches that it took a moment before: the client learns of it
-// from the broker's answer alone, with later events on their way.
+// TestLimitLoweredUnderTheRelay makes the broker refuse batches that it took a moment before: the
+// client learns of it from the broker's answer alone, with later events in flight.
 func TestLimitLoweredUnderTheRelay(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 18, Kafka: Own})
 	env.Init(t)
@@ -53,7 +54,7 @@ func TestLimitLoweredUnderTheRelay(t *testing.T) {
 	env.SetTopicConfig(t, topic, "max.message.bytes", "20000")
 	for i := range 200 {
 		size := 100
-		if i == 50 { // the brokers refuse whole batches: it shall not share one with its predecessor
+		if i == 50 { // the brokers refuse whole batches: it must not share one with its predecessor
 			awaitRecords(t, env, topic, 51)
 			size = 60_000
 		}
@@ -72,8 +73,8 @@ func TestLimitLoweredUnderTheRelay(t *testing.T) {
 	relay.Stop(t)
 }
 
-// TestRowsThatBreakTheContract are refused by the table that init makes. A table without its checks lets them through:
-// then the relay stops, and the hint says how to pass the transaction over.
+// TestRowsThatBreakTheContract are refused by the table that init makes. A table without its checks
+// lets them through: then the relay stops, and the hint says how to pass the transaction over.
 func TestRowsThatBreakTheContract(t *testing.T) {
 	bad := map[string]string{
 		"empty key":     `'order', '', '{}'::jsonb, NULL`,
@@ -112,9 +113,9 @@ func TestRowsThatBreakTheContract(t *testing.T) {
 	}
 }
 
-// TestPassOverARow follows the manual: what the transaction of a bad row inserted behind it, also under a savepoint, is copied from the
-// slot, passed over, and inserted again.
-func TestPassOverARow(t *testing.T) {
+// TestSkipARow follows the manual: what the transaction of a bad row inserted behind it, also under
+// a savepoint, is copied from the slot, skipped, and inserted again.
+func TestSkipARow(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
 		env := Setup(t, Needs{Postgres: major})
@@ -162,8 +163,8 @@ func TestPassOverARow(t *testing.T) {
 	})
 }
 
-// TestRefusedEventRepeatsNothing: what came before an event that is too large, in the same transaction, is not published again
-// once the limit was raised.
+// TestRefusedEventRepeatsNothing: what came before an event that is too large, in the same
+// transaction, is not published again once the limit was raised.
 func TestRefusedEventRepeatsNothing(t *testing.T) {
 	env := Setup(t, Needs{})
 	topic := env.Prefix + "order"
@@ -181,8 +182,8 @@ func TestRefusedEventRepeatsNothing(t *testing.T) {
 	relay.Stop(t)
 }
 
-// TestTheFirstRefusedEventIsNamed: the brokers refuse an event while the row behind it is found to break the contract. Who passes over
-// the row that is named must not pass over the other.
+// TestTheFirstRefusedEventIsNamed: the brokers refuse an event while the row behind it is found to
+// break the contract. To skip the row that is named must not skip the other.
 func TestTheFirstRefusedEventIsNamed(t *testing.T) {
 	env := Setup(t, Needs{Kafka: Faulty})
 	env.Exec(t, "CREATE TABLE outbox (id uuid, aggregatetype text, aggregateid text, type text, payload jsonb)") // without the checks of init
@@ -206,8 +207,8 @@ func TestTheFirstRefusedEventIsNamed(t *testing.T) {
 	awaitRecords(t, env, env.Prefix+"refused", 2)
 }
 
-// TestExactlyOnceRefusedEvent: the brokers refuse an event, and with it its Kafka transaction. What came before it is
-// published, nothing behind it, and the relay says which it is.
+// TestExactlyOnceRefusedEvent: the brokers refuse an event, and with it its Kafka transaction. What
+// came before it is published, nothing behind it, and the relay says which it is.
 func TestExactlyOnceRefusedEvent(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 18})
 	env.Init(t)

@@ -35,7 +35,8 @@ const evil = `CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC; CREATE T
 	CREATE TABLE evil.pg_class (oid oid); CREATE TABLE evil.pg_publication (pubname text); CREATE TABLE evil.pg_replication_slots (slot_name text);
 	GRANT SELECT ON ALL TABLES IN SCHEMA evil TO PUBLIC`
 
-// TestHostileSettings: what a role, a database or the URL set for every session changes no event, and holds nothing up.
+// TestHostileSettings: what a role, a database or the URL set for every session changes no event,
+// and holds nothing up.
 func TestHostileSettings(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -106,7 +107,8 @@ func TestHostileSettings(t *testing.T) {
 	}
 }
 
-// sameTwice compares each record with that of the same row two later, whatever partitions they come from.
+// sameTwice compares each record with that of the same row two later, whatever partitions they come
+// from.
 func sameTwice(t *testing.T, records []*kgo.Record) {
 	t.Helper()
 	seen := map[string]int{}
@@ -132,7 +134,8 @@ func sameTwice(t *testing.T, records []*kgo.Record) {
 	t.Error("no record of Müller")
 }
 
-// TestLatinDatabase: events of a database in another encoding are UTF-8, also names of tables and columns outside ASCII.
+// TestLatinDatabase: events of a database in another encoding are UTF-8, also names of tables and
+// columns outside ASCII.
 func TestLatinDatabase(t *testing.T) {
 	matrix(t, func(t *testing.T, major int, delivery string) {
 		env := Setup(t, Needs{Postgres: major, OwnPostgres: true})
@@ -155,7 +158,8 @@ func TestLatinDatabase(t *testing.T) {
 	})
 }
 
-// TestPostgresPasswordRotated changes the role's password and then the line in its password file, and back the other way round.
+// TestPostgresPasswordRotated changes the role's password and then the line in its password file,
+// and back the other way round.
 func TestPostgresPasswordRotated(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{OwnPostgres: true})
@@ -198,7 +202,8 @@ func TestPostgresPasswordRotated(t *testing.T) {
 	relay.Stop(t)
 }
 
-// TestDarkHosts: addresses that accept and never answer, before the one that does, cost a moment at the start and nothing later.
+// TestDarkHosts: addresses that accept and never answer, before the one that does, cost a moment at
+// the start and nothing later.
 func TestDarkHosts(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{})

@@ -9,7 +9,8 @@ import (
 	"github.com/walpost/walpost/integration/servers"
 )
 
-// TestBadSettings gives many faults at once: each is listed, with its flag and variable, and nothing starts.
+// TestBadSettings gives many faults at once: each is listed, with its flag and variable, and
+// nothing starts.
 func TestBadSettings(t *testing.T) {
 	t.Parallel()
 	env := &Env{Brokers: []string{""}, Prefix: "a b.", Table: "a.b.c", Slot: "My-Slot", Publication: "", StateTopic: "no topic", DB: &servers.DB{}}
@@ -44,8 +45,8 @@ func TestUnknownKeyInTheFile(t *testing.T) {
 	}
 }
 
-// TestInitByARoleThatOwnsNothing runs as a role that may replicate and nothing else: init says what is missing, and run
-// needs no more once an owner has applied what init --print prints.
+// TestInitByARoleThatOwnsNothing runs as a role that may replicate and nothing else: init says what
+// is missing, and run needs no more once an owner has applied what init --print prints.
 func TestInitByARoleThatOwnsNothing(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true})
 	env.Exec(t, "CREATE ROLE relay LOGIN REPLICATION")
@@ -74,7 +75,8 @@ func TestInitByARoleThatOwnsNothing(t *testing.T) {
 	relay.Stop(t)
 }
 
-// TestForeignTable accepts a table with other column names and types through the mapping, with payloads in bytea.
+// TestForeignTable accepts a table with other column names and types through the mapping, with
+// payloads in bytea.
 func TestForeignTable(t *testing.T) {
 	env := Setup(t, Needs{Postgres: 18})
 	env.Exec(t, `CREATE SCHEMA shop`)

@@ -13,7 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// TestPoolers: behind what is no Postgres, but passes sessions on, init makes nothing, and no command waits.
+// TestPoolers: behind what is no Postgres, but passes sessions on, init makes nothing, and no
+// command waits.
 func TestPoolers(t *testing.T) {
 	t.Parallel()
 	env := Setup(t, Needs{Postgres: 18, Kafka: Faulty})
@@ -50,7 +51,8 @@ func throughPoolers(t *testing.T, env *Env, commands ...string) {
 	}
 }
 
-// startPooler is a line to a Postgres that passes only some parameters of a session on. It returns its address as a URL.
+// startPooler is a line to a Postgres that passes only some parameters of a session on. It returns
+// its address as a URL.
 func startPooler(t testing.TB, server string, keeps func(parameter string) bool) string {
 	t.Helper()
 	address, err := url.Parse(server)
@@ -105,7 +107,8 @@ func pool(client net.Conn, server string, keeps func(parameter string) bool) {
 	_, _ = io.Copy(client, upstream)
 }
 
-// readStartup refuses TLS, and returns the startup message of a session. A request to cancel is an error.
+// readStartup refuses TLS, and returns the startup message of a session. A request to cancel is an
+// error.
 func readStartup(client net.Conn) (*pgproto3.StartupMessage, error) {
 	for {
 		var length [4]byte

@@ -16,8 +16,8 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
-// soak injects faults into a relay and its servers until its time is over. Relays, Postgres and the brokers have faults of
-// their own at the same time, each in an order that the seed gives.
+// soak injects faults into a relay and its servers until its time is over. Relays, Postgres and the
+// brokers have faults of their own at the same time, each in an order that the seed gives.
 type soak struct {
 	env   *Env
 	proxy *Proxy
@@ -134,8 +134,9 @@ func (s *soak) terminate(ctx context.Context) error {
 	return err
 }
 
-// brokerFaults go on until the time is over. All brokers run and are in sync when it returns without an error: with another
-// one gone, partitions would have no leader, and no relay could do anything about that.
+// brokerFaults go on until the time is over. All brokers run and are in sync when it returns
+// without an error: with another one gone, partitions would have no leader, and no relay could do
+// anything about that.
 func (s *soak) brokerFaults(ctx context.Context, t testing.TB, random *rand.Rand) error {
 	kafka := s.env.Kafka
 	for s.pause(ctx, random, 10*time.Second, 40*time.Second) {

@@ -11,11 +11,13 @@ import (
 	"time"
 )
 
-// soakRound bounds what the checker has to remember: a longer soak has several rounds, each with servers of its own.
+// soakRound bounds what the checker has to remember: a longer soak has several rounds, each with
+// servers of its own.
 const soakRound = 20 * time.Minute
 
-// TestSoak injects random faults into a relay, Postgres 18 and three brokers for WALPOST_TEST_SOAK, from WALPOST_TEST_SEED. An
-// even seed has at-least-once delivery, an odd one exactly-once; the next round has the next seed.
+// TestSoak injects random faults into a relay, Postgres 18 and three brokers for WALPOST_TEST_SOAK,
+// from WALPOST_TEST_SEED. An even seed has at-least-once delivery, an odd one exactly-once; the
+// next round has the next seed.
 func TestSoak(t *testing.T) {
 	duration, err := time.ParseDuration(os.Getenv("WALPOST_TEST_SOAK"))
 	if err != nil {
@@ -99,8 +101,8 @@ func (s *soak) relayFaults(ctx context.Context, t *testing.T, random *rand.Rand,
 	}
 }
 
-// terminated ends a relay in order. With its servers away it may give up what is in flight, which is code 1; beside another
-// relay it may have been fenced by that, which is code 3.
+// terminated ends a relay in order. With its servers away it may give up what is in flight, which
+// is code 1; beside another relay it may have been fenced by that, which is code 3.
 func (s *soak) terminated(t *testing.T, relay *Relay, fenced bool) {
 	t.Helper()
 	relay.Term()
@@ -131,7 +133,7 @@ func (s *soak) second(ctx context.Context, t *testing.T, random *rand.Rand, fenc
 		s.count(t, "second relay, first frozen")
 		first.Signal(syscall.SIGSTOP)
 		s.pause(ctx, random, 6*time.Second, 15*time.Second)
-		if !fencing { // what it had on its way could still arrive before the same events of the other: nothing fences it
+		if !fencing { // what it had in flight could still arrive before the same events of the other: nothing fences it
 			first.Kill()
 			return
 		}

@@ -20,7 +20,7 @@ type backlog struct {
 // theBacklog is the one that all others differ from in one way.
 var theBacklog = backlog{rows: 500_000, bytes: 500, perTxn: 10, partitions: 6, topics: 1, keys: 1000}
 
-// fill writes the backlog. The slots that shall see it are there already.
+// fill writes the backlog. The slots that must have it are there already.
 func (b backlog) fill(h *host, env *integration.Env) {
 	for i := range b.busy {
 		env.Exec(h, fmt.Sprintf("CREATE TABLE busy%d (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, filler text)", i))

@@ -26,7 +26,7 @@ type drained struct {
 	stolen                 float64 // share of the machine that its host took away
 }
 
-// rate is that of the whole where everything had come before the first look.
+// rate is that of the whole where everything had come before the first sample.
 func (d drained) rate() float64 {
 	if d.steadyRows == 0 {
 		return float64(d.rows) / d.whole.Seconds()
@@ -44,7 +44,8 @@ type contender struct {
 	measure func(slot, prefix string) drained
 }
 
-// drainCase lets contenders take turns with the same backlog, each with a copy of the slot that was there before it.
+// drainCase lets contenders take turns with the same backlog, each with a copy of the slot that was
+// there before it.
 type drainCase struct {
 	load     backlog
 	postgres int
@@ -94,8 +95,8 @@ func (c drainCase) measure(h *host, opts options, out *report) {
 	}
 }
 
-// warm has a producer send the aims' backlog until the brokers cost what they did the last time: Java compiles while it runs, and what
-// is measured first would pay for it.
+// warm has a producer send the aims' backlog until the brokers cost what they did the last time:
+// Java compiles while it runs, and what is measured first would pay for it.
 func warm(h *host, opts options, env *integration.Env) {
 	if opts.KFake {
 		return
@@ -186,22 +187,22 @@ func (b backlog) relayedInParts(h *host, env *integration.Env, parts []part, pre
 		}, vars...)...)
 	}
 	d := drained{rows: b.rows}
-	var first, before float64 // events and allocations at the first look that saw any
+	var first, before float64 // events and allocations at the first sample with any
 	var firstAt, end time.Time
-	looks, pause := 0, closely
+	samples, pause := 0, closely
 	for {
 		published, mallocs := progress(h, parts, first > 0)
 		now := time.Now()
 		if published > 0 && first == 0 {
 			first, firstAt, before = published, now, mallocs
 		} else if first > 0 {
-			looks++
+			samples++
 		}
 		if published >= float64(b.rows) {
 			end, d.mallocs = now, mallocs-before
 			break
 		}
-		if looks > 0 && published > first { // a look costs the relay something: few of them until the end is near
+		if samples > 0 && published > first { // a sample costs the relay something: few of them until the end is near
 			left := time.Duration(float64(now.Sub(firstAt)) * (float64(b.rows) - published) / (published - first))
 			pause = min(max(left/2, closely), 500*time.Millisecond)
 		}
@@ -215,7 +216,7 @@ func (b backlog) relayedInParts(h *host, env *integration.Env, parts []part, pre
 		var pid int
 		_, _ = fmt.Sscan(env.Value(h, "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1", p.slot), &pid)
 		d.walsender += busyTime(pid)
-		d.mallocs -= float64(looks) * aLook(h, p.relay)
+		d.mallocs -= float64(samples) * oneSample(h, p.relay)
 	}
 	d.mallocs = max(d.mallocs, 0)
 	for _, p := range parts {
@@ -224,10 +225,11 @@ func (b backlog) relayedInParts(h *host, env *integration.Env, parts []part, pre
 	return d
 }
 
-// closely is the time between two looks at the beginning and at the end.
+// closely is the time between two samples at the beginning and at the end.
 const closely = 15 * time.Millisecond
 
-// progress is how many events the relays have published, and how often they have allocated. Until they have started they may not answer.
+// progress is how many events the relays have published, and how often they have allocated. Until
+// they have started they may not answer.
 func progress(h *host, parts []part, started bool) (published, mallocs float64) {
 	for _, p := range parts {
 		if !p.relay.Running() {
@@ -243,14 +245,14 @@ func progress(h *host, parts []part, started bool) (published, mallocs float64) 
 	return published, mallocs
 }
 
-// aLook is how many allocations one look at the metrics takes in the relay.
-func aLook(h *host, relay *process.Relay) float64 {
-	const looks = 20
+// oneSample is how many allocations one answer with the metrics takes in the relay.
+func oneSample(h *host, relay *process.Relay) float64 {
+	const samples = 20
 	before := relay.Metrics(h)["go_memstats_mallocs_total"]
-	for range looks {
+	for range samples {
 		relay.Metrics(h)
 	}
-	return (relay.Metrics(h)["go_memstats_mallocs_total"] - before) / (looks + 1)
+	return (relay.Metrics(h)["go_memstats_mallocs_total"] - before) / (samples + 1)
 }
 
 func sumOf(metrics map[string]float64, prefix string) float64 {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// host gives the harness what it asks of a test, for one case of the benchmark: what the case started ends with it.
+// host gives the harness what it asks of a test, for one case of the benchmark: what the case
+// started ends with it.
 type host struct {
 	testing.TB // nil: the harness calls nothing but the methods below
 	name       string

@@ -27,7 +27,8 @@ const (
 	idleTime   = 30 * time.Second
 )
 
-// measureCalm starts relays against running servers, sends single events, and then leaves the last relay alone.
+// measureCalm starts relays against running servers, sends single events, and then leaves the last
+// relay alone.
 func measureCalm(delivery string) func(h *host, opts options, out *report) {
 	return func(h *host, opts options, out *report) {
 		env := serversFor(h, opts, opts.Postgres, nil, 0)

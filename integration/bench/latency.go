@@ -130,7 +130,8 @@ func relaySteadily(h *host, env *integration.Env, slot, prefix string, vars []st
 	return l
 }
 
-// steadily calls f from some goroutines, each at its share of the rate, and does not wait for what is late.
+// steadily calls f from some goroutines, each at its share of the rate, and does not wait for what
+// is late.
 func steadily(duration time.Duration, f func(i int, due time.Time)) time.Duration {
 	start := time.Now()
 	var group sync.WaitGroup
@@ -179,8 +180,8 @@ func (a *arrivals) take() latencies {
 
 // consume reads a topic until the case ends.
 func consume(h *host, env *integration.Env, topic string) *arrivals {
-	// A broker that has just made the topic denies some of its partitions for a moment, and a client that began with the others has
-	// them wait for the end of its first fetch.
+	// A broker that has just made the topic denies some of its partitions for a moment, and a
+	// client that began with the others has them wait for the end of its first fetch.
 	admin := kadm.NewClient(env.Client(h))
 	wait.For(h, time.Minute, "the topic to be there", func() bool {
 		starts, err := admin.ListStartOffsets(h.ctx, topic)

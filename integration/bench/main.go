@@ -1,5 +1,6 @@
-// Command bench measures walpost on servers of its own: what it costs, and how close it comes to what Postgres and Kafka allow.
-// Everything that is compared takes turns in one run, because a machine is never the same twice.
+// Command bench measures walpost on servers of its own: what it costs, and how close it comes to
+// what Postgres and Kafka allow. Everything that is compared takes turns in one run, because a
+// machine is never the same twice.
 package main
 
 import (

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// busyTime is how long the threads of a process have run so far, by the scheduler's count. It is zero for a process that is gone.
+// busyTime is how long the threads of a process have run so far, by the scheduler's count. It is
+// zero for a process that is gone.
 func busyTime(pid int) time.Duration {
 	var sum int64
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
@@ -27,8 +28,8 @@ func busyTime(pid int) time.Duration {
 	return time.Duration(sum)
 }
 
-// wakeups watches for how many moments, of 50 ms each, a process runs at all: what it does at once counts as one, however many
-// threads take part.
+// wakeups watches for how many moments, of 50 ms each, a process runs at all: what it does at once
+// counts as one, however many threads take part.
 func wakeups(pid int, watch time.Duration) int {
 	const moment = 50 * time.Millisecond
 	count, last := 0, busyTime(pid)

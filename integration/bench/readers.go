@@ -62,7 +62,8 @@ func (r reader) measure(h *host, env *integration.Env, slot string, rows int) dr
 		if _, secure := out.(*tls.Conn); secure {
 			pause = 0 // a read brings one record of TLS, however full the socket is
 		}
-		// As much at once as the relay takes: a read that the buffer cuts short is not a socket that is empty.
+		// As much at once as the relay takes: a read that the buffer cuts short is not a socket
+		// that is empty.
 		return pgproto3.NewFrontend(bufio.NewReaderSize(&gulps{Reader: in, pause: pause}, 256<<10), out)
 	}
 	start := time.Now()

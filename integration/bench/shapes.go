@@ -18,7 +18,8 @@ func farPostgres(h *host, env *integration.Env) []string {
 	return []string{variable}
 }
 
-// measureHalves compares one relay for a table with two, each with a slot of its own for one of two hash partitions.
+// measureHalves compares one relay for a table with two, each with a slot of its own for one of two
+// hash partitions.
 func measureHalves(h *host, opts options, out *report) {
 	load := theBacklog
 	load.rows /= opts.Scale
@@ -60,7 +61,8 @@ func measureHalves(h *host, opts options, out *report) {
 func halves(h *host, env *integration.Env, load backlog, relays int, prefix string) drained {
 	parts := make([]part, relays)
 	for i := range parts {
-		// A slot of its own for each turn: the position of one that had the name before would be gone on from.
+		// A slot of its own for each turn: the position of one that had the name before would be
+		// gone on from.
 		parts[i] = part{slot: fmt.Sprintf("%s_%d", strings.TrimSuffix(prefix, "."), i), table: env.Table, publication: env.Publication, rows: load.rows}
 		if relays > 1 {
 			parts[i].table, parts[i].publication = fmt.Sprintf("public.half%d", i), fmt.Sprintf("half%d", i)

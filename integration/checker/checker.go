@@ -9,8 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Checker compares records with the truth. Records are added partition by partition in the order of their offsets;
-// partitions may be interleaved.
+// Checker compares records with the truth. Records are added partition by partition in the order of
+// their offsets; partitions may be interleaved.
 type Checker struct {
 	truth  *Truth
 	report Report
@@ -50,7 +50,7 @@ func New(truth *Truth) *Checker {
 // Missing is the number of events that were not seen yet.
 func (c *Checker) Missing() int { return len(c.truth.Events) - c.report.Distinct }
 
-// Add looks at one record of a topic that has so many partitions.
+// Add checks one record of a topic that has so many partitions.
 func (c *Checker) Add(r *kgo.Record, partitions int32) {
 	c.report.Records++
 	id := Header(r, "id")
@@ -122,8 +122,8 @@ func (c *Checker) headers(r *kgo.Record, e *Expected, place string) {
 	}
 }
 
-// order looks at the first record of each event alone: ranks of a key must appear as 0, 1, 2 without a gap, so an event
-// is late when one after it was published, and early when one before it was not.
+// order checks the first record of each event alone: ranks of a key must appear as 0, 1, 2 without
+// a gap, so an event is late when one after it was published, and early when one before it was not.
 func (c *Checker) order(e *Expected, place string) {
 	key := topicKey{e.Topic, e.Key}
 	switch want := c.next[key]; {

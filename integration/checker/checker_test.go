@@ -85,7 +85,8 @@ func TestCheckerAcceptsWhatIsRight(t *testing.T) {
 	}
 }
 
-// TestCheckerSees breaks the records in each way that the checker is for. Exactly that kind must be reported.
+// TestCheckerSees breaks the records in each way that the checker is for. Exactly that kind must be
+// reported.
 func TestCheckerSees(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

@@ -16,8 +16,9 @@ import (
 // patience is how long Follow waits for another record while some are missing.
 const patience = 20 * time.Second
 
-// Consumer reads all topics whose names begin with a prefix, from their first offsets, as a read_committed consumer
-// does. It may be drained several times; topics that appear in between are picked up.
+// Consumer reads all topics whose names begin with a prefix, from their first offsets, as a
+// read_committed consumer does. It may be drained several times; topics that appear in between are
+// picked up.
 type Consumer struct {
 	client     *kgo.Client
 	admin      *kadm.Client
@@ -48,7 +49,8 @@ func NewConsumer(brokers []string, prefix string, opts ...kgo.Opt) (*Consumer, e
 // Close leaves the brokers.
 func (c *Consumer) Close() { c.client.Close() }
 
-// Drain hands every record up to the present end of each partition to add, and returns how many there were.
+// Drain hands every record up to the present end of each partition to add, and returns how many
+// there were.
 func (c *Consumer) Drain(ctx context.Context, add func(r *kgo.Record, partitions int32)) (int, error) {
 	ends, err := c.discover(ctx)
 	if err != nil {
@@ -119,7 +121,8 @@ func (c *Consumer) behind(ends kadm.ListedOffsets) bool {
 	return behind
 }
 
-// Follow hands all records to add. It returns once there are no more and all is there, or none came for a while.
+// Follow hands all records to add. It returns once there are no more and all is there, or none came
+// for a while.
 func (c *Consumer) Follow(t testing.TB, add func(r *kgo.Record, partitions int32), complete func() bool) {
 	t.Helper()
 	for last := wait.In(patience); ; {

@@ -1,3 +1,3 @@
-// Package checker compares what consumers get with what was committed. It shares no code with the relay: it has its own
-// murmur2, and its own tests show that it sees each kind of fault.
+// Package checker compares what consumers get with what was committed. It shares no code with the
+// relay: it has its own murmur2, and its own tests show that it sees each kind of fault.
 package checker

@@ -2,8 +2,8 @@ package checker
 
 import "encoding/binary"
 
-// PartitionOf is the partition that a Java producer chooses for a key. It is written out here, apart from the relay and
-// its client library, so that the two can disagree.
+// PartitionOf is the partition that a Java producer chooses for a key. It is written out here,
+// apart from the relay and its client library, so that the two can disagree.
 func PartitionOf(key []byte, partitions int32) int32 {
 	return int32(murmur2(key)&0x7fffffff) % partitions
 }

@@ -64,8 +64,8 @@ func (r Report) Err() error {
 	return errors.Join(errs...)
 }
 
-// Assert fails the test unless nothing was lost, invented, reordered or changed, and at most so many records are
-// repeats.
+// Assert fails the test unless nothing was lost, invented, reordered or changed, and at most so
+// many records are repeats.
 func (r Report) Assert(t testing.TB, maxRepeats int) {
 	t.Helper()
 	t.Log(r)

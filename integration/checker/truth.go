@@ -16,8 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Expected is what the record of one committed event must be. Values are kept as digests: a hundred thousand events with
-// large payloads must not fill the memory.
+// Expected is what the record of one committed event must be. Values are kept as digests: a hundred
+// thousand events with large payloads must not fill the memory.
 type Expected struct {
 	ID      string
 	Topic   string
@@ -56,8 +56,9 @@ func NewTruth(events []*Expected, rolledBack map[string]bool) *Truth {
 
 type topicKey struct{ topic, key string }
 
-// ReadTruth reads the outbox table: what is there was committed, also when the answer to a COMMIT was lost. The sequence
-// number is among the headers, because a tombstone has no payload to carry it.
+// ReadTruth reads the outbox table: what is there was committed, also when the answer to a COMMIT
+// was lost. The sequence number is among the headers, because a tombstone has no payload to carry
+// it.
 func ReadTruth(ctx context.Context, conn *pgx.Conn, table, prefix string, rolledBack map[string]bool) (*Truth, error) {
 	rows, err := conn.Query(ctx, `SELECT id::text, aggregatetype, aggregateid, coalesce(type, ''), payload::text, headers::text FROM `+table)
 	if err != nil {
@@ -108,7 +109,8 @@ func (e *Expected) readHeaders(text *string) error {
 	return nil
 }
 
-// OrderedHeaders reads a JSON object of strings and keeps the order of its members, which is the order of the record.
+// OrderedHeaders reads a JSON object of strings and keeps the order of its members, which is the
+// order of the record.
 func OrderedHeaders(text string) ([]kgo.RecordHeader, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {

@@ -19,8 +19,8 @@ import (
 	"github.com/walpost/walpost/integration/servers"
 )
 
-// Clock is the wall clock of one program of a test, which can be stepped as an administrator or NTP would. Its monotonic clock
-// goes on, as that of a machine does.
+// Clock is the wall clock of one program of a test, which can be stepped as an administrator or NTP
+// would. Its monotonic clock goes on, as that of a machine does.
 type Clock struct {
 	file string
 	Vars []string // of the environment of the program
@@ -32,7 +32,8 @@ type Clocks struct{ Postgres, Kafka, Relay *Clock }
 // clockFile is the variable that names the file with a clock's step.
 const clockFile = "TEST_CLOCK_STEP"
 
-// NewClocks makes clocks that are right, until the test ends, or skips the test where none can be stepped.
+// NewClocks makes clocks that are right, until the test ends, or skips the test where none can be
+// stepped.
 func NewClocks(t testing.TB) *Clocks {
 	t.Helper()
 	library, err := clockLibrary()
@@ -96,7 +97,8 @@ var clockLibrary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// SteppedBinary builds the relay with a time.Now that reads such a clock: Go asks no library for the time.
+// SteppedBinary builds the relay with a time.Now that reads such a clock: Go asks no library for
+// the time.
 var SteppedBinary = sync.OnceValues(func() (string, error) {
 	dir, err := process.BinaryDir()
 	if err != nil {

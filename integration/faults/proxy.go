@@ -61,16 +61,17 @@ func StartProxy(t testing.TB, server string) *Proxy {
 // Addr is where clients connect.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Shape delays all bytes by a latency in each direction, and lets only so many a second pass in each, all connections
-// together. Zero ends it.
+// Shape delays all bytes by a latency in each direction, and lets only so many a second pass in
+// each, all connections together. Zero ends it.
 func (p *Proxy) Shape(latency time.Duration, rate int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.latency, p.rate = latency, rate
 }
 
-// CutAfter gives each connection that comes from now on a number of bytes, in both directions together, after which it is
-// cut in two, in the middle of whatever it carries. Nil ends it, for connections that are there as well.
+// CutAfter gives each connection that comes from now on a number of bytes, in both directions
+// together, after which it is cut in two, in the middle of whatever it carries. Nil ends it, for
+// connections that are there as well.
 func (p *Proxy) CutAfter(budget func() int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -85,8 +86,8 @@ func (p *Proxy) CutAfter(budget func() int64) {
 // Cuts is how many connections were cut so far.
 func (p *Proxy) Cuts() int { return int(p.cuts.Load()) }
 
-// Silence loses everything that the present connections carry from now on, in both directions, and tells neither end. New
-// connections are well. It returns how many are silent now.
+// Silence loses everything that the present connections carry from now on, in both directions, and
+// tells neither end. New connections are well. It returns how many are silent now.
 func (p *Proxy) Silence() int {
 	count := 0
 	p.each(func(l *link) { l.silent.Store(true); count++ })
@@ -185,8 +186,8 @@ type chunk struct {
 	arrives time.Time
 }
 
-// pass carries one direction. What is on its way is bounded by time, not by number: a line holds what its rate and its
-// latency give.
+// pass carries one direction. What the line holds is bounded by time, not by number: by its rate
+// and its latency.
 func (l *link) pass(direction int, dst, src net.Conn) {
 	way := make(chan chunk, 4096)
 	l.proxy.group.Go(func() { l.deliver(dst, way) })

@@ -12,8 +12,8 @@ import (
 	"github.com/walpost/walpost/integration/servers"
 )
 
-// Binary builds the relay once for all tests, or takes the one that WALPOST_TEST_BINARY names. WALPOST_TEST_RACE=1 builds it
-// with the race detector.
+// Binary builds the relay once for all tests, or takes the one that WALPOST_TEST_BINARY names.
+// WALPOST_TEST_RACE=1 builds it with the race detector.
 var Binary = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv("WALPOST_TEST_BINARY"); path != "" {
 		return filepath.Abs(path)

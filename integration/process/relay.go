@@ -31,8 +31,8 @@ type Relay struct {
 	http *http.Client
 }
 
-// Start runs a binary with variables; the environment of the tests does not configure it. addr is that of its HTTP server, or
-// empty. The process is killed when the test ends.
+// Start runs a binary with variables; the environment of the tests does not configure it. addr is
+// that of its HTTP server, or empty. The process is killed when the test ends.
 func Start(t testing.TB, path, addr string, vars []string, args ...string) *Relay {
 	t.Helper()
 	r := &Relay{
@@ -50,7 +50,8 @@ func Start(t testing.TB, path, addr string, vars []string, args ...string) *Rela
 	return r
 }
 
-// foreignVars is the environment without what would configure the relay behind the back of the test.
+// foreignVars is the environment without what would configure the relay behind the back of the
+// test.
 func foreignVars() []string {
 	var vars []string
 	for _, entry := range os.Environ() {
@@ -92,8 +93,8 @@ func (r *Relay) Running() bool {
 	}
 }
 
-// Wait returns the exit code, and fails the test if the process does not end in time. A process that a signal ended has
-// the code -1.
+// Wait returns the exit code, and fails the test if the process does not end in time. A process
+// that a signal ended has the code -1.
 func (r *Relay) Wait(t testing.TB, timeout time.Duration) int {
 	t.Helper()
 	if !wait.Closed(r.proc.Done(), timeout) {
@@ -161,7 +162,8 @@ func (r *Relay) Get(path string) (code int, body string) {
 	return response.StatusCode, string(content)
 }
 
-// must gets a page of a relay that runs. Just after its start, or on a busy machine, the first answer may take its time.
+// must gets a page of a relay that runs. Just after its start, or on a busy machine, the first
+// answer may take its time.
 func (r *Relay) must(t testing.TB, path string) string {
 	t.Helper()
 	for deadline := wait.In(answerLimit); ; time.Sleep(pollInterval) {
@@ -186,7 +188,8 @@ func (r *Relay) Status(t testing.TB) map[string]any {
 	return status
 }
 
-// Metrics are the values of /metrics by name and labels as they are printed there: `walpost_up{peer="kafka"}`.
+// Metrics are the values of /metrics by name and labels as they are printed there:
+// `walpost_up{peer="kafka"}`.
 func (r *Relay) Metrics(t testing.TB) map[string]float64 {
 	t.Helper()
 	metrics := map[string]float64{}

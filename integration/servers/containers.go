@@ -16,8 +16,8 @@ import (
 // errNoDocker says that no engine answered quickly.
 var errNoDocker = errors.New("no Docker engine answers")
 
-// dockerAnswers asks the engine of this machine once. An engine elsewhere is left alone: addresses inside its containers
-// would not be those of the tests.
+// dockerAnswers asks the engine of this machine once. An engine elsewhere is left alone: addresses
+// inside its containers would not be those of the tests.
 var dockerAnswers = sync.OnceValue(func() error {
 	if host := os.Getenv("DOCKER_HOST"); host != "" && !strings.HasPrefix(host, "unix://") {
 		return fmt.Errorf("DOCKER_HOST is not on this machine: %w", errNoDocker)
@@ -77,8 +77,8 @@ func (r *registry) postgresContainer(ctx context.Context, major int) (*Postgres,
 	return &Postgres{Address: "postgres://postgres@" + endpoint + "/postgres?sslmode=disable", Version: fmt.Sprint(major)}, nil
 }
 
-// kafkaContainer: the address that a broker gives to its clients is known only once its port is mapped. So the container
-// waits for a script, which is written then.
+// kafkaContainer: the address that a broker gives to its clients is known only once its port is
+// mapped. So the container waits for a script, which is written then.
 func (r *registry) kafkaContainer(ctx context.Context) (*Brokers, error) {
 	const port, script = "9092/tcp", "/tmp/walpost-start.sh"
 	c, err := r.container(ctx, "apache/kafka:"+KafkaVersion,

@@ -22,7 +22,8 @@ const fakeEnvironment = "WALPOST_INTEGRATION_FAKE_PORT"
 // fakeDir is where the fake broker keeps its records, so that they survive Kill and Start.
 const fakeDir = "WALPOST_INTEGRATION_FAKE_DIR"
 
-// Fake is a fake broker in a process of its own, for faults that a real one does not produce on demand.
+// Fake is a fake broker in a process of its own, for faults that a real one does not produce on
+// demand.
 type Fake struct {
 	port int
 	dir  string
@@ -48,8 +49,8 @@ type fakeAnswer struct {
 	Hits  int
 }
 
-// PlayFake plays the fake broker, to its end, where this process was started to be one. The main function of a program with the
-// harness asks it first.
+// PlayFake plays the fake broker, to its end, where this process was started to be one. The main
+// function of a program with the harness asks it first.
 func PlayFake() bool {
 	port := os.Getenv(fakeEnvironment)
 	if port == "" {
@@ -99,7 +100,8 @@ func (f *Fake) start() error {
 	if err != nil {
 		return errors.Join(err, commands.Close(), input.Close())
 	}
-	// Standard output carries the answers, and nothing else must get into them: the log of the broker is off.
+	// Standard output carries the answers, and nothing else must get into them: the log of the
+	// broker is off.
 	proc, err := child.Start(child.Spec{
 		Path: os.Args[0], Input: commands, Output: output,
 		Env: append(os.Environ(), fakeEnvironment+"="+strconv.Itoa(f.port), fakeDir+"="+f.dir),
@@ -124,14 +126,15 @@ func (f *Fake) PID() int { return f.proc.PID }
 // Kill ends the process. Records that were confirmed are on the disk.
 func (f *Fake) Kill() { f.proc.Kill() }
 
-// Freeze stops the process in the middle of whatever it does; connections stay open and say nothing more.
+// Freeze stops the process in the middle of whatever it does; connections stay open and say nothing
+// more.
 func (f *Fake) Freeze() { f.proc.Signal(syscall.SIGSTOP) }
 
 // Thaw lets it go on.
 func (f *Fake) Thaw() { f.proc.Signal(syscall.SIGCONT) }
 
-// FailProduce answers the next count requests that hold records for the topic (empty: any) with an error code of
-// Kafka's protocol, such as 10 for MESSAGE_TOO_LARGE; -1 goes on until Heal.
+// FailProduce answers the next count requests that hold records for the topic (empty: any) with an
+// error code of Kafka's protocol, such as 10 for MESSAGE_TOO_LARGE; -1 goes on until Heal.
 func (f *Fake) FailProduce(t testing.TB, topic string, code int16, count int) {
 	t.Helper()
 	f.do(t, fakeCommand{Op: "fail", Topic: topic, Code: code, Count: count})

@@ -20,8 +20,8 @@ import (
 // EventPartitions is the default number of partitions of every broker that the harness starts.
 const EventPartitions = 6
 
-// fakeProcess is the other end of Fake: it runs the broker and carries out commands until its input ends, which it also
-// does when the parent dies.
+// fakeProcess is the other end of Fake: it runs the broker and carries out commands until its input
+// ends, which it also does when the parent dies.
 type fakeProcess struct {
 	cluster   *kfake.Cluster
 	faults    []*kfake.FaultHandle

@@ -18,7 +18,8 @@ type KafkaOptions struct {
 	Config  map[string]string // settings of every broker; they win over the defaults
 	Heap    string            // of every broker at most, as 2g; empty is little
 	Env     []string          // added to the environment of every broker
-	// Advertise returns the address that clients shall use instead of a broker's own; nil: its own.
+	// Advertise returns the address that clients are to use instead of a broker's own; nil: its
+	// own.
 	Advertise func(address string) string
 }
 
@@ -30,8 +31,8 @@ type Kafka struct {
 	nodes     []*kafkaNode
 }
 
-// StartKafka fetches the jars if need be and returns when all brokers accept clients. The caller owns the cluster and
-// must Close it. progress is told what is being fetched.
+// StartKafka fetches the jars if need be and returns when all brokers accept clients. The caller
+// owns the cluster and must Close it. progress is told what is being fetched.
 func StartKafka(ctx context.Context, opts KafkaOptions, progress func(string)) (*Kafka, error) {
 	program, err := findKafka(ctx, progress)
 	if err != nil {
@@ -87,8 +88,8 @@ func newKafka(program kafkaProgram, opts KafkaOptions) (*Kafka, error) {
 	return k, nil
 }
 
-// nodeSettings suit tests: internal topics are small, a rebalance does not wait, and a broker that was killed may come
-// back after two seconds.
+// nodeSettings suit tests: internal topics are small, a rebalance does not wait, and a broker that
+// was killed may come back after two seconds.
 func nodeSettings(i, count, clientPort, controllerPort int, voters, dir string) map[string]string {
 	replicas, insync := fmt.Sprint(count), fmt.Sprint(min(count, 2))
 	return map[string]string{
@@ -179,7 +180,8 @@ func (k *Kafka) Configure(i int, settings map[string]string) error {
 	return nil
 }
 
-// Freeze stops broker i in the middle of whatever it does: its connections stay open and say nothing more.
+// Freeze stops broker i in the middle of whatever it does: its connections stay open and say
+// nothing more.
 func (k *Kafka) Freeze(i int) { k.nodes[i].freeze() }
 
 // Thaw lets a frozen broker go on.
@@ -205,7 +207,8 @@ func (k *Kafka) LogTail() string {
 	return strings.Join(tails, "\n")
 }
 
-// Close kills all brokers, since combined nodes cannot leave in good order together, and removes their data.
+// Close kills all brokers, since combined nodes cannot leave in good order together, and removes
+// their data.
 func (k *Kafka) Close() {
 	for _, node := range k.nodes {
 		node.kill()

@@ -14,8 +14,9 @@ import (
 
 const archiveFile = "kafka.jsa"
 
-// withArchive adds the class data archive, which one broker writes when it stops. It belongs to one Java and one
-// class path. Kafka runs without it as well, only slower, so a failure is not an error.
+// withArchive adds the class data archive, which one broker writes when it stops. It belongs to one
+// Java and one class path. Kafka runs without it as well, only slower, so a failure is not an
+// error.
 func (p kafkaProgram) withArchive(ctx context.Context, cache string) kafkaProgram {
 	version, err := exec.CommandContext(ctx, p.java, "-version").CombinedOutput()
 	if err != nil {

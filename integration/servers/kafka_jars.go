@@ -16,8 +16,9 @@ import (
 // KafkaVersion is the release that the tests run, from jars and as a container.
 const KafkaVersion = "4.3.1"
 
-// kafkaProject lists what the broker needs with exact versions. The tools format the log directory and bring the rest of
-// what a distribution has on its class path: with fewer jars three brokers do not elect each other.
+// kafkaProject lists what the broker needs with exact versions. The tools format the log directory
+// and bring the rest of what a distribution has on its class path: with fewer jars three brokers do
+// not elect each other.
 const kafkaProject = `<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>walpost</groupId>

@@ -9,9 +9,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// WaitInSync returns when every broker is known to the others and every replica of every partition is in sync. A port
-// that accepts says less: a test that takes one broker away while another still catches up leaves a partition without a
-// leader, and then waits for ever.
+// WaitInSync returns when every broker is known to the others and every replica of every partition
+// is in sync. A port that accepts says less: a test that takes one broker away while another still
+// catches up leaves a partition without a leader, and then waits for ever.
 func (k *Kafka) WaitInSync(ctx context.Context) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(k.Brokers()...))
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// registry holds the servers that all tests of a binary share, and what the summary says about them. The first test that
-// needs a server starts it; close stops it.
+// registry holds the servers that all tests of a binary share, and what the summary says about
+// them. The first test that needs a server starts it; close stops it.
 type registry struct {
 	mu       sync.Mutex
 	postgres map[int]*Postgres
@@ -27,8 +27,8 @@ var shared = &registry{
 	lacking: map[string]string{}, untested: map[string]string{},
 }
 
-// Missing skips a test whose servers cannot be had, and remembers it for the summary. Where CI is set it fails the test
-// instead: there a run that proved nothing must not look green.
+// Missing skips a test whose servers cannot be had, and remembers it for the summary. Where CI is
+// set it fails the test instead: there a run that proved nothing must not be green.
 func Missing(t testing.TB, err error) {
 	t.Helper()
 	shared.mu.Lock()
@@ -89,8 +89,8 @@ func (r *registry) close() {
 	r.closers = nil
 }
 
-// summary says in one or more lines what the tests ran against, and which could not run: they failed where CI is set, and
-// were skipped elsewhere.
+// summary says in one or more lines what the tests ran against, and which could not run: they
+// failed where CI is set, and were skipped elsewhere.
 func (r *registry) summary() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -104,9 +104,9 @@ func (r *registry) summary() string {
 	}
 	summary := "walpost integration: ran against " + strings.Join(used, ", ")
 	if len(r.lacking) == 0 {
-		summary += "; " + outcome + " for want of a server: none"
+		summary += "; " + outcome + " without a server: none"
 	} else {
-		summary += fmt.Sprintf("; %s for want of a server: %d", outcome, len(r.lacking)) + reasons(r.lacking)
+		summary += fmt.Sprintf("; %s without a server: %d", outcome, len(r.lacking)) + reasons(r.lacking)
 	}
 	if len(r.untested) > 0 {
 		summary += fmt.Sprintf("\nwalpost integration: NOT TESTED: %d", len(r.untested)) + reasons(r.untested)
@@ -122,5 +122,6 @@ func reasons(byTest map[string]string) string {
 	return text
 }
 
-// Progress goes to standard error at once: a fetch of a minute must not look like a test that hangs.
+// Progress goes to standard error at once: a fetch of a minute must not be taken for a test that
+// hangs.
 func Progress(what string) { fmt.Fprintln(os.Stderr, "walpost integration:", what) }

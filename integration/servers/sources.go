@@ -27,11 +27,12 @@ type Brokers struct {
 // StartTimeout is long enough to fetch everything once over a slow line.
 const StartTimeout = 10 * time.Minute
 
-// sharedSettings: what a kill -9 of the server leaves in the page cache of the machine survives without fsync.
+// sharedSettings: what a kill -9 of the server leaves in the page cache of the machine survives
+// without fsync.
 var sharedSettings = map[string]string{"fsync": "off", "max_replication_slots": "50", "max_wal_senders": "50", "max_connections": "200"}
 
-// SharedPostgres starts the server of a major version that all tests share: from a container, else from local programs,
-// else at the address in WALPOST_TEST_POSTGRES_<major>.
+// SharedPostgres starts the server of a major version that all tests share: from a container, else
+// from local programs, else at the address in WALPOST_TEST_POSTGRES_<major>.
 func SharedPostgres(ctx context.Context, major int) (*Postgres, error) {
 	return shared.sharedPostgres(ctx, major)
 }

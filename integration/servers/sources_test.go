@@ -8,8 +8,8 @@ import (
 // It is not parallel, because CI is a variable of the process.
 func TestSummaryOfTestsWithoutServers(t *testing.T) {
 	for ci, want := range map[string]string{
-		"":     "ran against kafka; skipped for want of a server: 1\n  TestA: no java; no docker",
-		"true": "ran against kafka; FAILED for want of a server: 1\n  TestA: no java; no docker",
+		"":     "ran against kafka; skipped without a server: 1\n  TestA: no java; no docker",
+		"true": "ran against kafka; FAILED without a server: 1\n  TestA: no java; no docker",
 	} {
 		t.Setenv("CI", ci)
 		r := &registry{used: map[string]bool{"kafka": true}, lacking: map[string]string{"TestA": "no java\nno docker"}}
@@ -17,7 +17,7 @@ func TestSummaryOfTestsWithoutServers(t *testing.T) {
 			t.Errorf("CI=%q: got %q, want %q", ci, got, want)
 		}
 		r.lacking = nil
-		if got := r.summary(); !strings.HasSuffix(got, "for want of a server: none") {
+		if got := r.summary(); !strings.HasSuffix(got, "without a server: none") {
 			t.Errorf("CI=%q: got %q", ci, got)
 		}
 		r.untested = map[string]string{"TestLong": "takes minutes"}

@@ -1,5 +1,6 @@
-// Package wait waits, with deadlines that a busy machine does not break: time in which programs waited for a processor, a disk
-// or memory does not count, up to a limit. On a quiet machine a deadline is what it says.
+// Package wait waits, with deadlines that a busy machine does not break: time in which programs
+// waited for a processor, a disk or memory does not count, up to a limit. On a quiet machine a
+// deadline is what it says.
 package wait
 
 import (
@@ -31,7 +32,8 @@ func (d Deadline) Over() bool {
 	return took > d.limit && (took > most*d.limit || took-d.stalled(took) > d.limit)
 }
 
-// stalled is for how long somebody on this machine had to wait. Where the kernel does not say, it is most of the time.
+// stalled is for how long somebody on this machine had to wait. Where the kernel does not say, it
+// is most of the time.
 func (d Deadline) stalled(took time.Duration) time.Duration {
 	now := pressure()
 	if now == 0 {
@@ -46,7 +48,8 @@ func (d Deadline) String() string {
 	return took.String() + " (of which the machine was overloaded for " + d.stalled(took).Round(100*time.Millisecond).String() + ")"
 }
 
-// For polls a condition and fails the test if it does not come true in time. It is for what nothing announces.
+// For polls a condition and fails the test if it does not come true in time. It is for what nothing
+// announces.
 func For(t testing.TB, timeout time.Duration, what string, condition func() bool) {
 	t.Helper()
 	Until(t, In(timeout), what, condition)

@@ -41,7 +41,8 @@ func (r row) values() []any {
 // largePayload is the size of the large ones.
 const largePayload = 200 << 10
 
-// event makes up the content. The number is among the headers too, so that a tombstone can be told apart.
+// event makes up the content. The number is among the headers too, so that a tombstone can be told
+// apart.
 func (w *writer) event(a aggregate, seq int64) row {
 	r := row{id: uuid.New(), aggregate: a, kind: a.kind + "-changed"}
 	headers := map[string]string{"agg": a.name(), "seq": fmt.Sprint(seq)}

@@ -18,8 +18,8 @@ import (
 	"github.com/walpost/walpost/integration/wait"
 )
 
-// Options say what a workload writes. The zero value writes from four connections, as fast as it can, until it
-// is stopped.
+// Options say what a workload writes. The zero value writes from four connections, as fast as it
+// can, until it is stopped.
 type Options struct {
 	Events     int     // stop after so many committed events; 0: until Stop
 	Rate       float64 // committed events per second, of all writers together; 0: no limit
@@ -29,11 +29,11 @@ type Options struct {
 	MaxRows    int    // of one transaction; 0 is 40
 	NoLarge    bool   // no payloads of 200 KB
 	Seed       uint64 // 0: a random one, which is logged
-	// Outages says that Postgres may go away: writers then wait, connect again and go on. Otherwise the first error
-	// ends the workload and fails the test.
+	// Outages says that Postgres may go away: writers then wait, connect again and go on. Otherwise
+	// the first error ends the workload and fails the test.
 	Outages bool
-	// Failover says that a standby may be promoted, with outages and all: what was acknowledged last may be lost with the
-	// primary.
+	// Failover says that a standby may be promoted, with outages and all: what was acknowledged
+	// last may be lost with the primary.
 	Failover bool
 }
 
@@ -64,8 +64,9 @@ type Outbox struct {
 	Prefix string // of the topics of its events
 }
 
-// Workload inserts events in transactions of all kinds. It numbers the events of an aggregate under a row lock that is
-// held until the end of the transaction, so that commit order is the order of the numbers.
+// Workload inserts events in transactions of all kinds. It numbers the events of an aggregate under
+// a row lock that is held until the end of the transaction, so that commit order is the order of
+// the numbers.
 type Workload struct {
 	to        Outbox
 	opts      Options
@@ -82,7 +83,8 @@ type Workload struct {
 	kinds map[string]int // transactions of each kind, to see that the mix is one
 }
 
-// Start writes in the background until Wait, Stop or the end of the test. The outbox table must be there.
+// Start writes in the background until Wait, Stop or the end of the test. The outbox table must be
+// there.
 func Start(t testing.TB, to Outbox, opts Options) *Workload {
 	t.Helper()
 	opts = opts.withDefaults()
@@ -104,7 +106,8 @@ func Start(t testing.TB, to Outbox, opts Options) *Workload {
 	return w
 }
 
-// prepare creates the counters. One row each exists beforehand, so that allocating a number is a plain UPDATE.
+// prepare creates the counters. One row each exists beforehand, so that allocating a number is a
+// plain UPDATE.
 func (w *Workload) prepare(t testing.TB) {
 	t.Helper()
 	var names []string
@@ -137,8 +140,8 @@ func (w *Workload) Wait(t testing.TB) {
 	}
 }
 
-// Stop lets no more transactions begin, and returns when the writers have ended. Where Postgres does not go away, their
-// backends have ended too: nothing is committed after it.
+// Stop lets no more transactions begin, and returns when the writers have ended. Where Postgres
+// does not go away, their backends have ended too: nothing is committed after it.
 func (w *Workload) Stop(t testing.TB) {
 	t.Helper()
 	w.stopped.Store(true)
@@ -149,8 +152,9 @@ func (w *Workload) Stop(t testing.TB) {
 	}
 }
 
-// awaitBackends returns once no backend of a writer is left. A COMMIT whose client has gone may still be under way: it ends
-// well, and its rows appear after a look at the table, or after the relay was told to stop.
+// awaitBackends returns once no backend of a writer is left. A COMMIT whose client has gone may
+// still be under way: it ends well, and its rows appear after the table was read, or after the
+// relay was told to stop.
 func (w *Workload) awaitBackends(t testing.TB) {
 	t.Helper()
 	wait.For(t, 30*time.Second, "the backends of the writers to end", func() bool {
@@ -168,8 +172,8 @@ func (w *Workload) WaitCommitted(t testing.TB, events int) {
 	wait.For(t, 2*time.Minute, fmt.Sprintf("%d committed events", events), func() bool { return w.Committed() >= events })
 }
 
-// Truth reads from the outbox table what was committed. The workload must have ended. What was sent and is not in the
-// table was rolled back, be it on purpose or by a crash.
+// Truth reads from the outbox table what was committed. The workload must have ended. What was sent
+// and is not in the table was rolled back, be it on purpose or by a crash.
 func (w *Workload) Truth(t testing.TB) *checker.Truth {
 	t.Helper()
 	w.awaitBackends(t)

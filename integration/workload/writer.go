@@ -35,8 +35,8 @@ type writer struct {
 	random *rand.Rand
 }
 
-// run writes until the workload is full or stopped. After an error the connection is given up; whether its last
-// transaction was committed is for the outbox table to say.
+// run writes until the workload is full or stopped. After an error the connection is given up;
+// whether its last transaction was committed is for the outbox table to say.
 func (w *writer) run(ctx context.Context) error {
 	for ctx.Err() == nil && !w.w.full() {
 		conn, err := w.w.connect(ctx)
@@ -97,8 +97,9 @@ func (w *writer) transaction(ctx context.Context, conn *pgx.Conn, kind string) (
 	return rows, tx.Commit(ctx)
 }
 
-// savepoint rolls some rows back and writes others in their place, which get the same numbers. It stays with the
-// aggregates whose rows are locked already: locking others here could deadlock with another writer.
+// savepoint rolls some rows back and writes others in their place, which get the same numbers. It
+// stays with the aggregates whose rows are locked already: locking others here could deadlock with
+// another writer.
 func (w *writer) savepoint(ctx context.Context, tx pgx.Tx, aggregates []aggregate) ([]row, error) {
 	nested, err := tx.Begin(ctx)
 	if err != nil {
@@ -143,7 +144,8 @@ func (w *writer) choose(kind string) []aggregate {
 	return list
 }
 
-// write allocates numbers for all rows, then inserts the rows with the aggregates mixed, each aggregate in its order.
+// write allocates numbers for all rows, then inserts the rows with the aggregates mixed, each
+// aggregate in its order.
 func (w *writer) write(ctx context.Context, tx pgx.Tx, aggregates []aggregate, count int, useCopy bool) ([]row, error) {
 	counts := make([]int, len(aggregates))
 	for range count {

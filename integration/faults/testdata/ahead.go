@@ -5,7 +5,8 @@ import (
 	"unsafe"
 )
 
-// clockStep is by how many seconds the wall clock is ahead of the machine's: the mapped file that TEST_CLOCK_STEP names.
+// clockStep is by how many seconds the wall clock is ahead of the machine's: the mapped file that
+// TEST_CLOCK_STEP names.
 var clockStep = mapClock()
 
 func mapClock() *int64 {
