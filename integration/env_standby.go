@@ -30,7 +30,7 @@ type Standby struct {
 // the database names both servers, and leads to whichever is the primary.
 func (e *Env) Standby(t testing.TB) *Standby {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	must := func(err error) {
 		t.Helper()

@@ -85,10 +85,10 @@ func TestFakeFaults(t *testing.T) {
 	client := env.Client(t)
 
 	env.Fake.FailProduce(t, topic, kerr.MessageTooLarge.Code, 1)
-	if err := produceOne(t, client, topic, "refused", 10*time.Second); !errors.Is(err, kerr.MessageTooLarge) {
+	if err := produceOne(t, client, topic, "refused", 30*time.Second); !errors.Is(err, kerr.MessageTooLarge) {
 		t.Errorf("err = %v", err)
 	}
-	if err := produceOne(t, client, topic, "accepted", 10*time.Second); err != nil {
+	if err := produceOne(t, client, topic, "accepted", 30*time.Second); err != nil {
 		t.Error(err)
 	}
 	if hits := env.Fake.Hits(t); hits != 1 {
@@ -108,7 +108,7 @@ func TestFakeFaults(t *testing.T) {
 	env.Fake.Kill()
 	env.Fake.Start(t)
 	after := env.Client(t)
-	if err := produceOne(t, after, topic, "after the restart", 10*time.Second); err != nil {
+	if err := produceOne(t, after, topic, "after the restart", 30*time.Second); err != nil {
 		t.Error(err)
 	}
 	ends, err := kadm.NewClient(after).ListEndOffsets(t.Context(), topic)
