@@ -152,8 +152,8 @@ func TestDemoLeavesOthersAlone(t *testing.T) {
 	postgres, broker := ownServers(t)
 	url := postgres.URL("postgres")
 	for _, c := range []struct{ make, complaint, left, remove string }{
-		{"CREATE SCHEMA walpost_demo", "the demo did not make it", "schema", "DROP SCHEMA walpost_demo"},
-		{"CREATE PUBLICATION walpost_demo", "needs that name", "publication", "DROP PUBLICATION walpost_demo"},
+		{"CREATE SCHEMA walpost_demo", "that the demo did not create", "schema", "DROP SCHEMA walpost_demo"},
+		{"CREATE PUBLICATION walpost_demo", "the demo did not create here", "publication", "DROP PUBLICATION walpost_demo"},
 	} {
 		query(t, url, c.make)
 		p := start(t, "demo", "--postgres-url", url, "--kafka-brokers", strings.Join(broker.ListenAddrs(), ","))

@@ -63,7 +63,7 @@ func (c *consumer) show(r *kgo.Record, now time.Time) {
 		headers[h.Key] = string(h.Value)
 	}
 	if headers["source"] != c.source {
-		return // of somebody else, in a topic that was there before
+		return // not of this run: the topic was there before
 	}
 	took, known := c.ledger.arrive(headers["id"], r.Topic, r.Partition, headers["pos"], now)
 	c.screen.record(arrival{
@@ -82,7 +82,7 @@ func (c *consumer) readToEnd(ctx context.Context) error {
 		err = ends.Error()
 	}
 	if err != nil {
-		return fmt.Errorf("look for the ends of the demo's topics: %w", err)
+		return fmt.Errorf("read the ends of the demo's topics: %w", err)
 	}
 	read := await(ctx, 5*time.Second, func() bool {
 		c.mu.Lock()

@@ -52,8 +52,8 @@ const (
 	stragglers = 10 * time.Second
 )
 
-// errMissing says that the demo showed the opposite of what it is for.
-var errMissing = errors.New("what was committed and what arrived are not the same")
+// errMissing says that the demo failed to show what it is for.
+var errMissing = errors.New("the records that arrived are not the events that were committed")
 
 // Run shows events until ctx ends or the duration is over, and leaves nothing behind. The end of
 // ctx is not an error: an error is a failure, or that the records which arrived are not the events
@@ -72,13 +72,13 @@ func Run(ctx context.Context, opts Options, tools Tools) error {
 	defer cancel()
 	cleared := s.clear(closing)
 	if broken := s.screen.err(); broken != nil {
-		return errors.Join(broken, cleared) // nobody reads on
+		return errors.Join(broken, cleared) // nobody reads the output any more
 	}
 	if s.ledger == nil || s.ledger.committed() == 0 {
 		if ctx.Err() == nil {
 			return errors.Join(err, cleared)
 		}
-		s.screen.line("\nStopped before the first event.") // what the end cut off is no failure
+		s.screen.line("\nStopped before the first event.") // an error that the stop caused is not a failure
 		return cleared
 	}
 	total := s.ledger.total()
@@ -92,8 +92,8 @@ func Run(ctx context.Context, opts Options, tools Tools) error {
 	return err
 }
 
-// play runs relay, consumer and service until one of them ends or ctx does, and brings them to rest
-// in this order: service, relay, consumer.
+// play runs relay, consumer and service until one of them or ctx ends. It stops them in this order:
+// service, relay, consumer.
 func (s *stage) play(ctx context.Context, stop context.CancelCauseFunc) error {
 	relaying, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRelay()

@@ -10,6 +10,6 @@
 //   - On servers that belong to the caller everything has the demo's own name, an object that
 //     somebody else made under such a name is an error, and what the demo made is removed at the
 //     end, or by the next run if this one was killed.
-//   - Whatever ends the demo, the order is the same: the service stops, the events on their way
-//     arrive, the relay drains, the consumer reads to the end, and the servers go last.
+//   - Whatever ends the demo, the order is the same: the service stops, the events in flight
+//     arrive, the relay drains, the consumer reads to the end, and the servers stop last.
 package demo

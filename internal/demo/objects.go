@@ -10,32 +10,33 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// mark is the comment of the schema: by it a later run knows what a killed one left.
+// mark is the comment of the schema. It tells a later run that a killed demo left the schema.
 const mark = "made by walpost demo, which removes it"
 
 // lockKey keeps two demos in one database apart.
 const lockKey = 0x77616c706f737464
 
-// claim makes sure that the demo's names are free, removes what a killed demo left, and creates the
-// schema and the business table. The claim holds as long as the connection lives.
-func claim(ctx context.Context, conn *pgx.Conn) error {
+// reserve makes sure that the demo's names are free, removes what a killed demo left, and creates the
+// schema and the business table. The names stay reserved as long as the connection lives.
+func reserve(ctx context.Context, conn *pgx.Conn) error {
 	if err := lock(ctx, conn); err != nil {
 		return err
 	}
 	var taken bool
 	var comment *string
 	err := conn.QueryRow(ctx, `SELECT
-		EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1) OR EXISTS (SELECT FROM pg_publication WHERE pubname = $1),
+		EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)
+			OR EXISTS (SELECT FROM pg_publication WHERE pubname = $1),
 		(SELECT coalesce(obj_description(oid, 'pg_namespace'), '') FROM pg_namespace WHERE nspname = $1)`, Name).
 		Scan(&taken, &comment)
 	switch {
 	case err != nil:
-		return fmt.Errorf("look for what other demos left: %w", err)
+		return fmt.Errorf("check for what other demos left: %w", err)
 	case comment != nil && *comment != mark:
-		return fmt.Errorf("schema %s exists, and the demo did not make it: the demo needs that name", Name)
+		return fmt.Errorf("the demo needs the name %s, and a schema has it that the demo did not create", Name)
 	case comment == nil && taken:
-		return fmt.Errorf("a slot or publication %s exists, and there is no sign here that a demo made it "+
-			"(is one running in another database of this server?): the demo needs that name", Name)
+		return fmt.Errorf("the demo needs the name %s, and a slot or publication has it that the demo did not create here "+
+			"(is another demo running in another database of this server?)", Name)
 	case comment != nil:
 		if err := drop(ctx, conn); err != nil {
 			return err
@@ -43,7 +44,8 @@ func claim(ctx context.Context, conn *pgx.Conn) error {
 	}
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "CREATE SCHEMA "+Name+"; COMMENT ON SCHEMA "+Name+" IS '"+mark+`';
-			CREATE TABLE `+Name+`.orders (id text PRIMARY KEY, customer text NOT NULL, state text NOT NULL, total_cents bigint NOT NULL)`)
+			CREATE TABLE `+Name+`.orders (
+				id text PRIMARY KEY, customer text NOT NULL, state text NOT NULL, total_cents bigint NOT NULL)`)
 		if err != nil {
 			return fmt.Errorf("create schema %s: %w", Name, err)
 		}
@@ -57,7 +59,7 @@ func lock(ctx context.Context, conn *pgx.Conn) error {
 	for deadline := time.Now().Add(2 * time.Second); ; {
 		var alone bool
 		if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(lockKey)).Scan(&alone); err != nil {
-			return fmt.Errorf("look for other demos: %w", err)
+			return fmt.Errorf("check for other demos: %w", err)
 		}
 		if alone {
 			return nil
@@ -76,7 +78,8 @@ func lock(ctx context.Context, conn *pgx.Conn) error {
 // drop removes slot, publication and schema; the schema last, because it carries the mark.
 func drop(ctx context.Context, conn *pgx.Conn) error {
 	for {
-		_, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND database = current_database()", Name)
+		_, err := conn.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+			WHERE slot_name = $1 AND database = current_database()`, Name)
 		var refused *pgconn.PgError
 		if err == nil {
 			break
@@ -91,7 +94,9 @@ func drop(ctx context.Context, conn *pgx.Conn) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	if _, err := conn.Exec(ctx, "SET client_min_messages = warning; DROP PUBLICATION IF EXISTS "+Name+"; DROP SCHEMA IF EXISTS "+Name+" CASCADE"); err != nil {
+	_, err := conn.Exec(ctx, "SET client_min_messages = warning; DROP PUBLICATION IF EXISTS "+Name+"; "+
+		"DROP SCHEMA IF EXISTS "+Name+" CASCADE")
+	if err != nil {
 		return fmt.Errorf("drop publication and schema %s: %w", Name, err)
 	}
 	return nil

@@ -67,7 +67,8 @@ func (s *screen) paint(color, text string) string {
 }
 
 func (s *screen) opening() {
-	s.line("%s", s.paint(bold, "walpost demo: the transactional outbox, from a COMMIT in Postgres to a record in Kafka"))
+	const title = "walpost demo: the transactional outbox, from a COMMIT in Postgres to a record in Kafka"
+	s.line("%s", s.paint(bold, title))
 	s.line(`
   1. An order service changes its orders and inserts events into an outbox table, in the same transaction.
   2. walpost reads the outbox from the WAL of Postgres and publishes what was committed, in order per key.
@@ -110,8 +111,9 @@ func (s *screen) record(a arrival) {
 	case "demo.payment":
 		color = green
 	}
-	s.line("%-12s  %s  %4d  %-13s  %s  %s  %s", a.at.Format(clock), s.paint(color, fmt.Sprintf("%-13s", a.topic)), a.partition,
-		a.key, s.paint(color, fmt.Sprintf("%-18s", a.kind)), s.paint(dim, fmt.Sprintf("%-34s", a.pos)), took)
+	s.line("%-12s  %s  %4d  %-13s  %s  %s  %s",
+		a.at.Format(clock), s.paint(color, fmt.Sprintf("%-13s", a.topic)), a.partition, a.key,
+		s.paint(color, fmt.Sprintf("%-18s", a.kind)), s.paint(dim, fmt.Sprintf("%-34s", a.pos)), took)
 }
 
 func (s *screen) rolledBack(at time.Time, events []event, excuse string) {
@@ -119,7 +121,8 @@ func (s *screen) rolledBack(at time.Time, events []event, excuse string) {
 	for i, e := range events {
 		kinds[i] = e.key + " " + e.kind
 	}
-	s.line("%-12s  %s", at.Format(clock), s.paint(yellow, fmt.Sprintf("rolled back: nothing will arrive (%s: %s)", excuse, strings.Join(kinds, ", "))))
+	text := fmt.Sprintf("rolled back: nothing will arrive (%s: %s)", excuse, strings.Join(kinds, ", "))
+	s.line("%-12s  %s", at.Format(clock), s.paint(yellow, text))
 }
 
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d.Microseconds())/1000) }
@@ -141,14 +144,16 @@ func (s *screen) summary(t totals) {
 	}
 	s.line("\n%s", s.paint(bold, "Summary"))
 	s.line("  committed     %s in %s", plural(t.committed, "event"), plural(t.transactions, "transaction"))
-	s.line("  rolled back   %s in %s; %s", plural(t.rolledBack, "event"), plural(t.rolledBackTransactions, "transaction"),
+	s.line("  rolled back   %s in %s; %s",
+		plural(t.rolledBack, "event"), plural(t.rolledBackTransactions, "transaction"),
 		good(t.invented, fmt.Sprintf("arrived without a commit: %d", t.invented)))
 	s.line("  received      %s", plural(t.received, "event"))
 	s.line("  missing       %s", good(t.missing, fmt.Sprint(t.missing)))
 	s.line("  repeats       %s", good(t.repeats, fmt.Sprint(t.repeats)))
 	s.line("  out of order  %s", good(t.outOfOrder, fmt.Sprint(t.outOfOrder)))
 	if t.received > 0 {
-		s.line("  latency       p50 %s ms, p99 %s ms, from sending COMMIT to the consumer", milliseconds(t.p50), milliseconds(t.p99))
+		s.line("  latency       p50 %s ms, p99 %s ms, from sending COMMIT to the consumer",
+			milliseconds(t.p50), milliseconds(t.p99))
 	}
 }
 

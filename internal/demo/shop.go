@@ -38,7 +38,7 @@ type event struct {
 	payload                  map[string]any
 }
 
-// oneIn is how many transactions there are to one that is rolled back.
+// oneIn: one of so many transactions is rolled back.
 const oneIn = 8
 
 // maxCustomers is how many customers the shop remembers, however long it runs.
@@ -111,17 +111,18 @@ func insertEvent(ctx context.Context, tx pgx.Tx, e event) error {
 	if err != nil {
 		return fmt.Errorf("write payload: %w", err)
 	}
-	headers, err := json.Marshal(map[string]string{"traceparent": fmt.Sprintf("00-%x-%x-01", randomBytes(16), randomBytes(8))})
+	trace := fmt.Sprintf("00-%x-%x-01", randomBytes(16), randomBytes(8))
+	headers, err := json.Marshal(map[string]string{"traceparent": trace})
 	if err != nil {
 		return fmt.Errorf("write headers: %w", err)
 	}
-	_, err = tx.Exec(ctx, "INSERT INTO "+Table+" (id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1, $2, $3, $4, $5, $6)",
+	_, err = tx.Exec(ctx, "INSERT INTO "+Table+" (id, aggregatetype, aggregateid, type, payload, headers) "+
+		"VALUES ($1, $2, $3, $4, $5, $6)",
 		e.id, e.aggregate, e.key, e.kind, string(payload), string(headers))
 	return err
 }
 
-// isDoomed picks one transaction at random out of each so many, and never the first that somebody
-// sees.
+// isDoomed picks one of each oneIn transactions at random, and never the very first.
 func (s *shop) isDoomed() bool {
 	if s.transactions%oneIn == 0 {
 		s.doomed = s.transactions + 1 + mathrand.N(oneIn-1)
@@ -147,9 +148,11 @@ func (s *shop) choose() work {
 	at := mathrand.N(len(s.open))
 	switch {
 	case s.open[at].paid:
-		return s.closeOrder(at, "shipped", "OrderShipped", "out of stock", map[string]any{"carrier": "Post", "parcels": 1})
+		return s.closeOrder(at, "shipped", "OrderShipped", "out of stock",
+			map[string]any{"carrier": "Post", "parcels": 1})
 	case mathrand.N(6) == 0:
-		return s.closeOrder(at, "cancelled", "OrderCancelled", "already on its way", map[string]any{"reason": "changed my mind"})
+		return s.closeOrder(at, "cancelled", "OrderCancelled", "already shipped",
+			map[string]any{"reason": "changed my mind"})
 	default:
 		return s.pay(at)
 	}
@@ -167,7 +170,8 @@ func (s *shop) place() work {
 	} else {
 		o.customer = s.customers[mathrand.N(len(s.customers))]
 	}
-	events = append(events, newEvent("order", o.id, "OrderPlaced", map[string]any{"order": o.id, "customer": o.customer, "total_cents": o.cents}))
+	events = append(events, newEvent("order", o.id, "OrderPlaced",
+		map[string]any{"order": o.id, "customer": o.customer, "total_cents": o.cents}))
 	return work{
 		sql:    "INSERT INTO " + Name + ".orders (id, customer, state, total_cents) VALUES ($1, $2, 'placed', $3)",
 		args:   []any{o.id, o.customer, o.cents},
@@ -184,11 +188,12 @@ func (s *shop) place() work {
 func (s *shop) pay(at int) work {
 	o := s.open[at]
 	payment := "payment-" + strings.TrimPrefix(o.id, "order-")
+	details := map[string]any{"payment": payment, "order": o.id, "cents": o.cents}
 	return work{
 		sql: "UPDATE " + Name + ".orders SET state = 'paid' WHERE id = $1", args: []any{o.id},
 		events: []event{
-			newEvent("payment", payment, "PaymentAuthorized", map[string]any{"payment": payment, "order": o.id, "cents": o.cents}),
-			newEvent("payment", payment, "PaymentCaptured", map[string]any{"payment": payment, "order": o.id, "cents": o.cents}),
+			newEvent("payment", payment, "PaymentAuthorized", details),
+			newEvent("payment", payment, "PaymentCaptured", details),
 			newEvent("order", o.id, "OrderPaid", map[string]any{"order": o.id, "payment": payment}),
 		},
 		excuse: "card declined",
@@ -210,7 +215,8 @@ func newEvent(aggregate, key, kind string, payload map[string]any) event {
 	b := randomBytes(16)
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // a random UUID is version 4
 	return event{
-		id: fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), aggregate: aggregate, key: key, kind: kind, payload: payload,
+		id:        fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]),
+		aggregate: aggregate, key: key, kind: kind, payload: payload,
 	}
 }
 

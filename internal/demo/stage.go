@@ -25,7 +25,7 @@ type stage struct {
 	broker   *kfake.Cluster
 	postgres *pgserver.Server
 	conn     *pgx.Conn // of the service
-	claimed  bool      // the objects in Postgres are ours
+	reserved bool      // the objects in Postgres are ours
 	topics   *topicSet
 	ledger   *ledger
 	consumer *consumer
@@ -45,10 +45,10 @@ func (s *stage) build(ctx context.Context) error {
 		return err
 	}
 	s.screen.line("\nSetting up, as `walpost init` does:")
-	if err := claim(ctx, s.conn); err != nil {
+	if err := reserve(ctx, s.conn); err != nil {
 		return err
 	}
-	s.claimed = true
+	s.reserved = true
 	if err := s.tools.SetUp(ctx, s.cfg, indented{s.screen}); err != nil {
 		return err
 	}
@@ -72,7 +72,8 @@ func (s *stage) build(ctx context.Context) error {
 
 func (s *stage) startPostgres(ctx context.Context) error {
 	if s.cfg.PostgresURL != "" {
-		s.screen.line("  Postgres  yours: the demo creates schema, slot and publication %s in it and removes them at the end", Name)
+		s.screen.line("  Postgres  yours: the demo creates schema, slot and publication %s in it "+
+			"and removes them at the end", Name)
 		return nil
 	}
 	server, err := pgserver.Start(ctx, pgserver.Options{
@@ -88,7 +89,8 @@ func (s *stage) startPostgres(ctx context.Context) error {
 
 func (s *stage) startKafka() error {
 	if len(s.cfg.KafkaBrokers) > 0 {
-		s.screen.line("  Kafka     yours: the demo creates the topics demo.* that are missing and removes them at the end")
+		s.screen.line("  Kafka     yours: the demo creates the topics demo.* that are missing " +
+			"and removes them at the end")
 		return nil
 	}
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DefaultNumPartitions(s.opts.Partitions))
@@ -112,8 +114,8 @@ func (s *stage) connect(ctx context.Context) error {
 	return nil
 }
 
-// chooseAddress gives port 0 a number beforehand, because it has to be shown and asked. Whoever
-// takes the port in between makes the relay say so.
+// chooseAddress replaces port 0 by a free port, because the demo shows the address and asks the relay
+// there. If another process takes the port in between, the relay says so.
 func (s *stage) chooseAddress() error {
 	host, port, err := net.SplitHostPort(s.cfg.HTTPAddr)
 	if err == nil && port == "0" {
@@ -146,10 +148,10 @@ func (s *stage) clear(ctx context.Context) error {
 	}
 	if s.conn != nil {
 		closing, cancel := context.WithTimeout(ctx, time.Second)
-		_ = s.conn.Close(closing) // what it did is committed or void
+		_ = s.conn.Close(closing) // what it did is committed or rolled back
 		cancel()
 	}
-	if s.claimed && s.postgres == nil {
+	if s.reserved && s.postgres == nil {
 		errs = append(errs, s.giveBack(ctx))
 	}
 	if s.broker != nil {
@@ -165,12 +167,12 @@ func (s *stage) clear(ctx context.Context) error {
 func (s *stage) giveBack(ctx context.Context) error {
 	if err := s.connect(ctx); err != nil {
 		return fmt.Errorf("remove slot, publication and schema %s: %w; the next demo in this database removes them, "+
-			"and until then the slot keeps WAL", Name, err)
+			"and until then Postgres retains WAL for the slot", Name, err)
 	}
 	err := drop(ctx, s.conn)
 	_ = s.conn.Close(ctx) // everything is committed
 	if err != nil {
-		return fmt.Errorf("%w; remove slot, publication and schema %s by hand: the slot keeps WAL", err, Name)
+		return fmt.Errorf("%w; remove slot, publication and schema %s by hand: Postgres retains WAL for the slot", err, Name)
 	}
 	return nil
 }

@@ -59,7 +59,7 @@ func (t *topicSet) create(ctx context.Context, partitions int, source string) er
 	}
 	there, err := t.admin.ListTopics(ctx, append([]string{StateTopic}, topics...)...)
 	if err != nil {
-		return fmt.Errorf("look for the demo's topics: %w", err)
+		return fmt.Errorf("list the demo's topics: %w", err)
 	}
 	if there.Has(StateTopic) {
 		err := t.client.ProduceSync(ctx, &kgo.Record{Topic: StateTopic, Key: []byte(source)}).FirstErr()
@@ -84,11 +84,11 @@ func (t *topicSet) create(ctx context.Context, partitions int, source string) er
 			t.made = append(t.made, name)
 		}
 	}
-	return t.look(ctx, partitions)
+	return t.readEnds(ctx, partitions)
 }
 
-// look reads where the topics end, which new ones are denied to have for a moment.
-func (t *topicSet) look(ctx context.Context, partitions int) error {
+// readEnds reads where the topics end. For a moment brokers do not know new ones.
+func (t *topicSet) readEnds(ctx context.Context, partitions int) error {
 	t.partitions = partitions
 	var err error
 	known := await(ctx, 15*time.Second, func() bool {
@@ -99,7 +99,7 @@ func (t *topicSet) look(ctx context.Context, partitions int) error {
 		return err == nil && len(t.ends) == len(topics)
 	})
 	if !known {
-		return fmt.Errorf("look for the ends of the demo's topics: %w", errors.Join(err, ctx.Err()))
+		return fmt.Errorf("read the ends of the demo's topics: %w", errors.Join(err, ctx.Err()))
 	}
 	return nil
 }

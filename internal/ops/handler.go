@@ -33,7 +33,8 @@ func newHandler(source Source, latency prometheus.Collector, log zerolog.Logger)
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		s := source.Snapshot()
-		writeText(w, http.StatusOK, fmt.Sprintf("walpost %s: %s\n\n/livez\n/readyz\n/metrics\n/status", s.Version, s.State))
+		const pages = "/livez\n/readyz\n/metrics\n/status"
+		writeText(w, http.StatusOK, fmt.Sprintf("walpost %s: %s\n\n%s", s.Version, s.State, pages))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
@@ -42,8 +43,7 @@ func newHandler(source Source, latency prometheus.Collector, log zerolog.Logger)
 func writeText(w http.ResponseWriter, code int, text string) {
 	plainHeaders(w, "text/plain; charset=utf-8")
 	w.WriteHeader(code)
-	// An error here means that the client has gone.
-	_, _ = fmt.Fprintln(w, text)
+	_, _ = fmt.Fprintln(w, text) // an error means that the client has gone
 }
 
 func writeStatus(w http.ResponseWriter, status Status, log zerolog.Logger) {

@@ -15,7 +15,7 @@ const (
 )
 
 // NewLatency makes the histogram of the time from commit to the brokers' confirmation, in seconds.
-// Observe is cheap and may be called from any goroutine.
+// Any goroutine may call Observe, which is cheap.
 func NewLatency() prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "walpost_publish_latency_seconds",
@@ -28,8 +28,9 @@ func NewLatency() prometheus.Histogram {
 type collector struct {
 	source Source
 
-	mu     sync.Mutex
-	topics map[string]bool // Those with a series of their own. One that has it keeps it, or its counter would go back.
+	mu sync.Mutex
+	// topics have a series of their own, and keep it: otherwise their counters would go back.
+	topics map[string]bool
 }
 
 func newCollector(source Source) *collector {
@@ -42,7 +43,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // The metrics of the contract, apart from the histogram.
 type descriptions struct {
-	published, inFlightEvents, inFlightBytes, confirmedLag, restartLag, safeWAL, oldest, reconnects, produceErrors, up *prometheus.Desc
+	published, inFlightEvents, inFlightBytes, confirmedLag, restartLag *prometheus.Desc
+	safeWAL, oldest, reconnects, produceErrors, up                     *prometheus.Desc
 }
 
 func describe() descriptions {
@@ -50,13 +52,18 @@ func describe() descriptions {
 		published:      desc("events_published_total", "Events that the brokers have confirmed.", "topic"),
 		inFlightEvents: desc("in_flight_events", "Events handed to the producer and not confirmed yet."),
 		inFlightBytes:  desc("in_flight_bytes", "Bytes handed to the producer and not confirmed yet."),
-		confirmedLag:   desc("confirmed_lag_bytes", "WAL between the position confirmed to Postgres and the server's end; NaN: not known."),
-		restartLag:     desc("restart_lag_bytes", "WAL that the slot makes Postgres keep; NaN: not known."),
-		safeWAL:        desc("slot_safe_wal_bytes", "WAL that may still be written before Postgres may drop what the slot needs; NaN: no limit, or not known."),
-		oldest:         desc("oldest_unpublished_seconds", "Age of the oldest event that is received and not confirmed by the brokers."),
-		reconnects:     desc("reconnects_total", "Connections made again after the first.", "peer"),
-		produceErrors:  desc("produce_errors_total", "Events that cannot be published, and those refused with them, by reason; one that is refused alone stops the relay, an outage does not.", "reason"),
-		up:             desc("up", "Whether the relay has a working connection.", "peer"),
+		confirmedLag: desc("confirmed_lag_bytes",
+			"WAL between the position confirmed to Postgres and the end of the WAL; NaN: not known."),
+		restartLag: desc("restart_lag_bytes", "WAL that Postgres retains for the slot; NaN: not known."),
+		safeWAL: desc("slot_safe_wal_bytes",
+			"WAL that may still be written before Postgres may drop what the slot needs; NaN: no limit, or not known."),
+		oldest: desc("oldest_unpublished_seconds",
+			"Age of the oldest event that is received and not confirmed by the brokers."),
+		reconnects: desc("reconnects_total", "Connections made again after the first.", "peer"),
+		produceErrors: desc("produce_errors_total",
+			"Events that cannot be published, and those refused with them, by reason. "+
+				"An event refused in a batch of its own stops the relay, an outage does not.", "reason"),
+		up: desc("up", "Whether the relay has a working connection.", "peer"),
 	}
 }
 
@@ -64,7 +71,8 @@ func describe() descriptions {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	d := describe()
 	for _, one := range []*prometheus.Desc{
-		d.published, d.inFlightEvents, d.inFlightBytes, d.confirmedLag, d.restartLag, d.safeWAL, d.oldest, d.reconnects, d.produceErrors, d.up,
+		d.published, d.inFlightEvents, d.inFlightBytes, d.confirmedLag, d.restartLag, d.safeWAL, d.oldest,
+		d.reconnects, d.produceErrors, d.up,
 	} {
 		ch <- one
 	}
@@ -77,8 +85,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	counter := func(desc *prometheus.Desc, value uint64, label string) {
-		// The library panics on a label that is not UTF-8.
-		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), strings.ToValidUTF8(label, "?"))
+		label = strings.ToValidUTF8(label, "?") // the library panics on one that is not UTF-8
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), label)
 	}
 	gauge(d.inFlightEvents, float64(s.InFlightEvents))
 	gauge(d.inFlightBytes, float64(s.InFlightBytes))
@@ -104,7 +112,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// bounded adds up the topics for which there is no room under one name.
+// bounded counts the topics beyond maxTopics under one name.
 func (c *collector) bounded(published map[string]uint64) map[string]uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -34,14 +34,14 @@ type Snapshot struct {
 	ConfirmedLSN uint64 // Confirmed to Postgres.
 	StoredLSN    uint64 // In the state topic.
 	ReceivedLSN  uint64 // Received from Postgres.
-	RestartLSN   uint64 // Where the WAL begins that the slot keeps.
+	RestartLSN   uint64 // Where the WAL begins that Postgres retains for the slot.
 
 	// Bytes of WAL; NaN means not known.
 	ConfirmedLagBytes float64
 	RestartLagBytes   float64
 	SlotSafeWALBytes  float64 // How much more may be written before the slot is in danger.
 
-	OldestUnpublished time.Duration     // Age of the oldest event that is not confirmed by the brokers; zero means none.
+	OldestUnpublished time.Duration     // Age of the oldest event that the brokers have not confirmed; zero = none.
 	Published         map[string]uint64 // Events by topic, since the start of the process.
 	ProduceErrors     map[string]uint64 // By reason, since the start of the process.
 	Holder            string            // The session that pins RestartLSN, if known.

@@ -40,12 +40,15 @@ type Status struct {
 // special case.
 func newStatus(s Snapshot) Status {
 	return Status{
-		Version: s.Version, Source: s.Source, Delivery: s.Delivery, State: s.State, Ready: s.ready(), Reasons: append([]string{}, s.Reasons...),
+		Version: s.Version, Source: s.Source, Delivery: s.Delivery, State: s.State,
+		Ready: s.ready(), Reasons: append([]string{}, s.Reasons...),
 		Warnings: append([]string{}, s.Warnings...),
 		Up:       orEmpty(s.Up), Reconnects: orEmpty(s.Reconnects),
 		InFlightEvents: s.InFlightEvents, InFlightBytes: s.InFlightBytes,
-		ConfirmedLSN: lsn(s.ConfirmedLSN), StoredLSN: lsn(s.StoredLSN), ReceivedLSN: lsn(s.ReceivedLSN), RestartLSN: lsn(s.RestartLSN),
-		ConfirmedLagBytes: known(s.ConfirmedLagBytes), RestartLagBytes: known(s.RestartLagBytes), SlotSafeWALBytes: known(s.SlotSafeWALBytes),
+		ConfirmedLSN: lsn(s.ConfirmedLSN), StoredLSN: lsn(s.StoredLSN),
+		ReceivedLSN: lsn(s.ReceivedLSN), RestartLSN: lsn(s.RestartLSN),
+		ConfirmedLagBytes: known(s.ConfirmedLagBytes), RestartLagBytes: known(s.RestartLagBytes),
+		SlotSafeWALBytes:         known(s.SlotSafeWALBytes),
 		OldestUnpublishedSeconds: s.OldestUnpublished.Seconds(),
 		Published:                orEmpty(s.Published), ProduceErrors: orEmpty(s.ProduceErrors), Holder: s.Holder,
 	}
