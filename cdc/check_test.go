@@ -16,7 +16,9 @@ func TestHistory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for lsn, want := range map[LSN]uint32{0x10: 1, 0x4FFF: 1, 0x5000: 2, 0xFFFFFFFF: 2, 0x100000000: 3, 0x200000000: 3} {
+	for lsn, want := range map[LSN]uint32{
+		0x10: 1, 0x4FFF: 1, 0x5000: 2, 0xFFFFFFFF: 2, 0x100000000: 3, 0x200000000: 3,
+	} {
 		if got := h.At(lsn); got != want {
 			t.Errorf("%s lies on timeline %d, want %d", lsn, got, want)
 		}
@@ -38,8 +40,10 @@ func TestTransient(t *testing.T) {
 	t.Parallel()
 	cfg := Config{Postgres: &pgconn.Config{User: "relay"}, Slot: "walpost", Publication: "walpost"}
 	for code, want := range map[string]bool{
-		"57P01": true, "57P02": true, "57P03": true, "57014": true, "08006": true, "53300": true, "53100": true, "28P01": true, "3D000": true, "58030": true, "55006": true,
-		"42704": false, "55000": false, "42501": false, "XX000": false, "58P01": false, "22021": false, "54000": false, "": false,
+		"57P01": true, "57P02": true, "57P03": true, "57014": true, "08006": true, "53300": true, "53100": true,
+		"28P01": true, "3D000": true, "58030": true, "55006": true,
+		"42704": false, "55000": false, "42501": false, "XX000": false, "58P01": false, "22021": false,
+		"54000": false, "": false,
 	} {
 		if got := Transient(cfg.serverError(&pgconn.PgError{Code: code, Message: "m"})); got != want {
 			t.Errorf("SQLSTATE %q is transient: %t, want %t", code, got, want)
@@ -60,11 +64,13 @@ func TestStoppingInAnyLanguage(t *testing.T) {
 	if !Stopping(Config{Postgres: &pgconn.Config{}}.connectError(fmt.Errorf("connect: %w", refused))) {
 		t.Error("a server that takes no connection is not stopping")
 	}
-	if !Stopping(errors.Join(errors.New("connection refused"), refused)) { // of two addresses of one host
+	// Two addresses of one host.
+	if !Stopping(errors.Join(errors.New("connection refused"), refused)) {
 		t.Error("a server that takes no connection at one address and does not listen at another is not stopping")
 	}
 	for _, err := range []error{
-		errors.New("connection refused"), &pgconn.PgError{Code: "53300"}, errors.Join(refused, &pgconn.PgError{Code: "53300"}),
+		errors.New("connection refused"), &pgconn.PgError{Code: "53300"},
+		errors.Join(refused, &pgconn.PgError{Code: "53300"}),
 		fmt.Errorf("connect: %w", errors.Join(refused, fmt.Errorf("dial: %w", context.DeadlineExceeded))), nil,
 	} {
 		if Stopping(err) {
@@ -73,8 +79,8 @@ func TestStoppingInAnyLanguage(t *testing.T) {
 	}
 }
 
-// sound is a view of a database where all is well.
-func sound() View {
+// healthy is a view of a database where nothing is wrong.
+func healthy() View {
 	return View{
 		System: "7", Timeline: 1,
 		Slot: &SlotView{Plugin: "pgoutput", Type: "logical", SameDatabase: true, WALStatus: "reserved"},
@@ -88,9 +94,12 @@ func sound() View {
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	cfg := Config{Postgres: &pgconn.Config{User: "relay"}, Slot: "walpost", Publication: "walpost", Tables: []Table{{"public", "outbox"}}, Columns: []string{"id", "headers"}}
-	if err := sound().Check(cfg); err != nil {
-		t.Fatalf("a sound view: %v", err)
+	cfg := Config{
+		Postgres: &pgconn.Config{User: "relay"}, Slot: "walpost", Publication: "walpost",
+		Tables: []Table{{"public", "outbox"}}, Columns: []string{"id", "headers"},
+	}
+	if err := healthy().Check(cfg); err != nil {
+		t.Fatalf("a healthy view: %v", err)
 	}
 	for name, c := range map[string]struct {
 		spoil func(*View)
@@ -112,12 +121,19 @@ func TestCheck(t *testing.T) {
 			v.Tables[0].Columns = []ColumnView{{Name: "id", Type: 25}, {Name: "headers", Type: 3802}}
 			v.Publication.Tables[0].Columns = []string{"id"}
 		}, "leaves out column \"headers\""},
-		"unlogged":       {func(v *View) { v.Tables[0].Unlogged = "outbox_b" }, "SET LOGGED"},
-		"a child table":  {func(v *View) { v.Tables[0].Child, v.Tables[0].Children = "public.outbox_12", 1 }, "public.outbox_12"},
+		"unlogged": {func(v *View) { v.Tables[0].Unlogged = "outbox_b" }, "SET LOGGED"},
+		"a child table": {func(v *View) {
+			v.Tables[0].Child, v.Tables[0].Children = "public.outbox_12", 1
+		}, "public.outbox_12"},
 		"a view":         {func(v *View) { v.Tables[0].Kind = "v" }, "a view"},
 		"under its root": {func(v *View) { v.Publication.Tables[0].Root = "public.all" }, "partition of public.all"},
-		"two_phase":      {func(v *View) { v.Slot.TwoPhase = true }, "pg_copy_logical_replication_slot('walpost', 'walpost_copied')"},
-		"a rule":         {func(v *View) { v.Hazards = []TableHazards{{Rules: []HazardRule{{"r", "public.outbox", true}}}} }, `DROP RULE "r" ON public.outbox`},
+		"two_phase": {
+			func(v *View) { v.Slot.TwoPhase = true },
+			"pg_copy_logical_replication_slot('walpost', 'walpost_copied')",
+		},
+		"a rule": {func(v *View) {
+			v.Hazards = []TableHazards{{Rules: []HazardRule{{"r", "public.outbox", true}}}}
+		}, `DROP RULE "r" ON public.outbox`},
 		"generated, before 18": {func(v *View) {
 			v.Tables[0].Columns = []ColumnView{{Name: "id"}, {Name: "headers", Generated: "s"}}
 		}, "publish_generated_columns = stored"},
@@ -130,14 +146,17 @@ func TestCheck(t *testing.T) {
 			v.Tables[0].Columns = []ColumnView{{Name: "id"}, {Name: "headers", Generated: "s"}}
 			v.Publication.Tables[0].Columns = []string{"id"}
 		}, "is generated"},
-		"partitions":      {func(v *View) { v.Tables[0].Kind = "p"; v.Publication.ViaRoot = false }, "publish_via_partition_root"},
+		"partitions": {func(v *View) {
+			v.Tables[0].Kind, v.Publication.ViaRoot = "p", false
+		}, "publish_via_partition_root"},
 		"other namesake":  {func(v *View) { v.Publication.Tables[0].Schema = "other" }, "ADD TABLE"},
 		"other namesake2": {func(v *View) { v.Tables[0].Schema = "other" }, "WALPOST_TABLE"},
 	} {
-		v := sound()
+		v := healthy()
 		c.spoil(&v)
 		var stop *StopError
-		if err := v.Check(cfg); !errors.As(err, &stop) || Transient(err) || !strings.Contains(stop.What+stop.Hint, c.says) {
+		err := v.Check(cfg)
+		if !errors.As(err, &stop) || Transient(err) || !strings.Contains(stop.What+stop.Hint, c.says) {
 			t.Errorf("%s: %v (hint %q), want %q", name, err, stop.Hint, c.says)
 		}
 	}
@@ -151,9 +170,11 @@ func TestCheck(t *testing.T) {
 			v.Tables[0].Columns = []ColumnView{{Name: "id"}, {Name: "headers", Generated: "s"}}
 			v.Publication.Tables[0].Columns = []string{"id", "headers"}
 		},
-		"generated, of no interest": func(v *View) { v.Tables[0].Columns = []ColumnView{{Name: "id"}, {Name: "other", Generated: "v"}} },
+		"generated, of no event": func(v *View) {
+			v.Tables[0].Columns = []ColumnView{{Name: "id"}, {Name: "other", Generated: "v"}}
+		},
 	} {
-		v := sound()
+		v := healthy()
 		change(&v)
 		if err := v.Check(cfg); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -164,7 +185,7 @@ func TestCheck(t *testing.T) {
 		"its root left": func(v *View) { v.Publication.Tables[0].Ancestors = "7/7" },
 		"left and back": func(v *View) { v.Publication.Tables[0].Identity = "3/9" },
 	} {
-		v, before := sound(), sound()
+		v, before := healthy(), healthy()
 		before.Publication.Tables[0].Ancestors = "6/6"
 		v.Publication.Tables[0].Ancestors = "6/6"
 		spoil(&v)
@@ -172,30 +193,32 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: nothing was noticed", name)
 		}
 	}
-	anew := sound()
+	anew := healthy()
 	anew.Publication.Identity = "9999/1"
 	var stop *StopError
-	if err := anew.CheckUnaltered(cfg, sound().Identity()); !errors.As(err, &stop) || !stop.Gap || !strings.Contains(stop.Hint, "walpost init --accept-gap") {
+	err := anew.CheckUnaltered(cfg, healthy().Identity())
+	if !errors.As(err, &stop) || !stop.Gap || !strings.Contains(stop.Hint, "walpost init --accept-gap") {
 		t.Errorf("a publication that was made anew, which the slot cannot read where it is: %v", err)
 	}
-	if err := sound().CheckUnaltered(cfg, sound().Identity()); err != nil {
+	if err := healthy().CheckUnaltered(cfg, healthy().Identity()); err != nil {
 		t.Errorf("the same twice: %v", err)
 	}
-	if err := sound().CheckUnaltered(cfg, nil); err != nil {
+	if err := healthy().CheckUnaltered(cfg, nil); err != nil {
 		t.Errorf("nothing known of before: %v", err)
 	}
-	more := sound()
-	more.Publication.Tables = append(more.Publication.Tables, PublicationTableView{Schema: "public", Name: "outbox2", Identity: "5/5"})
-	if err := more.CheckUnaltered(cfg, sound().Identity()); err != nil {
-		t.Errorf("a table that was named since: %v", err)
+	more := healthy()
+	more.Publication.Tables = append(more.Publication.Tables,
+		PublicationTableView{Schema: "public", Name: "outbox2", Identity: "5/5"})
+	if err := more.CheckUnaltered(cfg, healthy().Identity()); err != nil {
+		t.Errorf("a table that was added since: %v", err)
 	}
 }
 
-// TestCheckServer: a look at another server than that of the stream says nothing about the stream,
-// and stops nothing.
+// TestCheckServer: an inspection of another server than that of the stream says nothing about the
+// stream, and stops nothing.
 func TestCheckServer(t *testing.T) {
 	t.Parallel()
-	if err := sound().CheckServer("7", 1); err != nil {
+	if err := healthy().CheckServer("7", 1); err != nil {
 		t.Errorf("the same server: %v", err)
 	}
 	for name, spoil := range map[string]func(*View){
@@ -203,20 +226,21 @@ func TestCheckServer(t *testing.T) {
 		"a standby":       func(v *View) { v.Timeline = 0 },
 		"after promotion": func(v *View) { v.Timeline = 2 },
 	} {
-		v := sound()
+		v := healthy()
 		spoil(&v)
 		if err := v.CheckServer("7", 1); err == nil || !Transient(err) {
 			t.Errorf("%s: %v, want an outage", name, err)
 		}
 	}
-	standby := sound()
-	standby.Timeline, standby.Slot = 0, nil // it has not got the slot yet: no reason to stop, nor to drop anything
+	standby := healthy()
+	// It does not have the slot yet: no reason to stop, nor to drop anything.
+	standby.Timeline, standby.Slot = 0, nil
 	if err := standby.Check(Config{}); !errors.Is(err, ErrStandby) || !Transient(err) {
 		t.Errorf("a standby without the slot: %v", err)
 	}
 }
 
-// TestInspect looks at servers of the oldest and the newest version.
+// TestInspect inspects servers of the oldest and the newest version.
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{14, 18} {
@@ -237,7 +261,8 @@ func TestInspect(t *testing.T) {
 			if v.WALEnd < end || v.Slot.Confirmed() == 0 || v.Slot.Restart() == 0 || v.Slot.Active {
 				t.Errorf("WAL end %s, want %s; slot %+v", v.WALEnd, end, v.Slot)
 			}
-			if len(v.Tables) != 1 || len(v.Tables[0].Columns) != 2 || v.Tables[0].Columns[1] != (ColumnView{Name: "payload", Type: 25, Base: 25, TypeName: "text", BaseName: "text"}) {
+			payload := ColumnView{Name: "payload", Type: 25, Base: 25, TypeName: "text", BaseName: "text"}
+			if len(v.Tables) != 1 || len(v.Tables[0].Columns) != 2 || v.Tables[0].Columns[1] != payload {
 				t.Errorf("tables are %+v", v.Tables)
 			}
 			tx, err := f.sql.Begin(t.Context())
@@ -255,8 +280,9 @@ func TestInspect(t *testing.T) {
 				t.Fatal(err)
 			}
 			idle := parseLSN(f.value("pg_current_wal_insert_lsn()"))
-			if v, err = Inspect(t.Context(), f.cfg); err != nil || v.WALEnd > max(idle, parseLSN(f.value("pg_current_wal_flush_lsn()"))) {
-				t.Errorf("a look at %s says that the WAL ends at %s (%v)", idle, v.WALEnd, err)
+			v, err = Inspect(t.Context(), f.cfg)
+			if err != nil || v.WALEnd > max(idle, parseLSN(f.value("pg_current_wal_flush_lsn()"))) {
+				t.Errorf("an inspection at %s says that the WAL ends at %s (%v)", idle, v.WALEnd, err)
 			}
 			f.exec("CREATE ROLE plain LOGIN REPLICATION")
 			plain := f.cfg
@@ -266,8 +292,9 @@ func TestInspect(t *testing.T) {
 				t.Errorf("a plain role sees hazards of %d tables, want 1 (%v)", len(seen.Hazards), err)
 			}
 			f.exec("REVOKE SELECT ON pg_catalog.pg_proc FROM PUBLIC")
-			if seen, err := Inspect(t.Context(), plain); err != nil || seen.Slot == nil || len(seen.Tables) != 1 || len(seen.Hazards) != 0 {
-				t.Errorf("a role that may not read pg_proc learns the rest: %v", err)
+			seen, err := Inspect(t.Context(), plain)
+			if err != nil || seen.Slot == nil || len(seen.Tables) != 1 || len(seen.Hazards) != 0 {
+				t.Errorf("a role that may not read pg_proc sees the rest: %v", err)
 			}
 			locker, err := f.sql.Begin(t.Context())
 			if err != nil {
@@ -276,7 +303,9 @@ func TestInspect(t *testing.T) {
 			if _, err := locker.Exec(t.Context(), "LOCK TABLE pg_publication_rel"); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Inspect(t.Context(), f.cfg); err == nil || !Transient(err) || !strings.Contains(err.Error(), fmt.Sprint("locked, by pid ", f.sql.PgConn().PID())) {
+			_, err = Inspect(t.Context(), f.cfg)
+			lockedBy := fmt.Sprint("locked, by pid ", f.sql.PgConn().PID())
+			if err == nil || !Transient(err) || !strings.Contains(err.Error(), lockedBy) {
 				t.Errorf("an inspection that a locked catalog holds up: %v", err)
 			}
 			if err := locker.Rollback(t.Context()); err != nil {
@@ -302,7 +331,10 @@ func TestInspect(t *testing.T) {
 				t.Error("the table left the publication and came back, and nothing was noticed")
 			}
 			f.exec("DROP PUBLICATION walpost")
-			for sql, says := range map[string]string{"SELECT pg_get_publication_tables('walpost')": "publication", "SELECT pg_drop_replication_slot('nosuch')": "replication slot"} {
+			for sql, says := range map[string]string{
+				"SELECT pg_get_publication_tables('walpost')": "publication",
+				"SELECT pg_drop_replication_slot('nosuch')":   "replication slot",
+			} {
 				var refused *pgconn.PgError
 				if _, err := f.sql.Exec(t.Context(), sql); !errors.As(err, &refused) {
 					t.Fatalf("%s: %v", sql, err)

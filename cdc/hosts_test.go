@@ -17,7 +17,7 @@ import (
 	"github.com/walpost/walpost/internal/pgserver"
 )
 
-// dark is an address that takes connections and never answers.
+// dark returns an address that accepts connections and never answers.
 func dark(t *testing.T) string {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -28,7 +28,7 @@ func dark(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// slowly passes connections on to an address after a while.
+// slowly returns an address that forwards connections to another one after a while.
 func slowly(t *testing.T, to string, after time.Duration) string {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -107,7 +107,7 @@ func TestHosts(t *testing.T) {
 	if took := fastest(connect); took > nextHost {
 		t.Errorf("the address that answered last took %s", took)
 	}
-	cfg.Hosts.Unfit() // it is a standby, say: the others come first
+	cfg.Hosts.Unfit() // if it is a standby, for example: the others come first
 	if took := connect(t.Context()); took < 2*nextHost {
 		t.Errorf("an address that is unfit was tried first, in %s", took)
 	}
@@ -123,14 +123,16 @@ func TestHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, port, _ := net.SplitHostPort(good)
-	named.LookupFunc = func(context.Context, string) ([]string, error) { return []string{first, "127.0.0.1:" + port}, nil }
+	named.LookupFunc = func(context.Context, string) ([]string, error) {
+		return []string{first, "127.0.0.1:" + port}, nil
+	}
 	cfg.Postgres, cfg.Hosts = named, &Hosts{}
 	connect(t.Context())
 	if took := fastest(connect); took > nextHost {
 		t.Errorf("the second address of a name took %s", took)
 	}
 
-	// A standby lets us in before its primary does, which takes its time.
+	// A standby accepts a connection before its primary, which is slow.
 	slow := slowly(t, good, nextHost*3/2)
 	u.Host = slow + "," + good
 	if cfg.Postgres, err = pgconn.ParseConfig(u.String()); err != nil {
@@ -139,7 +141,7 @@ func TestHosts(t *testing.T) {
 	cfg.Hosts = &Hosts{unfit: good}
 	connect(t.Context())
 	if cfg.Hosts.last != slow {
-		t.Errorf("%q was taken, want %q, which is slow and the only one that is fit", cfg.Hosts.last, slow)
+		t.Errorf("%q was taken, want %q, which is slow but not unfit", cfg.Hosts.last, slow)
 	}
 
 	// One address refuses for good, and another is away: that is an outage.
@@ -148,13 +150,18 @@ func TestHosts(t *testing.T) {
 	for _, c := range []struct {
 		errs      []error
 		transient bool
-	}{{[]error{away, wrong}, true}, {[]error{wrong, wrong}, false}, {[]error{wrong}, false}, {[]error{away, away}, true}} {
+	}{
+		{[]error{away, wrong}, true},
+		{[]error{wrong, wrong}, false},
+		{[]error{wrong}, false},
+		{[]error{away, away}, true},
+	} {
 		if got := Transient(cfg.connectError(newHostsError(c.errs))); got != c.transient {
 			t.Errorf("%v is transient: %t, want %t", c.errs, got, c.transient)
 		}
 	}
 
-	// All are dark: an outage, as long as the caller waits.
+	// None answers: an outage, as long as the caller waits.
 	u.Host = first + "," + second
 	if cfg.Postgres, err = pgconn.ParseConfig(u.String()); err != nil {
 		t.Fatal(err)
@@ -171,11 +178,12 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// TestSessionSettings: what a URL sets for our sessions does not count, however it is written, and
-// other settings do.
+// TestSessionSettings: a URL cannot change the settings that our sessions depend on, however they
+// are written. Other settings count.
 func TestSessionSettings(t *testing.T) {
 	t.Parallel()
-	settings, err := pgconn.ParseConfig("postgres://u@h/d?DateStyle=German&search_path=evil&work_mem=1MB&application_name=mine")
+	settings, err := pgconn.ParseConfig("postgres://u@h/d?DateStyle=German&search_path=evil&work_mem=1MB" +
+		"&application_name=mine")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +198,8 @@ func TestSessionSettings(t *testing.T) {
 			t.Errorf("%s = %s, want %s", name, value, want)
 		}
 	}
-	if settings.RuntimeParams["work_mem"] != "1MB" || settings.RuntimeParams["application_name"] != "mine" || !seen["search_path"] { // which is set once it has begun
-		t.Errorf("settings are %v", settings.RuntimeParams)
+	got := settings.RuntimeParams
+	if got["work_mem"] != "1MB" || got["application_name"] != "mine" || !seen["search_path"] {
+		t.Errorf("settings are %v", got)
 	}
 }

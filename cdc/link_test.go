@@ -41,8 +41,8 @@ func TestSilentServer(t *testing.T) {
 	}
 }
 
-// proxy passes bytes on in both directions until it is told to swallow them, and not faster than
-// slow says, if it says anything.
+// proxy forwards bytes in both directions until it is told to swallow them. slow is how long it
+// waits before each read.
 func proxy(t *testing.T, to *pgconn.Config, slow time.Duration) (*net.TCPAddr, *atomic.Bool) {
 	t.Helper()
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -86,8 +86,7 @@ func proxy(t *testing.T, to *pgconn.Config, slow time.Duration) (*net.TCPAddr, *
 	return listener.Addr().(*net.TCPAddr), swallow
 }
 
-// TestSlowLink: one message takes longer to arrive than a silent server has time to answer. It is
-// not silent.
+// TestSlowLink: one message takes longer to arrive than a server may be silent. It is not silent.
 func TestSlowLink(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)
@@ -106,8 +105,8 @@ func TestSlowLink(t *testing.T) {
 	}
 }
 
-// TestCutHandshake cuts the connection after every number of bytes that the server may have said
-// until the stream runs: an outage each time, and nothing that needs an operator.
+// TestCutHandshake cuts the connection after any number of bytes that the server sends before the
+// stream runs. Each time that is an outage, and nothing that needs an operator.
 func TestCutHandshake(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)
@@ -131,7 +130,7 @@ func TestCutHandshake(t *testing.T) {
 	}
 }
 
-// cutting passes one connection on and cuts it after so many bytes from the server.
+// cutting forwards one connection and cuts it after limit bytes from the server.
 func cutting(t *testing.T, to *pgconn.Config, limit int64) *net.TCPAddr {
 	t.Helper()
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})

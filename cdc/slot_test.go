@@ -10,9 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestAwaitTheNewestWriter: nothing that was begun after the open transaction has ended yet, so no
-// snapshot counts it among those in progress. And a role that may not see when others began names
-// them all the same.
+// TestAwaitTheNewestWriter: no transaction that began after the open one has ended yet, so no
+// snapshot has the open one in progress. A role that may not see when others began names them all
+// the same.
 func TestAwaitTheNewestWriter(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{14, 18} {
@@ -40,10 +40,14 @@ func TestAwaitTheNewestWriter(t *testing.T) {
 				said := ""
 				ctx, cancel := context.WithCancel(t.Context())
 				err := AwaitWriters(ctx, limited, func(holder string) { said = holder; cancel() })
-				if !errors.Is(err, context.Canceled) || !strings.HasPrefix(said, writer+" of postgres") || strings.Contains(said, ", since ") != since {
-					t.Errorf("AwaitWriters = %v beside an open writer, after it named %q; want it to wait for %s, since when: %t", err, said, writer, since)
+				if !errors.Is(err, context.Canceled) || !strings.HasPrefix(said, writer+" of postgres") ||
+					strings.Contains(said, ", since ") != since {
+					t.Errorf("AwaitWriters = %v beside an open writer, after it named %q; "+
+						"want it to wait for %s, since when: %t", err, said, writer, since)
 				}
-				if view, err := Inspect(t.Context(), cfg); err != nil || !strings.HasPrefix(view.Holder, writer) || strings.Contains(view.Holder, " since ") != since {
+				view, err := Inspect(t.Context(), cfg)
+				if err != nil || !strings.HasPrefix(view.Holder, writer) ||
+					strings.Contains(view.Holder, " since ") != since {
 					t.Errorf("Inspect names %q, %v; want %s, since when: %t", view.Holder, err, writer, since)
 				}
 			}
@@ -53,14 +57,15 @@ func TestAwaitTheNewestWriter(t *testing.T) {
 			}
 			names(true)
 			f.exec("COMMIT")
-			if err := AwaitWriters(t.Context(), limited, func(holder string) { t.Errorf("waited for %q", holder) }); err != nil {
+			waiting := func(holder string) { t.Errorf("waited for %q", holder) }
+			if err := AwaitWriters(t.Context(), limited, waiting); err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
 }
 
-// TestNoTLS: who is refused TLS reads why it was asked for.
+// TestNoTLS: the error of a server without TLS says why TLS was asked for.
 func TestNoTLS(t *testing.T) {
 	t.Parallel()
 	err := ConnectError("db", 5432, errors.New("failed to connect: tls error: server refused TLS connection"))

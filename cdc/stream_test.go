@@ -50,7 +50,10 @@ func setup(t *testing.T, major int, settings map[string]string) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.cfg = Config{Postgres: postgres, Slot: "walpost", Publication: "walpost", Tables: []Table{{"public", "outbox"}}, Log: zerolog.Nop()}
+	f.cfg = Config{
+		Postgres: postgres, Slot: "walpost", Publication: "walpost", Tables: []Table{{"public", "outbox"}},
+		Log: zerolog.Nop(),
+	}
 	if made, err := CreateSlot(t.Context(), f.sql, "walpost", false, func(string) {}); err != nil || !made {
 		t.Fatalf("CreateSlot = %t, %v", made, err)
 	}
@@ -186,13 +189,14 @@ func TestConfirmNeverPassesWhatWasReceived(t *testing.T) {
 	}
 }
 
-// TestStatusGoesOutWhileNothingIsRead blocks for longer than the walsender's patience.
+// TestStatusGoesOutWhileNothingIsRead waits for longer than wal_sender_timeout.
 func TestStatusGoesOutWhileNothingIsRead(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 18, map[string]string{"wal_sender_timeout": "3s"})
 	s := f.start()
 	pid := f.value("SELECT active_pid FROM pg_replication_slots")
-	f.exec("INSERT INTO outbox SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i") // more than the sockets hold
+	// More than the sockets hold.
+	f.exec("INSERT INTO outbox SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
 	next(t.Context(), t, s, 'I')
 	room := make(chan struct{})
 	timer := time.AfterFunc(7*time.Second, func() { close(room) })
@@ -206,8 +210,7 @@ func TestStatusGoesOutWhileNothingIsRead(t *testing.T) {
 	next(t.Context(), t, s, 'C')
 }
 
-// TestReadIsAfterTheWait: what was in the buffer while nothing was read is taken in hand
-// afterwards, however long that was.
+// TestReadIsAfterTheWait: work on what was in the buffer during a wait begins after it.
 func TestReadIsAfterTheWait(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 18, nil)
@@ -269,7 +272,7 @@ func TestSlotInUse(t *testing.T) {
 }
 
 // TestWarningOnTheStream makes the server warn, as newer ones do when they skip rows of a
-// publication they cannot load.
+// publication that they cannot load.
 func TestWarningOnTheStream(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 18, nil)
@@ -318,8 +321,7 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// interruptingConn interrupts the stream right before a deadline of the future is set for the
-// second time.
+// interruptingConn interrupts the stream right before a future deadline is set for the second time.
 type interruptingConn struct {
 	net.Conn
 	times int
@@ -335,8 +337,8 @@ func (c *interruptingConn) SetReadDeadline(at time.Time) error {
 	return c.Conn.SetReadDeadline(at)
 }
 
-// TestAnInterruptIsNotOverwritten ends the context at the moment at which a second deadline used to
-// be set.
+// TestAnInterruptIsNotOverwritten ends the context at the moment when a second deadline would be
+// set.
 func TestAnInterruptIsNotOverwritten(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)
@@ -355,8 +357,8 @@ func TestAnInterruptIsNotOverwritten(t *testing.T) {
 	}
 }
 
-// TestWarningAtConnect has the server warn of a collation before the stream starts, which says
-// nothing of the stream.
+// TestWarningAtConnect: the server warns of a collation before the stream starts. That says nothing
+// about the stream.
 func TestWarningAtConnect(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 16, nil)
@@ -367,8 +369,10 @@ func TestWarningAtConnect(t *testing.T) {
 	}
 	defer conn.Close()
 	if conn.warning.Load() == nil {
-		t.Log("this build of Postgres did not warn: one is made up")
-		conn.notice(&pgconn.Notice{SeverityUnlocalized: "WARNING", Code: "01000", Message: "collation version mismatch"})
+		t.Log("this build of Postgres did not warn: the test makes a warning up")
+		conn.notice(&pgconn.Notice{
+			SeverityUnlocalized: "WARNING", Code: "01000", Message: "collation version mismatch",
+		})
 	}
 	if _, err := conn.Start(t.Context(), f.confirmed(), false); err != nil {
 		t.Fatal(err)

@@ -12,10 +12,11 @@ import (
 )
 
 // TestBusyWalsender has Postgres decode a large transaction of another table, for much longer than
-// it may be silent. Postgres 18 with a timeout that is off sends as little as 15 does.
+// it may be silent. Without a timeout, Postgres 18 sends as little as 15 does.
 func TestBusyWalsender(t *testing.T) {
 	if os.Getenv("WALPOST_TEST_LONG") == "" {
-		t.Skip("how long a walsender is busy depends on the machine: set WALPOST_TEST_LONG=1. TestSignOfLife has the rule")
+		t.Skip("how long a walsender is busy depends on the machine: set WALPOST_TEST_LONG=1. " +
+			"TestSignOfLife has the rule")
 	}
 	t.Parallel()
 	for _, major := range []int{14, 15, 18} {
@@ -60,8 +61,8 @@ func asPlainRole(f *fixture) {
 	f.cfg.Postgres.User = "plain"
 }
 
-// TestSignOfLife: two inspections in a row that find the walsender at work on one transaction are a
-// sign of life; nothing less is.
+// TestSignOfLife: only two inspections in a row that find the walsender at work on one transaction
+// are a sign of life.
 func TestSignOfLife(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)
@@ -69,6 +70,9 @@ func TestSignOfLife(t *testing.T) {
 	const silent = 10 * time.Second
 	busy := func(progress string) Walsender {
 		return Walsender{PID: int(s.PID()), Visible: true, Progress: progress}
+	}
+	waiting := func(waitType string) Walsender {
+		return Walsender{PID: int(s.PID()), Visible: true, WaitType: waitType}
 	}
 	for name, c := range map[string]struct {
 		seen  []Walsender
@@ -79,13 +83,16 @@ func TestSignOfLife(t *testing.T) {
 		"twice":                       {[]Walsender{busy("1"), busy("1")}, true},
 		"two transactions":            {[]Walsender{busy("1"), busy("2")}, false},
 		"two, then one of them twice": {[]Walsender{busy("1"), busy("2"), busy("2")}, true},
-		"idle between":                {[]Walsender{busy("1"), {PID: int(s.PID()), Visible: true, WaitType: "Activity"}, busy("1")}, false},
-		"blocked on its client":       {[]Walsender{{PID: int(s.PID()), Visible: true, WaitType: "Client"}, {PID: int(s.PID()), Visible: true, WaitType: "Client"}}, false},
-		"waits for the disk":          {[]Walsender{{PID: int(s.PID()), Visible: true, WaitType: "IO"}, {PID: int(s.PID()), Visible: true, WaitType: "IO"}}, true},
+		"idle between":                {[]Walsender{busy("1"), waiting("Activity"), busy("1")}, false},
+		"blocked on its client":       {[]Walsender{waiting("Client"), waiting("Client")}, false},
+		"waits for the disk":          {[]Walsender{waiting("IO"), waiting("IO")}, true},
 		"of another stream":           {[]Walsender{{PID: 1, Visible: true}, {PID: 1, Visible: true}}, false},
 		"not for us to see":           {[]Walsender{{PID: int(s.PID())}, {PID: int(s.PID())}}, false},
 	} {
-		one := &Stream{c: s.c, interval: maxStatusInterval, silence: silence, heard: time.Now().Add(-silent), serviced: time.Now()}
+		one := &Stream{
+			c: s.c, interval: maxStatusInterval, silence: silence,
+			heard: time.Now().Add(-silent), serviced: time.Now(),
+		}
 		one.work.start, one.work.unanswered = one.heard, -1
 		for _, w := range c.seen {
 			one.Inspected(View{Walsender: &w})
@@ -138,8 +145,8 @@ func throttle(t *testing.T, s *Stream) {
 	}()
 }
 
-// TestDeadLinkBesideInspections has packets vanish on the stream alone: inspections go on, and find
-// a walsender that works for others. That is no sign of life of the stream.
+// TestDeadLinkBesideInspections loses packets of the stream only: inspections continue, and find a
+// walsender that works for others. That is no sign of life of the stream.
 func TestDeadLinkBesideInspections(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{15, 18} {
@@ -195,12 +202,13 @@ func writing(t *testing.T, f *fixture) {
 	go func() {
 		defer close(ended)
 		for ctx.Err() == nil {
-			_, _ = f.sql.Exec(ctx, "INSERT INTO other SELECT generate_series(1, 1000)") // until ctx ends
+			// It fails once ctx has ended.
+			_, _ = f.sql.Exec(ctx, "INSERT INTO other SELECT generate_series(1, 1000)")
 		}
 	}()
 }
 
-// TestOwnPause stops reading for longer than the server may be silent: it has not been.
+// TestOwnPause stops reading for longer than the server may be silent. The server was not silent.
 func TestOwnPause(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)

@@ -26,9 +26,9 @@ func (w *warnings) Run(_ *zerolog.Event, level zerolog.Level, _ string) {
 	}
 }
 
-// TestServerAwaitsStandbys: the standby in synchronized_standby_slots is away, or its slot is gone.
-// The server warns of it on the stream, and when it stops it makes an error of it. Both are
-// outages: nothing was left out.
+// TestServerAwaitsStandbys: the standby of synchronized_standby_slots is away, or its slot does not
+// exist. The server warns of it on the stream, and reports an error when it stops. Both are outages:
+// nothing is left out.
 func TestServerAwaitsStandbys(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{17, 18} {
@@ -75,7 +75,7 @@ func TestServerAwaitsStandbys(t *testing.T) {
 	}
 }
 
-// nextData passes over keepalives.
+// nextData skips keepalives.
 func nextData(ctx context.Context, s *Stream) error {
 	for {
 		m, err := s.Next(ctx)
@@ -90,7 +90,10 @@ func nextData(ctx context.Context, s *Stream) error {
 func TestWarningAtTheStart(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 15, nil)
-	warning, err := (&pgproto3.NoticeResponse{Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "01000", Message: "rows are skipped"}).Encode(nil)
+	notice := &pgproto3.NoticeResponse{
+		Severity: "WARNING", SeverityUnlocalized: "WARNING", Code: "01000", Message: "rows are skipped",
+	}
+	warning, err := notice.Encode(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +115,7 @@ func TestWarningAtTheStart(t *testing.T) {
 	}
 }
 
-// warningConn puts a warning before what the server answers to START_REPLICATION.
+// warningConn puts a warning before the server's answer to START_REPLICATION.
 type warningConn struct {
 	net.Conn
 	warning []byte
