@@ -3,7 +3,6 @@ package sink
 import (
 	"errors"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,20 +69,20 @@ func TestCreationRefused(t *testing.T) {
 // worth a line of the log, unless it lasts.
 func TestCreatedTopicAppearsLater(t *testing.T) {
 	t.Parallel()
-	for denials, want := range map[int32]int{5: 0, 12: 1} {
+	for lasting, want := range map[time.Duration]int{100 * time.Millisecond: 0, 4 * time.Second: 1} {
 		var log lockedBuffer
 		f := setup(t, func(c *Config) { c.Log = zerolog.New(&log).Level(zerolog.WarnLevel) })
-		var asked atomic.Int32
+		began := time.Now()
 		f.cluster.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
 			f.cluster.KeepControl()
-			if topics := req.(*kmsg.MetadataRequest).Topics; len(topics) != 1 || asked.Add(1) > denials {
+			if len(req.(*kmsg.MetadataRequest).Topics) != 1 || time.Since(began) > lasting {
 				return nil, nil, false
 			}
 			return denyTopics(req, kerr.UnknownTopicOrPartition.Code), nil, true
 		})
 		f.mustProduce("orders", "k", "1", 1)
 		if got := strings.Count(log.String(), "do not offer it"); got != want {
-			t.Errorf("denied %d times, and %d lines in the log:\n%s", denials, got, log.String())
+			t.Errorf("denied for %s, and %d lines in the log:\n%s", lasting, got, log.String())
 		}
 	}
 }

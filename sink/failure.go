@@ -1,10 +1,6 @@
 package sink
 
 import (
-	"fmt"
-	"maps"
-	"time"
-
 	"github.com/walpost/walpost/decoder"
 )
 
@@ -90,66 +86,4 @@ func (s *Sink) Err() error {
 	default:
 		return nil
 	}
-}
-
-// inherit takes over the counts of a sink that was closed.
-func (s *Sink) inherit(before *Sink) {
-	for name, n := range before.topics.published() {
-		s.topics.named(name).published.Store(n)
-	}
-	s.builder.leftOut = before.builder.leftOut
-	before.mu.Lock()
-	defer before.mu.Unlock()
-	maps.Copy(s.causes, before.causes)
-	s.cfg.Before = nil // nor its records and connections
-}
-
-// stall is how long the brokers may confirm nothing while events are in flight.
-const stall = 15 * time.Second
-
-// boot is what moments are counted from.
-var boot = time.Now()
-
-// moment is a time as a number that does not follow a step of the wall clock: nothing is stalled
-// because the clock was set.
-func moment(t time.Time) int64 { return int64(t.Sub(boot)) }
-
-// since is how long ago a moment was.
-func since(m int64) time.Duration { return time.Duration(moment(time.Now()) - m) }
-
-// Stats is what a Sink shows of itself.
-type Stats struct {
-	Events, Bytes int64             // in flight
-	Published     map[string]uint64 // by topic
-	Errors        map[string]uint64 // permanent errors by reason; each reason is there from the start
-	Up            bool              // the last word of the brokers was not an error
-	Reason        string            // why events wait; empty = they do not
-	Reconnects    uint64            // how often the brokers came back after an outage
-}
-
-// Idle is for how long events have been in flight of which none was confirmed; 0 = there are none.
-func (s *Sink) Idle() time.Duration {
-	return s.inFlight.idle()
-}
-
-// Stats returns a copy.
-func (s *Sink) Stats() Stats {
-	st := Stats{Events: s.inFlight.events.Load(), Bytes: s.bytes.Load(), Published: s.topics.published()}
-	st.Up, st.Reason, st.Reconnects = s.health.Look()
-	if m := s.resolver.missing.Load(); m != nil && st.Reason == "" && st.Events > 0 {
-		st.Reason = *m
-	}
-	if st.Reason == "" && st.Events > 0 {
-		st.Reason = s.trouble.reason()
-	}
-	if stalled := s.inFlight.idle(); st.Reason == "" && st.Events > 0 && stalled > stall {
-		st.Reason = fmt.Sprintf("%d events are in flight, and none was confirmed for %s", st.Events, stalled.Round(time.Second))
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st.Errors = make(map[string]uint64, len(s.causes))
-	for reason, n := range s.causes {
-		st.Errors[reason] = n
-	}
-	return st
 }

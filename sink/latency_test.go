@@ -34,3 +34,13 @@ func TestLatency(t *testing.T) {
 		})
 	}
 }
+
+// TestLoneRecordDoesNotLinger: with nothing else in flight, a record does not wait for others.
+func TestLoneRecordDoesNotLinger(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(c *Config) { c.Linger = time.Minute })
+	f.mustProduce("orders", "k", "0", 1)
+	f.mustFlush() // the client knows the topic from here on
+	f.mustProduce("orders", "k", "1", 1)
+	f.waitDone(f.marks[1])
+}

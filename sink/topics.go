@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/walpost/walpost/decoder"
 )
@@ -115,31 +114,4 @@ func (t *topics) published() map[string]uint64 {
 		m[name] = topic.published.Load()
 	}
 	return m
-}
-
-// inFlight counts events in flight, of a sink or of a topic.
-type inFlight struct {
-	events atomic.Int64
-	moved  atomic.Int64 // the moment of the last confirmation, or of the first event in flight
-}
-
-// add counts an event that is about to be sent.
-func (c *inFlight) add() {
-	if c.events.Add(1) == 1 {
-		c.moved.Store(moment(time.Now()))
-	}
-}
-
-// remove counts an event as published at a moment.
-func (c *inFlight) remove(at int64) {
-	c.moved.Store(at)
-	c.events.Add(-1)
-}
-
-// idle is for how long events have been in flight of which none was confirmed; 0 = there are none.
-func (c *inFlight) idle() time.Duration {
-	if c.events.Load() == 0 {
-		return 0
-	}
-	return since(c.moved.Load())
 }
