@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -95,47 +96,8 @@ func (t *transactions) commit() error {
 // end writes the position and commits. After an error nobody knows whether the transaction is
 // committed, so nobody may try again.
 func (t *transactions) end(cut checkpoint.Position) error {
-	value, err := t.state(cut)
-	if err != nil {
+	if err := t.complete(cut); err != nil {
 		return err
-	}
-	record := &kgo.Record{Topic: t.s.cfg.StateTopic, Key: []byte(t.s.cfg.Source), Value: value}
-	stored := make(chan error, 1)
-	t.s.client.Produce(t.s.ctx, record, func(_ *kgo.Record, err error) {
-		stored <- err
-		if err != nil { // the gate may have shut: nobody must wait for what it keeps back
-			t.s.gate.close()
-			t.doom()
-		}
-	})
-	flushed := t.flushInTime()
-	select {
-	case err := <-stored:
-		if err != nil {
-			// The position may have been refused because of an event beside it, whose promise is
-			// still to come: that is the one to name. An error that the sink has from before may be
-			// of an event that was never in the transaction.
-			select {
-			case <-t.eventFailed.Done():
-				return errEventFailed
-			case <-time.After(afterFailure / 2): // before Flush gives up
-			}
-			return t.refusedPosition(err)
-		}
-	default:
-	}
-	if t.doomed.Err() != nil {
-		return errEventFailed
-	}
-	if flushed != nil {
-		slow := &CommitError{Err: flushed, Slow: errors.Is(flushed, errSlow)}
-		if slow.Slow {
-			slow.Waiting = t.unwritten()
-			if reason := t.s.trouble.reason(); reason != "" {
-				slow.Err = fmt.Errorf("%w: %s", flushed, reason)
-			}
-		}
-		return slow
 	}
 	if err := t.checkEpoch(); err != nil {
 		return err
@@ -147,6 +109,63 @@ func (t *transactions) end(cut checkpoint.Position) error {
 		return commitFailed(err)
 	}
 	return nil
+}
+
+// complete sends the position and returns when the brokers have all of the transaction.
+func (t *transactions) complete(cut checkpoint.Position) error {
+	value, err := t.state(cut)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(t.doomed)
+	defer cancel(nil)
+	record := &kgo.Record{Topic: t.s.cfg.StateTopic, Key: []byte(t.s.cfg.Source), Value: value}
+	t.s.client.Produce(t.s.ctx, record, func(_ *kgo.Record, err error) {
+		if err != nil { // the gate may have shut: nobody must wait for what it keeps back
+			t.s.gate.close()
+			cancel(t.refusedPosition(err))
+		}
+	})
+	go t.limitTime(ctx, cancel)
+	flushed := t.s.client.Flush(ctx)
+	var refused *CommitError
+	switch {
+	case errors.As(context.Cause(ctx), &refused):
+		// The position may have been refused because of an event beside it, whose promise is still
+		// to come: that is the one to name. An error that the sink has from before may be of an
+		// event that was never in the transaction.
+		select {
+		case <-t.doomed.Done():
+			return errEventFailed
+		case <-time.After(afterFailure / 2): // before Flush gives up
+			return refused
+		}
+	case t.doomed.Err() != nil:
+		return errEventFailed
+	case flushed != nil:
+		return t.slow()
+	}
+	return nil
+}
+
+// limitTime cancels a transaction that takes too long. The brokers abort it then, and the client may
+// not learn of it, but send it from its beginning again and again. While no broker answers, it
+// waits.
+func (t *transactions) limitTime(ctx context.Context, cancel context.CancelCauseFunc) {
+	for began := time.Now(); sleep(ctx, time.Second) == nil; {
+		if up, _, _ := t.s.health.Look(); up && time.Since(began) > transactionTimeout {
+			cancel(nil)
+		}
+	}
+}
+
+// slow is the error of a transaction that took too long.
+func (t *transactions) slow() error {
+	err := fmt.Errorf("it was not sent within %s, and the brokers give it up", transactionTimeout)
+	if reason := t.s.trouble.reason(); reason != "" {
+		err = fmt.Errorf("%w: %s", err, reason)
+	}
+	return &CommitError{Err: err, Slow: true, Waiting: t.unwritten()}
 }
 
 // refusedPosition is the error of the record that holds the position.

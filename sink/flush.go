@@ -23,22 +23,19 @@ func (s *Sink) Flush(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}()
-	err := s.flush(ctx)
+	prepared := make(chan struct{})
+	go func() { s.preparing.Wait(); close(prepared) }()
+	var err error
+	select {
+	case <-prepared: // the client has every record now
+		err = s.how.flush(ctx)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	if ended := s.Err(); ended != nil {
 		return ended
 	}
 	return err
-}
-
-func (s *Sink) flush(ctx context.Context) error {
-	prepared := make(chan struct{})
-	go func() { s.preparing.Wait(); close(prepared) }()
-	select {
-	case <-prepared: // the client has every record now
-		return s.how.flush(ctx)
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // Closed reports whether Close was called.

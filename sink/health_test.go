@@ -2,8 +2,10 @@ package sink
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // TestHealthSaysAgain: that brokers do not answer is said once, for another reason at once, and
@@ -37,6 +40,19 @@ func TestHealthSaysAgain(t *testing.T) {
 			t.Errorf("%d reconnects", reconnects)
 		}
 	})
+}
+
+// TestHealthAfterClose: a request that the sink itself gave up says nothing about the brokers.
+func TestHealthAfterClose(t *testing.T) {
+	t.Parallel()
+	h := NewHealth(zerolog.Nop())
+	h.answers()
+	for _, err := range []error{context.Canceled, kgo.ErrClientClosed, net.ErrClosed} {
+		h.fails("broker:9092", fmt.Errorf("dial: %w", err))
+		if up, reason, _ := h.Look(); !up {
+			t.Errorf("%v counts as an outage: %s", err, reason)
+		}
+	}
 }
 
 // TestMissingTopicIsSaidAgain: a topic that events wait for is named once, for another reason at

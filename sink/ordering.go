@@ -18,10 +18,11 @@ const (
 
 // ordering decides which events may be in flight together.
 //
-// The goroutine that produces asks for the barrier of each event. If there is one, it calls hold
-// before it hands the event on, and produces nothing until release. The goroutine that prepares the
-// topic, the promise of the record or the end of its transaction calls release once, as the
-// barrier says, and wakes the producer through room. After a permanent error nobody does.
+// The goroutine that produces has each event admitted before it hands it on. If the event has a
+// barrier, it produces nothing while held is set. The goroutine that prepares the topic, the
+// promise of the record and the end of its transaction say what the event has passed; the one that
+// the barrier waits for ends held, and wakes the producer through room. After a permanent error
+// none does.
 type ordering struct {
 	// Of the goroutine that produces.
 	refused  *EventError // see Config
@@ -43,18 +44,20 @@ func (o *ordering) start(pos checkpoint.Position) {
 	}
 }
 
-// barrier returns the barrier of the next event.
-func (o *ordering) barrier(f *flight) barrier {
+// admit gives the next event its barrier, and holds the producer if there is one.
+func (o *ordering) admit(f *flight) {
 	suspect, probe := o.suspect(f), o.probe(f)
 	switch {
 	case suspect || probe:
-		return untilPublished
+		f.barrier = untilPublished
 	case !f.topic.ready():
-		return untilSent
+		f.barrier = untilSent
 	case f.large():
-		return untilConfirmed
+		f.barrier = untilConfirmed
+	default:
+		return
 	}
-	return noBarrier
+	o.held.Store(true)
 }
 
 // suspect reports whether an event may be the cause for which the brokers have refused a batch.
@@ -77,12 +80,12 @@ func (o *ordering) probe(f *flight) bool {
 	return o.probes&(o.probes-1) == 0
 }
 
-func (o *ordering) hold() { o.held.Store(true) }
-
-// release lets events follow the one that was held.
-func (o *ordering) release() {
-	o.held.Store(false)
-	o.wake()
+// passed says how far an event with a barrier is. Others may follow if it was for that.
+func (o *ordering) passed(b, now barrier) {
+	if b == now {
+		o.held.Store(false)
+		o.wake()
+	}
 }
 
 // wake has the goroutine that produces ask again whether it may.

@@ -1,6 +1,10 @@
 package sink
 
-import "github.com/twmb/franz-go/pkg/kgo"
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
 
 // partitioner puts keys where Java clients do: murmur2 of the key, over all partitions. Partitions
 // that are added to a topic count once the sink says so (spread), and not when the client learns of
@@ -39,8 +43,8 @@ func (t *topic) grown() bool {
 // spread lets events of a topic go to partitions that were added to it, once everything before them
 // is published. That includes other topics: a start repeats what is behind the oldest event in
 // flight, and would send earlier events of a moved key to its new partition, behind later ones.
-func (s *Sink) spread(t *topic) error {
-	if err := s.how.flush(s.ctx); err != nil {
+func (s *Sink) spread(ctx context.Context, t *topic) error {
+	if err := s.how.flush(ctx); err != nil {
 		return err
 	}
 	before, now := t.partitions.Load(), t.offered.Load()

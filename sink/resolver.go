@@ -44,17 +44,20 @@ type resolver struct {
 	notice  Notice                 // when the log names a topic again
 }
 
-// resolve finds out whether a topic is there and how large its batches may be. It creates a missing
-// topic if it may, and else waits for it. An error means that no waiting helps, or that ctx ended.
+// resolve finds out, once, whether a topic is there and how large its batches may be. It creates a
+// missing topic if it may, and else waits for it. An error means that no waiting helps, or that ctx
+// ended.
 func (r *resolver) resolve(ctx context.Context, t *topic) error {
-	defer r.missing.Store(nil)
+	if t.resolved.Load() {
+		return nil
+	}
+	defer r.clear()
 	reported := false
 	for creations := 0; ; {
 		created, err := r.ensure(ctx, t.name)
 		switch {
 		case err == nil && !created:
 			if reported {
-				r.notice.End()
 				r.log.Info().Str("topic", t.name).Msg("topic is there now")
 			}
 			t.limit.Store(r.limit(ctx, t.name))

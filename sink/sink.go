@@ -114,11 +114,10 @@ func New(cfg Config) (*Sink, error) {
 	} else {
 		s.how = atLeastOnce{s, cfg.Store}
 	}
-	newClient := newClient
-	if cfg.NewClient != nil {
-		newClient = cfg.NewClient
+	if cfg.NewClient == nil {
+		cfg.NewClient = newClient
 	}
-	client, err := newClient(s.options()...)
+	client, err := cfg.NewClient(s.options()...)
 	if err != nil {
 		return nil, fmt.Errorf("create Kafka producer: %w", err)
 	}
@@ -165,10 +164,7 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 	s.inFlight.add()
 	t.inFlight.add()
 	s.bytes.Add(f.size)
-	f.barrier = s.order.barrier(f)
-	if f.barrier != noBarrier {
-		s.order.hold()
-	}
+	s.order.admit(f)
 	if f.barrier == untilSent || f.barrier == untilPublished { // both may take long
 		s.preparing.Go(func() { s.prepareAndSend(f, pos) })
 		return nil
@@ -181,7 +177,11 @@ func (s *Sink) Produce(e *decoder.Event, txn Transaction, mark Mark, pos checkpo
 // were added, and, if it has to be in a batch of its own, once nothing else is in flight. The
 // producer is held meanwhile.
 func (s *Sink) prepareAndSend(f *flight, pos checkpoint.Position) {
-	if err := s.prepare(f.topic); err != nil {
+	prepare := s.resolver.resolve
+	if f.topic.grown() {
+		prepare = s.spread
+	}
+	if err := prepare(s.ctx, f.topic); err != nil {
 		if s.ctx.Err() == nil {
 			s.deny(f, err)
 		}
@@ -190,23 +190,11 @@ func (s *Sink) prepareAndSend(f *flight, pos checkpoint.Position) {
 	if f.barrier == untilSent && f.large() { // the limit is known only now
 		f.barrier = untilConfirmed
 	}
-	release := f.barrier == untilSent
+	barrier := f.barrier
 	// The client sets the time: the event may have waited for days, and retention counts from it.
 	f.record.Timestamp = time.Time{}
 	s.how.send(f, pos)
-	if release {
-		s.order.release()
-	}
-}
-
-func (s *Sink) prepare(t *topic) error {
-	switch {
-	case t.grown():
-		return s.spread(t)
-	case t.resolved.Load():
-		return nil
-	}
-	return s.resolver.resolve(s.ctx, t)
+	s.order.passed(barrier, untilSent)
 }
 
 // done is the promise of every record.
@@ -217,11 +205,9 @@ func (s *Sink) done(f *flight, err error) {
 		}
 		return
 	}
-	release := f.barrier == untilConfirmed
+	barrier := f.barrier
 	s.how.confirmed(f) // its memory may be in use again from here on
-	if release {
-		s.order.release()
-	}
+	s.order.passed(barrier, untilConfirmed)
 }
 
 // published counts an event as published, tells its mark, and frees it.
@@ -236,11 +222,9 @@ func (s *Sink) published(f *flight) {
 	s.inFlight.remove(at)
 	s.bytes.Add(-f.size)
 	f.mark.Done()
-	release := f.barrier == untilPublished
+	barrier := f.barrier
 	f.free()
-	if release {
-		s.order.release()
-	}
+	s.order.passed(barrier, untilPublished)
 }
 
 // epochMicros is 2000-01-01, the zero of Postgres' clock, in Unix time.

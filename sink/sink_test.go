@@ -55,16 +55,11 @@ func TestProduceInOrderPerKey(t *testing.T) {
 // TestTooLargeForItsTopic: nothing passes an event that is too large, be it the first of its topic.
 func TestTooLargeForItsTopic(t *testing.T) {
 	t.Parallel()
-	limit := "20000"
 	for _, before := range []int{0, 100} {
 		t.Run(fmt.Sprint(before, " before it"), func(t *testing.T) {
 			t.Parallel()
 			f := setup(t, nil, kfake.SeedTopics(1, "orders"))
-			admin := kadm.NewClient(f.client())
-			config := kadm.AlterConfig{Name: "max.message.bytes", Value: &limit}
-			if _, err := admin.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{config}, "orders"); err != nil {
-				t.Fatal(err)
-			}
+			f.setLimit("orders", "20000")
 			for i := range before { // small ones fill batches, which must respect the topic's limit
 				f.mustProduce("orders", "k", fmt.Sprint(i), 1000)
 			}
@@ -84,6 +79,26 @@ func TestTooLargeForItsTopic(t *testing.T) {
 				t.Fatalf("published are %v, want the %d before it", got, before)
 			}
 		})
+	}
+}
+
+// setLimit sets max.message.bytes of a topic.
+func (f *fixture) setLimit(topic, bytes string) {
+	f.t.Helper()
+	config := []kadm.AlterConfig{{Name: "max.message.bytes", Value: &bytes}}
+	if _, err := kadm.NewClient(f.client()).AlterTopicConfigs(f.t.Context(), config, topic); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// TestLimitOfATopicAndOfARequest: a batch must fit into a request, whatever its topic allows.
+func TestLimitOfATopicAndOfARequest(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(c *Config) { c.MaxRequest = 2 << 20 }, kfake.SeedTopics(1, "orders"))
+	f.setLimit("orders", "3000000")
+	f.mustProduce("orders", "k", "1", 1)
+	if limit := f.sink.topics.batchLimit("orders"); limit < 1<<20 || limit >= 2<<20 {
+		t.Errorf("a batch may have %d bytes", limit)
 	}
 }
 

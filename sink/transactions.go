@@ -102,12 +102,10 @@ type transactions struct {
 	epoch int16
 	took  time.Duration
 
-	// A record that fails ends doomed: its transaction must not be committed. An event that fails
-	// ends eventFailed as well, once the sink has its error.
-	doomed      context.Context
-	doom        context.CancelFunc
-	eventFailed context.Context
-	failEvent   context.CancelFunc
+	// An event that fails ends doomed, once the sink has its error: its transaction must not be
+	// committed.
+	doomed context.Context
+	doom   context.CancelFunc
 }
 
 func newTransactions(s *Sink, cfg Exactly) *transactions {
@@ -117,7 +115,6 @@ func newTransactions(s *Sink, cfg Exactly) *transactions {
 	}
 	t.done = sync.NewCond(&t.mu)
 	t.doomed, t.doom = context.WithCancel(s.ctx)
-	t.eventFailed, t.failEvent = context.WithCancel(s.ctx)
 	return t
 }
 
@@ -158,10 +155,7 @@ func (t *transactions) cutAt(pos checkpoint.Position) {
 
 func (t *transactions) confirmed(f *flight) { f.written.Store(true) }
 
-func (t *transactions) failed() {
-	t.failEvent()
-	t.doom()
-}
+func (t *transactions) failed() { t.doom() }
 
 func (t *transactions) reached(pos checkpoint.Position) {
 	t.mu.Lock()

@@ -27,7 +27,7 @@ var mutations = []struct{ name, file, old, new string }{
 	{"go on one row too early", "checkpoint/position.go", "row < p.Rows)", "row+1 < p.Rows)"},
 	{"the state from before the fence", "internal/relay/resume.go", "found, err := s.position(ctx, view, s.store.Load)", "found, err := wanted, error(nil)"},
 	{"positions compared by their End alone", "checkpoint/position.go", "if p.Rows == 0 {\n\t\treturn p.End\n\t}\n\treturn p.Furthest()", "return p.End"},
-	{"commit a Kafka transaction without an event of it", "sink/commit.go", "if t.doomed.Err() != nil {\n\t\treturn errEventFailed\n\t}\n\tif flushed != nil {", "if false {"},
+	{"commit a Kafka transaction without an event of it", "sink/commit.go", "case t.doomed.Err() != nil:\n\t\treturn errEventFailed\n\tcase flushed != nil:", "case false && flushed != nil:"},
 	{"the position of events that still wait", "sink/transactions.go", "t.open, t.cut = false, pos\n", "t.open, t.cut = false, t.at\n"},
 	{"events pass one that was refused", "sink/gate.go", "case <-c.gate.shut:\n\t\t<-c.gate.release\n\t\treturn 0, net.ErrClosed\n", ""},
 	{"no bound", "checkpoint/watermark.go", "w.full = w.added-w.safe.Load() >= limit", "w.full = false && w.added-w.safe.Load() >= limit"},
