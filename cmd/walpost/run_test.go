@@ -31,7 +31,7 @@ func TestRunNamesUnknownVariables(t *testing.T) {
 	p.end(exitFailed)
 	log := p.stderr.String()
 	wantAll(t, log, `"level":"warn","variables":\["WALPOST_KAFKA_BROKER \(did you mean WALPOST_KAFKA_BROKERS\?\)"\]`)
-	if strings.Contains(log, "hunter2") || strings.Count(log, "no settings") != 1 {
+	if strings.Contains(log, "hunter2") || strings.Count(log, "are not settings") != 1 {
 		t.Errorf("the value is repeated, or the warning: %s", log)
 	}
 }
