@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// facts are what the catalogs say, before anybody judges it.
+// facts are what the catalogs say, before they are checked.
 type facts struct {
 	version     int // server_version_num
 	walLevel    string
@@ -110,8 +110,10 @@ func (t *tableFacts) read(ctx context.Context, q pgx.Tx, version int, publicatio
 	t.schemaThere = true
 	var oid uint32
 	err = q.QueryRow(ctx, `
-		SELECT c.oid, c.relkind::text, c.relpersistence::text, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'), (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner)
-		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`, t.Schema, t.Name).
+		SELECT c.oid, c.relkind::text, c.relpersistence::text, pg_get_userbyid(c.relowner),
+			pg_has_role(c.relowner, 'USAGE'), (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1 AND c.relname = $2`, t.Schema, t.Name).
 		Scan(&oid, &t.kind, &t.persistence, &t.owner, &t.ours, &t.superuser)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
@@ -128,11 +130,13 @@ func (t *tableFacts) read(ctx context.Context, q pgx.Tx, version int, publicatio
 
 func (t *tableFacts) readColumns(ctx context.Context, q pgx.Tx, oid uint32) error {
 	rows, err := q.Query(ctx, `
-		SELECT a.attname, format_type(a.atttypid, NULL), b.typname, y.typcategory::text, a.attnotnull, a.attgenerated::text
+		SELECT a.attname, format_type(a.atttypid, NULL), b.typname, y.typcategory::text,
+			a.attnotnull, a.attgenerated::text
 		FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid CROSS JOIN LATERAL (
 			WITH RECURSIVE base AS (
 				SELECT y.typname, y.typtype, y.typbasetype
-				UNION ALL SELECT t.typname, t.typtype, t.typbasetype FROM base b JOIN pg_type t ON b.typtype = 'd' AND t.oid = b.typbasetype
+				UNION ALL SELECT t.typname, t.typtype, t.typbasetype
+					FROM base b JOIN pg_type t ON b.typtype = 'd' AND t.oid = b.typbasetype
 			) SELECT typname FROM base WHERE typtype <> 'd') b
 		WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped`, oid)
 	if err != nil {
@@ -141,7 +145,8 @@ func (t *tableFacts) readColumns(ctx context.Context, q pgx.Tx, oid uint32) erro
 	t.columns = map[string]columnFacts{}
 	var name string
 	var c columnFacts
-	_, err = pgx.ForEachRow(rows, []any{&name, &c.typeName, &c.base, &c.category, &c.notNull, &c.generated}, func() error {
+	row := []any{&name, &c.typeName, &c.base, &c.category, &c.notNull, &c.generated}
+	_, err = pgx.ForEachRow(rows, row, func() error {
 		t.columns[name] = c
 		return nil
 	})
@@ -169,16 +174,19 @@ func (t *tableFacts) readMembership(ctx context.Context, q pgx.Tx, oid uint32, v
 	// Not by its own name, so perhaps through FOR ALL TABLES, its schema or the table it is a
 	// partition of. The view pg_publication_tables knows, but opens each table, and would wait for
 	// whoever has locked one.
-	inSchema := "OR EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace)"
+	inSchema := "OR EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = " +
+		"c.relnamespace)"
 	if version < 150000 {
 		inSchema = ""
 	}
 	return q.QueryRow(ctx, `
 		WITH RECURSIVE up AS (
 			SELECT $2::oid AS oid
-			UNION ALL SELECT i.inhparent FROM up u JOIN pg_class c ON c.oid = u.oid AND c.relispartition JOIN pg_inherits i ON i.inhrelid = u.oid
+			UNION ALL SELECT i.inhparent
+				FROM up u JOIN pg_class c ON c.oid = u.oid AND c.relispartition JOIN pg_inherits i ON i.inhrelid = u.oid
 		)
-		SELECT EXISTS (SELECT FROM pg_publication p CROSS JOIN up u JOIN pg_class c ON c.oid = u.oid WHERE p.pubname = $1 AND (p.puballtables
+		SELECT EXISTS (SELECT FROM pg_publication p CROSS JOIN up u JOIN pg_class c ON c.oid = u.oid
+			WHERE p.pubname = $1 AND (p.puballtables
 			OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = u.oid) `+inSchema+`))`,
 		publication, oid).Scan(&t.member)
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// plan judges the facts: what is good, what has to be made, and what somebody else has to mend.
+// plan says what is good, what init makes, and what somebody else has to mend.
 type plan struct {
 	Report
 	statements []string
@@ -17,19 +17,19 @@ type plan struct {
 
 func makePlan(f facts, o Options) (*plan, error) {
 	p := &plan{options: o, facts: f}
-	p.judgeServer()
+	p.checkServer()
 	for i := range f.tables {
-		if err := p.judgeTable(&f.tables[i]); err != nil {
+		if err := p.checkTable(&f.tables[i]); err != nil {
 			return nil, err
 		}
 	}
-	p.judgePublication()
+	p.checkPublication()
 	return p, nil
 }
 
 const byOwner = "or let a role that may do it run: walpost init --print | psql"
 
-func (p *plan) judgeServer() {
+func (p *plan) checkServer() {
 	f := p.facts
 	if f.standby {
 		p.add(Problem, "server", "is a standby, which takes no changes: give the address of the primary")
@@ -44,13 +44,14 @@ func (p *plan) judgeServer() {
 	}
 }
 
-func (p *plan) judgeTable(t *tableFacts) error {
+func (p *plan) checkTable(t *tableFacts) error {
 	object := "table " + t.label()
 	switch {
 	case !t.schemaThere:
 		p.add(Problem, object, "its schema does not exist", "CREATE SCHEMA "+quoteName(t.Schema))
 	case !t.there && !t.schemaCreate:
-		p.add(Problem, object, fmt.Sprintf("does not exist, and role %s may not create it. Allow it, %s", p.facts.role, byOwner),
+		p.add(Problem, object, fmt.Sprintf("does not exist, and role %s may not create it. "+
+			"Allow it, %s", p.facts.role, byOwner),
 			fmt.Sprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s", quoteName(t.Schema), quoteName(p.facts.role)))
 	case !t.there:
 		create, err := p.options.createTable(t.Table)
@@ -65,16 +66,16 @@ func (p *plan) judgeTable(t *tableFacts) error {
 		p.add(Problem, object, "is unlogged or temporary, so its rows never reach the WAL",
 			fmt.Sprintf("ALTER TABLE %s SET LOGGED", t))
 	default:
-		if p.judgeColumns(t, object) {
+		if p.checkColumns(t, object) {
 			p.add(Found, object, "found, its columns fit")
 		}
 	}
 	return nil
 }
 
-// judgeColumns compares the columns with the contract and says whether the relay can work with
+// checkColumns compares the columns with the contract and says whether the relay can work with
 // them.
-func (p *plan) judgeColumns(t *tableFacts, object string) bool {
+func (p *plan) checkColumns(t *tableFacts, object string) bool {
 	good := true
 	problem := func(format string, args ...any) {
 		good = false
@@ -86,16 +87,21 @@ func (p *plan) judgeColumns(t *tableFacts, object string) bool {
 		mapped := p.options.Columns[name] != ""
 		switch {
 		case !there && mapped:
-			problem("column %q is missing, which --columns (WALPOST_COLUMNS) names as %s. Its columns: %s", own, name, t.columnList())
+			problem("column %q is missing, which --columns (WALPOST_COLUMNS) names as %s. Its "+
+				"columns: %s", own, name, t.columnList())
 		case !there && requiredColumns[name]:
-			problem("column %q is missing. If it has another name, say so: --columns %s=NAME (WALPOST_COLUMNS). Its columns: %s",
+			problem("column %q is missing. If it has another name, say so: --columns %s=NAME "+
+				"(WALPOST_COLUMNS). Its columns: %s",
 				own, name, t.columnList())
 		case !there:
 		case c.generated != "" && name != "created_at" && !p.reaches(t, own, c):
-			problem("column %q is generated, and does not reach the stream. Name another one in --columns (WALPOST_COLUMNS), have a trigger "+
-				"fill this one, or on Postgres 18 and later publish a stored one: SET (publish_generated_columns = stored)", own)
+			problem("column %q is generated, and does not reach the stream. Name another one in --columns "+
+				"(WALPOST_COLUMNS), have a trigger "+
+				"fill this one, or on Postgres 18 and later publish a stored one: SET "+
+				"(publish_generated_columns = stored)", own)
 		case !typeFits(name, c):
-			problem("column %q is of type %s, and %s must be %s. Name another one in --columns (WALPOST_COLUMNS), or give it such a type",
+			problem("column %q is of type %s, and %s must be %s. Name another one in --columns "+
+				"(WALPOST_COLUMNS), or give it such a type",
 				own, c.typeName, name, wantedType[name])
 		case requiredColumns[name] && name != "payload" && !c.notNull:
 			p.add(Warning, object, fmt.Sprintf("column %q may be NULL, and the relay stops at such a row", own),
@@ -133,7 +139,7 @@ func (t *tableFacts) columnList() string {
 	return strings.Join(slices.Sorted(maps.Keys(t.columns)), ", ")
 }
 
-func (p *plan) judgePublication() {
+func (p *plan) checkPublication() {
 	pub, object := p.facts.publication, "publication "+p.options.Publication
 	if !pub.there {
 		p.planPublication(object)
@@ -146,21 +152,23 @@ func (p *plan) judgePublication() {
 			alter+" SET (publish = 'insert')")
 	}
 	if pub.allTables {
-		p.add(Warning, object, "is FOR ALL TABLES: the changes of every table travel to the relay, which passes them over. "+
+		p.add(Warning, object, "is FOR ALL TABLES: the changes of every table travel to the relay, which "+
+			"passes them over. "+
 			"One for the outbox alone spares both sides the work")
 	}
 	for i := range p.facts.tables {
-		p.judgeMember(object, &p.facts.tables[i], alter)
+		p.checkMember(object, &p.facts.tables[i], alter)
 	}
 	if len(p.Problems()) == before {
 		p.add(Found, object, "found"+p.published(func(t tableFacts) bool { return t.member }))
 	}
 }
 
-func (p *plan) judgeMember(object string, t *tableFacts, alter string) {
+func (p *plan) checkMember(object string, t *tableFacts, alter string) {
 	pub := p.facts.publication
 	if t.kind == "p" && !pub.viaRoot {
-		p.add(Problem, object, "names the partitions of "+t.label()+" instead of the table itself. Its owner is "+pub.owner,
+		p.add(Problem, object, "names the partitions of "+t.label()+" instead of the table itself. Its "+
+			"owner is "+pub.owner,
 			alter+" SET (publish_via_partition_root = true)")
 	}
 	switch {
@@ -174,17 +182,19 @@ func (p *plan) judgeMember(object string, t *tableFacts, alter string) {
 		if !t.there {
 			tableOwner = p.facts.role
 		}
-		p.add(Problem, object, fmt.Sprintf("does not hold table %s, and role %s may not add it: that takes the owner of the publication, %s, "+
-			"who must own the table as well (its owner is %s)", t.label(), p.facts.role, pub.owner, tableOwner), p.options.addTable(t.Table))
+		p.add(Problem, object, fmt.Sprintf("does not hold table %s, and role %s may not add it: that takes "+
+			"the owner of the publication, %s, "+
+			"who must own the table as well (its "+
+			"owner is %s)", t.label(), p.facts.role, pub.owner, tableOwner), p.options.addTable(t.Table))
 	case t.rowFilter:
 		p.add(Problem, object, "filters the rows of "+t.label()+", so events would be missing. Its owner is "+pub.owner,
 			p.options.replaceTable(t.Table))
 	case len(t.published) > 0:
-		p.judgeColumnList(object, t)
+		p.checkColumnList(object, t)
 	}
 }
 
-func (p *plan) judgeColumnList(object string, t *tableFacts) {
+func (p *plan) checkColumnList(object string, t *tableFacts) {
 	for _, name := range columnNames {
 		own := p.options.column(name)
 		if _, there := t.columns[own]; !there || name == "created_at" || slices.Contains(t.published, own) {
@@ -194,7 +204,8 @@ func (p *plan) judgeColumnList(object string, t *tableFacts) {
 		if requiredColumns[name] || p.options.Columns[name] != "" {
 			level = Problem
 		}
-		p.add(level, object, fmt.Sprintf("leaves out column %q of %s. Its owner is %s", own, t.label(), p.facts.publication.owner),
+		p.add(level, object, fmt.Sprintf("leaves out column %q of %s. Its "+
+			"owner is %s", own, t.label(), p.facts.publication.owner),
 			p.options.replaceTable(t.Table))
 	}
 }
@@ -204,18 +215,21 @@ func (p *plan) planPublication(object string) {
 	f, possible := p.facts, true
 	if !f.dbCreate {
 		possible = false
-		p.add(Problem, object, fmt.Sprintf("does not exist, and role %s may not create it. Allow it, %s", f.role, byOwner),
+		p.add(Problem, object, fmt.Sprintf("does not exist, and role %s may not create it. "+
+			"Allow it, %s", f.role, byOwner),
 			fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s", quoteName(f.database), quoteName(f.role)))
 	}
 	for i := range f.tables {
 		if t := &f.tables[i]; t.there && !t.ours {
 			possible = false
-			text := fmt.Sprintf("does not exist, and only the owner of table %s, role %s, may publish it. Let that role run: walpost init --print | psql", t.label(), t.owner)
+			text := fmt.Sprintf("does not exist, and only the owner of table %s, role %s, may publish it. "+
+				"Let that role run: walpost init --print | psql", t.label(), t.owner)
 			if t.superuser { // nobody should become one for this
 				p.add(Problem, object, text)
 				continue
 			}
-			p.add(Problem, object, text+", or act for it", fmt.Sprintf("GRANT %s TO %s", quoteName(t.owner), quoteName(f.role)))
+			grant := fmt.Sprintf("GRANT %s TO %s", quoteName(t.owner), quoteName(f.role))
+			p.add(Problem, object, text+", or act for it", grant)
 		}
 	}
 	if possible {

@@ -32,10 +32,12 @@ func SQL(o Options) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		tables = append(tables, table{create, quoteText(t.Schema), quoteText(t.Name), quoteText(t.String()), o.addTable(t)})
+		schema, name, regclass := quoteText(t.Schema), quoteText(t.Name), quoteText(t.String())
+		tables = append(tables, table{create, schema, name, regclass, o.addTable(t)})
 	}
 	block, err := render("publication.sql", map[string]any{
-		"PublicationText": quoteText(o.Publication), "Create": o.createPublication(), "Tables": tables, "Slot": quoteText(o.Slot),
+		"PublicationText": quoteText(o.Publication), "Create": o.createPublication(),
+		"Tables": tables, "Slot": quoteText(o.Slot),
 	})
 	if err != nil {
 		return "", err
@@ -45,7 +47,8 @@ func SQL(o Options) (string, error) {
 		arguments += ", failover => true"
 	}
 	return render("script.sql", map[string]any{
-		"Lock": lockKey, "Tables": tables, "PublicationBlock": doBlock(block), "Slot": quoteText(o.Slot), "SlotArguments": arguments,
+		"Lock": lockKey, "Tables": tables, "PublicationBlock": doBlock(block),
+		"Slot": quoteText(o.Slot), "SlotArguments": arguments,
 		"PublicationText": quoteText(o.Publication),
 	})
 }
@@ -74,7 +77,8 @@ func (o Options) createPublication() string {
 	for _, t := range o.Tables {
 		tables = append(tables, t.String())
 	}
-	return fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE %s WITH (publish = 'insert', publish_via_partition_root = true)",
+	return fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE %s WITH (publish = 'insert', "+
+		"publish_via_partition_root = true)",
 		quoteName(o.Publication), strings.Join(tables, ", "))
 }
 
@@ -85,7 +89,8 @@ func (o Options) addTable(t Table) string {
 // replaceTable takes a row filter or a column list off. In one transaction, so that no row falls
 // between.
 func (o Options) replaceTable(t Table) string {
-	return fmt.Sprintf("BEGIN; ALTER PUBLICATION %s DROP TABLE %s; %s; COMMIT", quoteName(o.Publication), t, o.addTable(t))
+	return fmt.Sprintf("BEGIN; ALTER PUBLICATION %s DROP TABLE %s; "+
+		"%s; COMMIT", quoteName(o.Publication), t, o.addTable(t))
 }
 
 func render(name string, data any) (string, error) {

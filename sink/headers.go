@@ -27,7 +27,9 @@ var errHeaders = errors.New("the headers are not a JSON object")
 //
 // Keys and values are written to dst, which never grows beyond its capacity: the object's own
 // length is enough for them.
-func appendHeaders(headers []kgo.RecordHeader, object, dst []byte, intern func([]byte) string) (all []kgo.RecordHeader, leftOut []string, err error) {
+func appendHeaders(
+	headers []kgo.RecordHeader, object, dst []byte, intern func([]byte) string,
+) (all []kgo.RecordHeader, leftOut []string, err error) {
 	ours := headers
 	p := headerParser{in: object}
 	if p.null() {
@@ -84,7 +86,7 @@ func (b *builder) sayLeftOut(e *decoder.Event, names []string) {
 	}
 	if news {
 		b.sink.log.Warn().Str("table", e.Schema+"."+e.Table).Bytes("event_id", e.ID).Strs("headers", names).
-			Msg("a row has headers with the names of walpost's own: those of the row are left out, from now on without a word")
+			Msg("a row has headers with the names of walpost's own, and they are left out; this is logged once")
 	}
 }
 

@@ -105,7 +105,8 @@ const maxRate = 2000
 func (c *demoCommand) faults(cfg config.Config) []string {
 	faults := cfg.Validate("postgres-url", "kafka-brokers")
 	if !(c.Rate > 0 && c.Rate <= maxRate) {
-		faults = append(faults, fmt.Sprintf("--rate: %g must be more than 0, and at most %d events per second", c.Rate, maxRate))
+		faults = append(faults, fmt.Sprintf("--rate: %g must be more than 0, and at most %d events "+
+			"per second", c.Rate, maxRate))
 	}
 	if c.Duration < 0 {
 		faults = append(faults, fmt.Sprintf("--duration: %s is negative", c.Duration))
@@ -118,7 +119,8 @@ func (c *demoCommand) faults(cfg config.Config) []string {
 			c.PostgresMajor, pgserver.OldestMajor, pgserver.NewestMajor))
 	}
 	if c.PostgresMajor != 0 && c.PostgresURL != "" {
-		faults = append(faults, "--postgres-major: has no effect with --postgres-url (WALPOST_DEMO_POSTGRES_URL): leave one out")
+		faults = append(faults, "--postgres-major: has no effect with --postgres-url "+
+			"(WALPOST_DEMO_POSTGRES_URL): leave one out")
 	}
 	return faults
 }

@@ -66,7 +66,8 @@ func (c *initCommand) execute(ctx context.Context, stdout, stderr io.Writer) err
 
 func (c *initCommand) faults() []string {
 	if c.Print && c.AcceptGap {
-		return []string{"--accept-gap: cannot be used with --print, which changes nothing: run init twice, once with each"}
+		return []string{"--accept-gap: cannot be used with --print, which changes nothing: run init twice, " +
+			"once with each"}
 	}
 	if c.Print {
 		return nil
@@ -95,8 +96,8 @@ func newMigrationOptions(cfg config.Config, failover bool) (migrations.Options, 
 	return options, nil
 }
 
-// acceptGap records the publication as it is now, and the slot's position if a relay could not go on
-// from the stored one. It holds the slot meanwhile, so that no relay moves either.
+// acceptGap records the publication as it is now, and the slot's position if a relay could not go
+// on from the stored one. It holds the slot meanwhile, so that no relay moves either.
 func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) error {
 	log := newLogger(cfg, stderr)
 	stream, err := newStreamConfig(cfg, log)
@@ -137,12 +138,14 @@ func acceptGap(ctx context.Context, cfg config.Config, stdout, stderr io.Writer)
 	}
 	position := acceptedPosition(before, stored, view, conn.History)
 	state := checkpoint.State{
-		Position: position, Timeline: conn.History.At(position.Furthest()), At: time.Now(), Publication: view.Identity(),
+		Position: position, Timeline: conn.History.At(position.Furthest()),
+		At: time.Now(), Publication: view.Identity(),
 	}
 	saving, cancel := context.WithTimeout(ctx, brokersTime)
 	defer cancel()
 	if err := store.Reset(saving, before, state); err != nil {
-		return explain(ctx, cfg, conn.System, fmt.Errorf("%w: run this command again, until it prints the position", err))
+		return explain(ctx, cfg, conn.System, fmt.Errorf("%w: run this command again, until it prints the "+
+			"position", err))
 	}
 	was := "none"
 	if stored {

@@ -60,7 +60,8 @@ func signalContext() (context.Context, func()) {
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	go func() {
 		awaitSecond(signals, cancel)
-		fmt.Fprintln(os.Stderr, "walpost: stopped at once by a second signal; nothing is lost, but events in flight will be sent again")
+		fmt.Fprintln(os.Stderr, "walpost: stopped at once by a second signal; nothing is lost, but events "+
+			"in flight will be sent again")
 		os.Exit(exitFailed)
 	}()
 	return ctx, func() { signal.Stop(signals); cancel() }
@@ -83,7 +84,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var cli commands
 	parsed, err := config.Parse(&cli, args, stdout, stderr,
 		kong.Vars{"version": versionLine()},
-		kong.Description("The message relay of the transactional outbox pattern: Postgres to Kafka, nothing lost, in order."),
+		kong.Description("The message relay of the transactional outbox pattern: Postgres to Kafka, nothing "+
+			"lost, in order."),
 	)
 	var usage *config.UsageError
 	switch {

@@ -53,8 +53,8 @@ func (c *runCommand) execute(ctx context.Context, _, stderr io.Writer) error {
 }
 
 // useOneProcessor keeps the Go runtime on one processor, unless GOMAXPROCS says otherwise. A row
-// costs the relay less than it costs the walsender, which is one process, so a second processor does
-// not make the relay faster. But it takes that processor from Postgres, and each switch costs.
+// costs the relay less than it costs the walsender, which is one process, so a second processor
+// does not make the relay faster. But it takes that processor from Postgres, and each switch costs.
 func useOneProcessor() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(1)

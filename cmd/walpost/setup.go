@@ -100,8 +100,8 @@ func connect(ctx context.Context, cfg config.Config, stream cdc.Config) (*pgx.Co
 }
 
 // foundBefore inspects what is there before anything is made, as a relay would. older says that the
-// slot will be older than its publication: rows committed between the two are not in the stream, and
-// some versions of Postgres cannot even decode past them.
+// slot will be older than its publication: rows committed between the two are not in the stream,
+// and some versions of Postgres cannot even decode past them.
 func foundBefore(ctx context.Context, cfg config.Config, stream cdc.Config, accept bool) (older bool, err error) {
 	view, err := cdc.Inspect(ctx, stream)
 	if err != nil {
@@ -131,8 +131,10 @@ func foundBefore(ctx context.Context, cfg config.Config, stream cdc.Config, acce
 	if !accept {
 		return false, &cdc.StopError{
 			What: fmt.Sprintf("slot %q is older than publication %q, which does not exist: "+
-				"rows inserted before it is made are not in the stream; nothing was changed", stream.Slot, stream.Publication),
-			Hint: fmt.Sprintf("if no relay has read the slot yet, run SELECT pg_drop_replication_slot('%s') and this command again; "+
+				"rows inserted before it is made are not in the stream; nothing was "+
+				"changed", stream.Slot, stream.Publication),
+			Hint: fmt.Sprintf("if no relay has read the slot yet, run SELECT pg_drop_replication_slot('%s') "+
+				"and this command again; "+
 				"otherwise run `walpost init --accept-gap`: see \"A gap\" in docs/OPERATIONS.md", stream.Slot),
 		}
 	}
@@ -156,7 +158,8 @@ func madeAnew(ctx context.Context, cfg config.Config, view cdc.View) bool {
 
 // setUpTables makes the tables and the publication, and reports whether it changed anything.
 func setUpTables(
-	ctx context.Context, cfg config.Config, stream cdc.Config, conn *pgx.Conn, options migrations.Options, stdout io.Writer,
+	ctx context.Context, cfg config.Config, stream cdc.Config,
+	conn *pgx.Conn, options migrations.Options, stdout io.Writer,
 ) (altered bool, err error) {
 	defer sayWhoBlocks(ctx, cfg, stream, conn.PgConn().PID(), stdout)()
 	report, err := migrations.Apply(ctx, conn, options)

@@ -77,8 +77,8 @@ const (
 	postgresTimeout = 15 * time.Second
 )
 
-// inspect asks the servers that the settings name. If one does not answer, the other's part is complete
-// all the same.
+// inspect asks the servers that the settings name. If one does not answer, the other's part is
+// complete all the same.
 func (c *statusCommand) inspect(ctx context.Context, noRelayErr error) *serversStatus {
 	s := &serversStatus{
 		Version: version(), State: noRelay, Relay: noRelayErr.Error(),
@@ -111,13 +111,15 @@ func (s *serversStatus) unread() {
 	switch {
 	case !asked:
 		s.wrong(&cdc.StopError{
-			What: fmt.Sprintf("it is not known whether a relay reads slot %q: none answers, and no Postgres is given", s.slot),
+			What: fmt.Sprintf("it is not known whether a relay reads slot %q: none answers, and no Postgres "+
+				"is given", s.slot),
 			Hint: "set WALPOST_POSTGRES_URL, or WALPOST_HTTP_ADDR to the address of the relay",
 		})
 	case up && s.Slot != nil && !s.Slot.Active:
 		s.wrong(&cdc.StopError{
 			What: fmt.Sprintf("no relay reads slot %q", s.slot),
-			Hint: "once nothing else is wrong, start one with `walpost run`; until then Postgres retains WAL for the slot. " +
+			Hint: "once nothing else is wrong, start one with `walpost run`; until then Postgres retains " +
+				"WAL for the slot. " +
 				"If a relay has ended with exit code 3, its log says what to do",
 		})
 	}
@@ -218,13 +220,15 @@ func (c *statusCommand) inspectKafka(ctx context.Context, s *serversStatus, comp
 		return err
 	}
 	return &cdc.StopError{
-		What: fmt.Sprintf("an open Kafka transaction hides the end of state topic %q: the stored position may be newer", c.StateTopic),
-		Hint: "ask again in half a minute: a relay is committing, or was killed and the brokers abort its transaction by then",
+		What: fmt.Sprintf("an open Kafka transaction hides the end of state topic %q: the stored position "+
+			"may be newer", c.StateTopic),
+		Hint: "ask again in half a minute: a relay is committing, or was killed and the brokers abort its " +
+			"transaction by then",
 	}
 }
 
-// storedPosition reads the stored position and creates nothing. If Postgres did not tell the source,
-// it takes the slot of that name, if only one cluster stored a position of one.
+// storedPosition reads the stored position and creates nothing. If Postgres did not tell the
+// source, it takes the slot of that name, if only one cluster stored a position of one.
 func (c *statusCommand) storedPosition(
 	ctx context.Context, s *serversStatus,
 ) (state checkpoint.State, stored, hidden bool, err error) {
@@ -238,7 +242,8 @@ func (c *statusCommand) storedPosition(
 		return checkpoint.State{}, false, false, err
 	}
 	if len(states) > 1 {
-		return checkpoint.State{}, false, false, fmt.Errorf("state topic %q: %d clusters stored a position of a slot %q; "+
+		return checkpoint.State{}, false, false, fmt.Errorf("state topic %q: %d clusters stored a position "+
+			"of a slot %q; "+
 			"set WALPOST_POSTGRES_URL to choose one", c.StateTopic, len(states), c.Slot)
 	}
 	for source, state := range states {

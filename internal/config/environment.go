@@ -12,8 +12,8 @@ import (
 // prefix begins the variable of every setting.
 const prefix = "WALPOST_"
 
-// elsewhere are variables, and beginnings of variables, that the demo, the servers that are fetched
-// for it, and the tests read.
+// elsewhere are variables and prefixes of variables that the demo, the servers that it downloads
+// and the tests read.
 var elsewhere = []string{"WALPOST_CACHE", "WALPOST_DEMO_", "WALPOST_TEST_", "WALPOST_INTEGRATION_", "WALPOST_PGSERVER_"}
 
 // settings are the flags that Config declares, and how their fields are made.
@@ -29,9 +29,9 @@ func settings() (map[string]reflect.Kind, error) {
 	return kinds, nil
 }
 
-// UnknownVariables lists the variables of an environment that look like settings and are none, each
-// with the one that was probably meant. It repeats no value. What Kubernetes injects for a Service
-// is left out.
+// UnknownVariables lists the variables of an environment that look like settings but are not, each
+// with the one that was probably meant. It repeats no value, and leaves out what Kubernetes injects
+// for a Service.
 func UnknownVariables(environ []string) ([]string, error) {
 	flags, err := settings()
 	if err != nil {
@@ -50,7 +50,8 @@ func UnknownVariables(environ []string) ([]string, error) {
 	injectors := services(names)
 	var unknown []string
 	for _, name := range names {
-		if slices.Contains(known, name) || readElsewhere(name) || slices.ContainsFunc(injectors, func(s string) bool { return injected(s, name) }) {
+		kubernetes := slices.ContainsFunc(injectors, func(s string) bool { return injected(s, name) })
+		if slices.Contains(known, name) || readElsewhere(name) || kubernetes {
 			continue
 		}
 		if meant := closest(name, known); meant != "" {

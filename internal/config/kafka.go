@@ -35,7 +35,8 @@ func (c *Config) KafkaLogin() string {
 	case c.KafkaSASLMechanism == "":
 		return ""
 	case c.KafkaSASLPasswordFile != "":
-		return fmt.Sprintf("user %q with the password in WALPOST_KAFKA_SASL_PASSWORD_FILE %s", c.KafkaSASLUser, c.KafkaSASLPasswordFile)
+		return fmt.Sprintf("user %q with the password in WALPOST_KAFKA_SASL_PASSWORD_FILE %s",
+			c.KafkaSASLUser, c.KafkaSASLPasswordFile)
 	default:
 		return fmt.Sprintf("user %q with the password in %s", c.KafkaSASLUser, passwordVariable)
 	}
@@ -67,7 +68,8 @@ func (c *Config) kafkaSASL() (sasl.Mechanism, error) {
 	case "scram-sha-512":
 		return scram.Sha512(login), nil
 	}
-	return nil, fmt.Errorf("choose SASL mechanism: %q is not one of plain, scram-sha-256, scram-sha-512", c.KafkaSASLMechanism)
+	return nil, fmt.Errorf("choose SASL mechanism: %q is not one of plain, scram-sha-256, scram-sha-512",
+		c.KafkaSASLMechanism)
 }
 
 func (c *Config) kafkaPassword() (string, error) {
@@ -80,7 +82,8 @@ func (c *Config) kafkaPassword() (string, error) {
 	}
 	password := strings.TrimRight(string(text), "\r\n")
 	if password == "" {
-		return "", &unreadableError{fmt.Errorf("read password file of user %q: %s is empty", c.KafkaSASLUser, c.KafkaSASLPasswordFile)}
+		err := fmt.Errorf("read password file of user %q: %s is empty", c.KafkaSASLUser, c.KafkaSASLPasswordFile)
+		return "", &unreadableError{err}
 	}
 	return password, nil
 }
@@ -88,7 +91,7 @@ func (c *Config) kafkaPassword() (string, error) {
 // checkHostPort checks host or host:port, where a port is needed or not.
 func checkHostPort(given string, portNeeded bool) (host string, err error) {
 	if strings.Contains(given, "://") {
-		return "", errors.New("is a URL, where host:port is meant")
+		return "", errors.New("is a URL: give host:port")
 	}
 	host, port, err := net.SplitHostPort(given)
 	if err != nil {

@@ -99,11 +99,14 @@ func (c *Config) tlsError(config *tls.Config, err error) error {
 		return err
 	}
 	if len(config.Certificates) == 0 {
-		return fmt.Errorf("the broker ends TLS, and there is no client certificate (WALPOST_KAFKA_CERT_FILE is empty): %w", err)
+		return fmt.Errorf("the broker ends TLS, and there is no client certificate (WALPOST_KAFKA_CERT_FILE "+
+			"is empty): %w",
+			err)
 	}
 	subject := ""
 	if leaf := config.Certificates[0].Leaf; leaf != nil {
 		subject = fmt.Sprintf(" (subject %s, valid until %s)", leaf.Subject, leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
-	return fmt.Errorf("the broker refuses the client certificate in WALPOST_KAFKA_CERT_FILE %s%s: %w", c.KafkaCertFile, subject, err)
+	return fmt.Errorf("the broker refuses the client certificate in WALPOST_KAFKA_CERT_FILE %s%s: %w",
+		c.KafkaCertFile, subject, err)
 }

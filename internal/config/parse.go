@@ -135,13 +135,15 @@ func (r recorder) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
 	// Defaults and the environment are decoded into the struct itself, everything else into a value
 	// beside it.
 	record := r.line.given
-	if target.CanAddr() && target.Addr().Pointer() == ctx.Value.Target.Addr().Pointer() || ctx.Value.Flag != nil && r.line.file.resolving == ctx.Value.Flag {
+	inPlace := target.CanAddr() && target.Addr().Pointer() == ctx.Value.Target.Addr().Pointer()
+	if inPlace || ctx.Value.Flag != nil && r.line.file.resolving == ctx.Value.Flag {
 		record = r.line.standing
 	}
 	next := ctx.Scan.Peek()
 	text, _ := next.Value.(string)
-	if !ctx.Value.IsBool() && next.InferredType().IsAny(kong.FlagToken, kong.ShortFlagToken, kong.EOLToken) && !negative.MatchString(text) {
-		// The next flag is not this one's value: taking it would bring up faults that are none.
+	flag := next.InferredType().IsAny(kong.FlagToken, kong.ShortFlagToken, kong.EOLToken) && !negative.MatchString(text)
+	if flag && !ctx.Value.IsBool() {
+		// The next flag is not the value of this one: to take it would report faults that are none.
 		record[ctx.Value] = errors.New("needs a value")
 		return nil
 	}

@@ -55,7 +55,9 @@ func (c *Config) PostgresConnConfig() (*pgx.ConnConfig, error) {
 func (c *Config) PostgresLogin() string {
 	withPassfile, err := pgx.ParseConfig(c.PostgresURL)
 	if err != nil || withPassfile.Password == "" {
-		return "nowhere: password file " + c.passwordFile() + " is not there or has none for this host, port, database and user, and nothing else names one"
+		return "nowhere: password file " + c.passwordFile() + " is not there or has none for this host, " +
+			"port, database " +
+			"and user, and nothing else names one"
 	}
 	without, err := pgx.ParseConfig(with(c.PostgresURL, "passfile", os.DevNull))
 	switch {
@@ -101,9 +103,11 @@ func parsePostgres(given string) (*pgx.ConnConfig, error) {
 
 // parameters are those that the driver knows. It takes any other for a setting of the server.
 var parameters = []string{
-	"application_name", "channel_binding", "client_encoding", "connect_timeout", "database", "dbname", "host", "krbspn", "krbsrvname",
-	"max_protocol_version", "min_protocol_version", "options", "passfile", "password", "port", "require_auth",
-	"service", "servicefile", "sslcert", "sslcertmode", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni", "target_session_attrs", "timezone", "user",
+	"application_name", "channel_binding", "client_encoding", "connect_timeout", "database",
+	"dbname", "host", "krbspn", "krbsrvname", "max_protocol_version", "min_protocol_version",
+	"options", "passfile", "password", "port", "require_auth", "service", "servicefile", "sslcert",
+	"sslcertmode", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni",
+	"target_session_attrs", "timezone", "user",
 }
 
 // ofServer are those of them that are settings of the server, whose names may be in any letters.
@@ -117,7 +121,7 @@ func misspelled(given map[string]string) error {
 		case slices.Contains(parameters, name) || slices.Contains(ofServer, lower):
 			continue
 		case slices.Contains(parameters, lower):
-			return fmt.Errorf("has a parameter %q in other letters: write %s", name, lower)
+			return fmt.Errorf("has a parameter %q in the wrong case: write %s", name, lower)
 		}
 		if meant := closest(name, parameters); meant != "" {
 			return fmt.Errorf("has a parameter %q, which is unknown (did you mean %s?)", name, meant)

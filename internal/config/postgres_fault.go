@@ -49,7 +49,7 @@ func urlFault(given string) error {
 		parts = append(parts, urlPart{"name of a parameter", name}, urlPart{ofName, value})
 		switch {
 		case !found && query != "":
-			return errors.New("has a parameter without a value: & stands between parameters, and = behind a name")
+			return errors.New("has a parameter without a value: & separates parameters, and = follows a name")
 		case strings.Contains(value, "="):
 			return fmt.Errorf("has an = in the %s: write %%3D", ofName)
 		}
@@ -59,7 +59,8 @@ func urlFault(given string) error {
 		switch {
 		case what == "":
 		case part.name == "password":
-			return fmt.Errorf("has %s in the password: write %s, or give the password in PGPASSWORD or a password file", what, instead)
+			return fmt.Errorf("has %s in the password: write %s, or give the password in PGPASSWORD or a password file",
+				what, instead)
 		default:
 			return fmt.Errorf("has %s in the %s: write %s", what, part.name, instead)
 		}
@@ -106,8 +107,9 @@ func portFault(given string) error {
 			if at < 0 || strings.HasSuffix(host, "]") {
 				continue
 			}
-			if port, err := strconv.ParseUint(decoded(host[at+1:]), 10, 16); host[at+1:] != "" && (err != nil || port == 0) {
-				return fmt.Errorf("has a port that %s, behind host %q", none, host[:at])
+			text := decoded(host[at+1:])
+			if port, err := strconv.ParseUint(text, 10, 16); text != "" && (err != nil || port == 0) {
+				return fmt.Errorf("has a port that %s, after host %q", none, host[:at])
 			}
 		}
 	}

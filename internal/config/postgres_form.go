@@ -26,16 +26,16 @@ func checkForm(given string) error {
 		}
 		return checkParts(given)
 	case strings.TrimSpace(given) != given && strings.Contains(given, "://"):
-		return errors.New("has white space around it: leave it out")
+		return errors.New("has white space around it: remove it")
 	case strings.HasPrefix(given, `"`) || strings.HasPrefix(given, "'"):
-		return errors.New("begins with a quotation mark: leave the quotes out")
+		return errors.New("begins with a quotation mark: remove the quotes")
 	}
 	if found := scheme.FindStringSubmatch(given); found != nil {
 		return checkScheme(found[1], strings.HasPrefix(given, found[0]+"//"))
 	}
 	switch lower := strings.ToLower(given); {
 	case strings.Contains(lower, "postgres://") || strings.Contains(lower, "postgresql://"):
-		return errors.New("has something in front of postgres://: the URL alone is wanted")
+		return errors.New("has something before postgres://: give the URL alone")
 	case !strings.Contains(given, "="):
 		return errNeither
 	}
@@ -43,7 +43,8 @@ func checkForm(given string) error {
 }
 
 // errNeither is of what the driver would take for keywords that it does not know.
-var errNeither = errors.New("is not a Postgres URL (postgres://user@host/database) or list of keywords (host=... dbname=... user=...)")
+var errNeither = errors.New("is not a Postgres URL (postgres://user@host/database) " +
+	"or list of keywords (host=... dbname=... user=...)")
 
 // checkParts refuses a URL of which the driver would take a piece of the password for the host or
 // the database, and repeat it in its errors.
@@ -51,13 +52,13 @@ func checkParts(given string) error {
 	_, hosts, path, _ := splitURL(given)
 	switch {
 	case strings.TrimSpace(given) != given:
-		return errors.New("has white space behind it: leave it out")
+		return errors.New("has white space after it: remove it")
 	case strings.Contains(hosts+path, "@"):
 		return errors.New("has an unescaped / or @ in the password, or an @ in the database: write %2F and %40")
 	case strings.HasPrefix(path, "//"):
 		return errors.New("has a database that begins with a slash: it must be postgres://user@host/database")
 	case strings.Contains(path, ";") && strings.Contains(path, "="):
-		return errors.New("has parameters behind a semicolon: parameters begin with ?, and & stands between them")
+		return errors.New("has parameters after a semicolon: they begin with ?, and & separates them")
 	}
 	return nil
 }
@@ -71,7 +72,8 @@ func checkMeaning(given string, config *pgconn.Config) error {
 	for _, host := range hosts {
 		socket := strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@")
 		if !socket && strings.ContainsAny(host, "/@;&=()'\"` ") {
-			return errors.New("has a host with a character that no host has: / @ ; & = or a bracket. White space stands between keywords, " +
+			return errors.New("has a host with a character that no host has: / @ ; & = or a bracket. " +
+				"White space separates keywords, " +
 				"and a password in a URL has %2F for / and %40 for @")
 		}
 	}
@@ -82,7 +84,8 @@ func checkMeaning(given string, config *pgconn.Config) error {
 		switch {
 		case settingName.MatchString(name):
 		case isURL(given):
-			return errors.New("has a parameter with a name that no setting of Postgres can have: & stands between parameters, and = behind a name")
+			return errors.New("has a parameter with a name that no setting of Postgres can have: " +
+				"& separates parameters, and = follows a name")
 		default:
 			return errNeither
 		}
@@ -106,13 +109,13 @@ func checkScheme(name string, slashes bool) error {
 		case driver != "":
 			return fmt.Errorf("has the scheme %s://, of SQLAlchemy: %s", lower, wanted)
 		case !slashes:
-			return fmt.Errorf("has no // behind %s: %s", name+":", wanted)
+			return fmt.Errorf("has no // after %s: %s", name+":", wanted)
 		}
 		return fmt.Errorf("has the scheme %s:// in upper case: %s", name, wanted)
 	case !slashes:
 		return errNeither
 	}
-	return fmt.Errorf("has the scheme %s://, which is not of Postgres: %s", lower, wanted)
+	return fmt.Errorf("has the scheme %s://, which is not one of Postgres: %s", lower, wanted)
 }
 
 // Whose parameters others are.
@@ -130,17 +133,28 @@ const (
 // foreigners are parameters of other drivers, in lower case. Postgres has no setting of these
 // names.
 var foreigners = map[string]string{
-	"schema": ofPrisma, "connection_limit": ofPrisma, "pool_timeout": ofPrisma, "socket_timeout": ofPrisma, "pgbouncer": ofPrisma, "sslaccept": ofPrisma,
+	"schema": ofPrisma, "connection_limit": ofPrisma, "pool_timeout": ofPrisma, "socket_timeout": ofPrisma,
+	"pgbouncer": ofPrisma, "sslaccept": ofPrisma,
 	"sslidentity": ofPrisma, "statement_cache_size": ofPrisma, "single_use_connections": ofPrisma,
-	"pool_max_conns": ofPgxPool, "pool_min_conns": ofPgxPool, "pool_min_idle_conns": ofPgxPool, "pool_max_conn_lifetime": ofPgxPool,
-	"pool_max_conn_idle_time": ofPgxPool, "pool_health_check_period": ofPgxPool, "pool_max_conn_lifetime_jitter": ofPgxPool,
-	"currentschema": ofJDBC, "applicationname": ofJDBC, "logintimeout": ofJDBC, "connecttimeout": ofJDBC, "sockettimeout": ofJDBC,
-	"tcpkeepalive": ofJDBC, "sslfactory": ofJDBC, "preparethreshold": ofJDBC, "prefersimplequerymode": ofJDBC, "prefer_query_mode": ofJDBC, "preferquerymode": ofJDBC,
-	"rewritebatchedinserts": ofJDBC, "rewritebatchedinsert": ofJDBC, "stringtype": ofJDBC, "targetservertype": ofJDBC, "loadbalancehosts": ofJDBC,
-	"reformatbatchedinserts": ofJDBC, "binarytransfer": ofJDBC, "assumeminserverversion": ofJDBC, "defaultrowfetchsize": ofJDBC, "readonly": ofJDBC,
-	"ssl": ofJDBC + " and " + ofNode, "uselibpqcompat": ofNode, "sslca": ofNode, "idletimeoutmillis": ofNode, "connectiontimeoutmillis": ofNode, "max": ofNode,
-	"prepared_statement_cache_size": ofPython, "prepared_statement_name_func": ofPython, "async_fallback": ofPython, "command_timeout": ofPython,
-	"pool_size": ofEcto, "pool": ofRails, "prepared_statements": ofRails, "encoding": ofRails, "adapter": ofRails, "schema_search_path": ofRails,
+	"pool_max_conns": ofPgxPool, "pool_min_conns": ofPgxPool, "pool_min_idle_conns": ofPgxPool,
+	"pool_max_conn_lifetime":  ofPgxPool,
+	"pool_max_conn_idle_time": ofPgxPool, "pool_health_check_period": ofPgxPool,
+	"pool_max_conn_lifetime_jitter": ofPgxPool,
+	"currentschema":                 ofJDBC, "applicationname": ofJDBC, "logintimeout": ofJDBC,
+	"connecttimeout": ofJDBC,
+	"sockettimeout":  ofJDBC,
+	"tcpkeepalive":   ofJDBC, "sslfactory": ofJDBC, "preparethreshold": ofJDBC, "prefersimplequerymode": ofJDBC,
+	"prefer_query_mode": ofJDBC, "preferquerymode": ofJDBC,
+	"rewritebatchedinserts": ofJDBC, "rewritebatchedinsert": ofJDBC, "stringtype": ofJDBC,
+	"targetservertype": ofJDBC, "loadbalancehosts": ofJDBC,
+	"reformatbatchedinserts": ofJDBC, "binarytransfer": ofJDBC, "assumeminserverversion": ofJDBC,
+	"defaultrowfetchsize": ofJDBC, "readonly": ofJDBC,
+	"ssl": ofJDBC + " and " + ofNode, "uselibpqcompat": ofNode, "sslca": ofNode, "idletimeoutmillis": ofNode,
+	"connectiontimeoutmillis": ofNode, "max": ofNode,
+	"prepared_statement_cache_size": ofPython, "prepared_statement_name_func": ofPython,
+	"async_fallback": ofPython, "command_timeout": ofPython,
+	"pool_size": ofEcto, "pool": ofRails, "prepared_statements": ofRails, "encoding": ofRails,
+	"adapter": ofRails, "schema_search_path": ofRails,
 	"server": ofNpgsql, "username": ofNpgsql, "uid": ofNpgsql, "user id": ofNpgsql, "pwd": ofNpgsql, "psw": ofNpgsql,
 	"pooling": ofNpgsql, "timeout": ofNpgsql, "trust server certificate": ofNpgsql,
 	"binary_parameters": "lib/pq", "endpoint": "a proxy of Neon",
@@ -148,17 +162,22 @@ var foreigners = map[string]string{
 
 // instead says what does the same here.
 var instead = map[string]string{
-	"schema": "WALPOST_TABLE names the schema", "currentschema": "WALPOST_TABLE names the schema", "schema_search_path": "WALPOST_TABLE names the schema",
-	"ssl": "sslmode says it", "sslca": "sslrootcert says it", "sslaccept": "sslmode says it", "applicationname": "application_name says it",
-	"connecttimeout": "connect_timeout says it", "logintimeout": "connect_timeout says it", "encoding": "walpost publishes UTF-8",
+	"schema": "WALPOST_TABLE names the schema", "currentschema": "WALPOST_TABLE names the schema",
+	"schema_search_path": "WALPOST_TABLE names the schema",
+	"ssl":                "sslmode says it", "sslca": "sslrootcert says it", "sslaccept": "sslmode says it",
+	"applicationname": "application_name says it",
+	"connecttimeout":  "connect_timeout says it", "logintimeout": "connect_timeout says it",
+	"encoding":         "walpost publishes UTF-8",
 	"targetservertype": "target_session_attrs says it",
-	"server":           "host says it", "username": "user says it", "uid": "user says it", "user id": "user says it", "pwd": "password says it", "psw": "password says it",
+	"server":           "host says it", "username": "user says it", "uid": "user says it", "user id": "user says it",
+	"pwd": "password says it", "psw": "password says it",
 }
 
 // harmless are parameters of libpq that the driver does not know, and that may be left out: the
 // sockets have keepalives of their own, and GSS encryption is not asked for.
 var harmless = []string{
-	"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "fallback_application_name", "sslcompression",
+	"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "fallback_application_name",
+	"sslcompression",
 	"gssdelegation", "gsslib", "load_balance_hosts",
 }
 
@@ -194,15 +213,16 @@ func foreign(given map[string]string) error {
 			if instead[lower] != "" {
 				help += "; " + instead[lower]
 			}
-			return fmt.Errorf("has a parameter %q, which is of %s and not of Postgres: %s", name, owner, help)
+			return fmt.Errorf("has a parameter %q, which belongs to %s and not to Postgres: %s", name, owner, help)
 		}
 		if help := refusedOfLibpq[lower]; help != "" {
-			return fmt.Errorf("has a parameter %q of libpq, which walpost does not take: %s", name, help)
+			return fmt.Errorf("has a parameter %q of libpq, which walpost does not support: %s", name, help)
 		}
 		if slices.Contains(harmless, lower) || lower == "gssencmode" && given[name] != "require" {
 			delete(given, name)
 		} else if lower == "gssencmode" {
-			return fmt.Errorf("has a parameter %q that asks for GSS encryption, which walpost does not have: use TLS (sslmode)", name)
+			return fmt.Errorf("has a parameter %q that asks for GSS encryption, which walpost does not support: "+
+				"use TLS (sslmode)", name)
 		}
 	}
 	return nil

@@ -53,7 +53,7 @@ func parseTable(given string) (Table, error) {
 	case 2:
 		return Table{Schema: parts[0], Name: parts[1]}, nil
 	default:
-		return Table{}, fmt.Errorf("%q is not a table: it has %d parts, where schema.name has two", given, len(parts))
+		return Table{}, fmt.Errorf("%q is not a table: it has %d parts, and schema.name has two", given, len(parts))
 	}
 }
 

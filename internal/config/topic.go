@@ -17,11 +17,13 @@ func checkTopic(name string) error {
 	case name == "":
 		return errors.New("is empty")
 	case name == "." || name == "..":
-		return fmt.Errorf("%q is not a name that Kafka takes", name)
+		return fmt.Errorf("%q is not a name that Kafka allows", name)
 	case len(name) > maxTopic:
-		return fmt.Errorf("is %d bytes long, and Kafka takes %d", len(name), maxTopic)
+		return fmt.Errorf("is %d bytes long, and Kafka allows %d", len(name), maxTopic)
 	case !topicChars.MatchString(name):
-		return fmt.Errorf("%q holds characters that Kafka does not take: only letters, digits, dot, underscore and hyphen", name)
+		return fmt.Errorf("%q has characters that Kafka does not allow: only letters, digits, dot, "+
+			"underscore and hyphen",
+			name)
 	}
 	return nil
 }

@@ -63,13 +63,15 @@ func (c *Config) checkPostgres(f *faults, optional bool) {
 			f.add("postgres-url", "%v", err)
 		}
 	case !optional:
-		f.add("postgres-url", "is required, such as postgres://walpost@db.example.com/orders (postgres:// alone takes everything from PG* variables)")
+		f.add("postgres-url", "is required, such as postgres://walpost@db.example.com/orders "+
+			"(postgres:// alone takes everything from PG* variables)")
 	}
 	if c.Origin != "any" && c.Origin != OriginNone {
 		f.add("origin", "%q is neither any nor none", c.Origin)
 	}
 	if !slotName.MatchString(c.Slot) {
-		f.add("slot", "%q is not a slot name: Postgres takes 1 to 63 lower case letters, digits and underscores", c.Slot)
+		f.add("slot", "%q is not a slot name: Postgres allows 1 to 63 lower case letters, digits and "+
+			"underscores", c.Slot)
 	}
 	if err := checkName(c.Publication); err != "" {
 		f.add("publication", "%q is not a publication name: %s", c.Publication, err)
@@ -93,7 +95,8 @@ func (c *Config) checkTables(f *faults) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Columns)) {
 		if !slices.Contains(columnNames, name) {
-			f.add("columns", "%q is not a column that walpost knows: those are %s", name, strings.Join(columnNames, ", "))
+			f.add("columns", "%q is not a column that can be mapped: "+
+				"those are %s", name, strings.Join(columnNames, ", "))
 			continue
 		}
 		if err := checkName(c.Columns[name]); err != "" {
@@ -104,12 +107,19 @@ func (c *Config) checkTables(f *faults) {
 			if !mapped {
 				own = other
 			}
-			if own == c.Columns[name] && other != name && (!mapped || other < name) && // of two that are mapped, once
-				(name == "payload" || other == "payload" || name == "headers" || other == "headers") { // others may share, as aggregateid the id
+			twice := mapped && other > name // of two that are mapped, one says it
+			if own == c.Columns[name] && other != name && !twice && !mayShare(name, other) {
 				f.add("columns", "%s and %s are both column %q", name, other, own)
 			}
 		}
 	}
+}
+
+// mayShare reports whether one column may be two of the contract: the aggregateid may be the id,
+// but payload and headers are columns of their own.
+func mayShare(a, b string) bool {
+	own := []string{"payload", "headers"}
+	return !slices.Contains(own, a) && !slices.Contains(own, b)
 }
 
 // checkName says what is wrong with an identifier that is used as it is given.
@@ -156,7 +166,7 @@ func (c *Config) checkTopics(f *faults) {
 	if err := checkTopic(c.StateTopic); err != nil {
 		f.add("state-topic", "%v", err)
 	} else if constant && c.StateTopic == c.Topic {
-		f.add("state-topic", "%q is also the topic of the events: the relay's position needs a topic of its own", c.StateTopic)
+		f.add("state-topic", "%q is also the topic of the events: the position needs a topic of its own", c.StateTopic)
 	}
 	switch c.Delivery {
 	case "at-least-once", ExactlyOnce:
@@ -210,7 +220,8 @@ func (c *Config) checkKafkaTLS(f *faults) {
 func (c *Config) checkKafkaSASL(f *faults) {
 	if c.KafkaSASLMechanism == "" {
 		if c.KafkaSASLUser != "" || c.KafkaSASLPasswordFile != "" || c.KafkaSASLPassword != "" {
-			f.add("kafka-sasl-mechanism", "is required when a user or a password for SASL is given: plain, scram-sha-256 or scram-sha-512")
+			f.add("kafka-sasl-mechanism", "is required with a user or a password for SASL: plain, "+
+				"scram-sha-256 or scram-sha-512")
 		}
 		return
 	}
@@ -228,10 +239,11 @@ func (c *Config) checkKafkaSASL(f *faults) {
 			f.add("kafka-sasl-password-file", "%v", err)
 		}
 	case c.KafkaSASLPassword == "":
-		f.add("kafka-sasl-password-file", "is required with --kafka-sasl-mechanism, or the password itself in %s", passwordVariable)
+		f.add("kafka-sasl-password-file", "is required with --kafka-sasl-mechanism, or the password itself in %s",
+			passwordVariable)
 	}
 	if !c.KafkaTLS && !c.brokersLocal() {
-		f.add("kafka-tls", "is required with SASL: without TLS the login could be read on the way to brokers on other machines")
+		f.add("kafka-tls", "is required with SASL: without TLS others could read the login on the network")
 	}
 }
 
@@ -251,7 +263,7 @@ func (c *Config) checkRunning(f *faults) {
 		f.add("max-in-flight-bytes", "%s is less than %s, which one large event needs", c.MaxInFlightBytes, minInFlight)
 	}
 	if c.DrainTimeout <= 0 {
-		f.add("drain-timeout", "%s is not a time to wait: it must be more than 0", c.DrainTimeout)
+		f.add("drain-timeout", "%s must be more than 0", c.DrainTimeout)
 	}
 	if c.HTTPAddr != "" {
 		if _, err := checkHostPort(c.HTTPAddr, true); err != nil {

@@ -16,8 +16,8 @@ const mark = "made by walpost demo, which removes it"
 // lockKey keeps two demos in one database apart.
 const lockKey = 0x77616c706f737464
 
-// reserve makes sure that the demo's names are free, removes what a killed demo left, and creates the
-// schema and the business table. The names stay reserved as long as the connection lives.
+// reserve makes sure that the demo's names are free, removes what a killed demo left, and creates
+// the schema and the business table. The names stay reserved as long as the connection lives.
 func reserve(ctx context.Context, conn *pgx.Conn) error {
 	if err := lock(ctx, conn); err != nil {
 		return err
@@ -35,7 +35,8 @@ func reserve(ctx context.Context, conn *pgx.Conn) error {
 	case comment != nil && *comment != mark:
 		return fmt.Errorf("the demo needs the name %s, and a schema has it that the demo did not create", Name)
 	case comment == nil && taken:
-		return fmt.Errorf("the demo needs the name %s, and a slot or publication has it that the demo did not create here "+
+		return fmt.Errorf("the demo needs the name %s, and a slot or publication has it that the demo did "+
+			"not create here "+
 			"(is another demo running in another database of this server?)", Name)
 	case comment != nil:
 		if err := drop(ctx, conn); err != nil {

@@ -114,8 +114,8 @@ func (s *stage) connect(ctx context.Context) error {
 	return nil
 }
 
-// chooseAddress replaces port 0 by a free port, because the demo shows the address and asks the relay
-// there. If another process takes the port in between, the relay says so.
+// chooseAddress replaces port 0 by a free port, because the demo shows the address and asks the
+// relay there. If another process takes the port in between, the relay says so.
 func (s *stage) chooseAddress() error {
 	host, port, err := net.SplitHostPort(s.cfg.HTTPAddr)
 	if err == nil && port == "0" {
@@ -172,7 +172,8 @@ func (s *stage) giveBack(ctx context.Context) error {
 	err := drop(ctx, s.conn)
 	_ = s.conn.Close(ctx) // everything is committed
 	if err != nil {
-		return fmt.Errorf("%w; remove slot, publication and schema %s by hand: Postgres retains WAL for the slot", err, Name)
+		return fmt.Errorf("%w; remove slot, publication and schema %s by hand: Postgres retains WAL for "+
+			"the slot", err, Name)
 	}
 	return nil
 }

@@ -29,7 +29,8 @@ func (s *session) noteUnfit(view cdc.View) {
 	s.unfit = &unfit{stop, column, view.WALEnd}
 	if !s.said.warnings[stop.What] {
 		s.said.warnings[stop.What] = true
-		s.log.Warn().Err(stop).Msg("the settings do not fit the table as it is now: publishing what was inserted before, then stopping")
+		s.log.Warn().Err(stop).Msg("the settings do not fit the table as it is now: " +
+			"publishing what was inserted before, then stopping")
 	}
 }
 
@@ -75,37 +76,18 @@ func CheckColumns(columns map[string]string, extra []string, view cdc.View) erro
 
 func checkColumns(columns map[string]string, extra []string, view cdc.View) (stop *cdc.StopError, column string) {
 	for _, t := range view.Tables {
-		table := t.Schema + "." + t.Name
 		for _, logical := range contract {
 			name := columnName(columns, logical)
-			c := findColumn(t, name)
 			_, mapped := columns[logical]
-			switch {
-			case c == nil && mapped:
-				return &cdc.StopError{
-					What: fmt.Sprintf("table %s has no column %q, which WALPOST_COLUMNS names as its %s", table, name, logical),
-					Hint: fmt.Sprintf("name the column that it has, as WALPOST_COLUMNS=%s=NAME, then start walpost. %s", logical, earlierShape),
-				}, name
-			case c == nil && slices.Contains(required, logical):
-				return &cdc.StopError{
-					What: fmt.Sprintf("table %s has no column %q", table, name),
-					Hint: fmt.Sprintf("if it has another name, give it as WALPOST_COLUMNS=%s=NAME, then start walpost. %s", logical, earlierShape),
-				}, name
-			case c == nil:
-				continue
-			}
-			if want, fits := decoder.Fits(logical, decoder.Type{OID: c.Type, Base: c.Holds(), Name: c.BaseName}); !fits {
-				return &cdc.StopError{
-					What: fmt.Sprintf("table %s: column %q is of type %s, and %s must be %s", table, name, c.TypeName, logical, want),
-					Hint: fmt.Sprintf("name another column, as WALPOST_COLUMNS=%s=NAME, or give this one such a type (ALTER TABLE ... ALTER COLUMN ... TYPE ...), "+
-						"then start walpost. %s", logical, earlierShape),
-				}, name
+			if stop := checkColumn(t, logical, name, mapped); stop != nil {
+				return stop, name
 			}
 		}
 		for _, name := range extra {
 			if findColumn(t, name) == nil {
 				return &cdc.StopError{
-					What: fmt.Sprintf("table %s has no column %q, which WALPOST_TOPIC names", table, name),
+					What: fmt.Sprintf("table %s.%s has no column %q, which " +
+						"WALPOST_TOPIC names", t.Schema, t.Name, name),
 					Hint: "name a column that it has in WALPOST_TOPIC, then start walpost. " + earlierShape,
 				}, name
 			}
@@ -114,8 +96,42 @@ func checkColumns(columns map[string]string, extra []string, view cdc.View) (sto
 	return nil, ""
 }
 
+// checkColumn tells what is wrong with a column of the contract, which a table should have under a
+// name; nil = nothing is.
+func checkColumn(t cdc.TableView, logical, name string, mapped bool) *cdc.StopError {
+	table := t.Schema + "." + t.Name
+	setting := "WALPOST_COLUMNS=" + logical + "=NAME"
+	c := findColumn(t, name)
+	switch {
+	case c == nil && mapped:
+		return &cdc.StopError{
+			What: fmt.Sprintf("table %s has no column %q, which WALPOST_COLUMNS names as its %s", table, name, logical),
+			Hint: fmt.Sprintf("name the column that it has, as %s, then start walpost. %s", setting, earlierShape),
+		}
+	case c == nil && slices.Contains(required, logical):
+		return &cdc.StopError{
+			What: fmt.Sprintf("table %s has no column %q", table, name),
+			Hint: fmt.Sprintf("if it has another name, give it as %s, then start walpost. %s", setting, earlierShape),
+		}
+	case c == nil:
+		return nil
+	}
+	want, fits := decoder.Fits(logical, decoder.Type{OID: c.Type, Base: c.Holds(), Name: c.BaseName})
+	if fits {
+		return nil
+	}
+	return &cdc.StopError{
+		What: fmt.Sprintf("table %s: column %q is of type %s, and %s " +
+			"must be %s", table, name, c.TypeName, logical, want),
+		Hint: fmt.Sprintf("name another column, as %s, or give this one such a type (ALTER TABLE ... ALTER " +
+			"COLUMN ... TYPE ...), "+
+			"then start walpost. %s", setting, earlierShape),
+	}
+}
+
 // earlierShape says what a change of the settings means for rows that were inserted before it.
-const earlierShape = "If the table was changed, the rows from before need the settings from before: see \"A column changed\" in docs/OPERATIONS.md"
+const earlierShape = "Rows from before a change of the table need the settings of that time: " +
+	"docs/OPERATIONS.md#a-column-changed"
 
 // columnHint says how to go on after a row that cannot be decoded.
 func (r *Relay) columnHint(bad *decoder.Error) string {
@@ -126,9 +142,9 @@ func (r *Relay) columnHint(bad *decoder.Error) string {
 	if slices.Contains(r.cfg.Topic.Extra(), bad.Column) {
 		setting = "WALPOST_TOPIC"
 	}
-	return fmt.Sprintf("give the columns that the table had when this row was inserted in %s, and start walpost: it goes on with this row. "+
-		"If it stops again at a row that was inserted later, give the present ones and start it again (\"A column changed\" in docs/OPERATIONS.md). "+
-		"If no column of that time fits: %s", setting, r.skipHint(bad.CommitLSN))
+	return fmt.Sprintf("set %s to the columns that the table had when this row was inserted, and start walpost: "+
+		"it goes on with this row (docs/OPERATIONS.md#a-column-changed). If no column of that time fits: %s",
+		setting, r.skipHint(bad.CommitLSN))
 }
 
 // requiredNow are optional columns of the contract that the settings name and that a table lacks. A
@@ -162,10 +178,10 @@ func (r *Relay) warnOfLost(before, now cdc.View) {
 			continue
 		}
 		for _, c := range t.Columns {
-			gone := !slices.ContainsFunc(now.Tables[at].Columns, func(n cdc.ColumnView) bool { return n.Name == c.Name })
-			if gone && slices.Contains(r.cfg.CDC.Columns, c.Name) {
+			if findColumn(now.Tables[at], c.Name) == nil && slices.Contains(r.cfg.CDC.Columns, c.Name) {
 				r.log.Warn().Str("table", t.Schema+"."+t.Name).Str("column", c.Name).
-					Msg("the table has lost a column that events are made of: it was renamed or dropped (see WALPOST_COLUMNS)")
+					Msg("the table has lost a column that events are made of: it was renamed or dropped " +
+						"(see WALPOST_COLUMNS)")
 			}
 		}
 	}
