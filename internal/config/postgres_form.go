@@ -130,55 +130,66 @@ const (
 	ofNpgsql  = "Npgsql"
 )
 
-// foreigners are parameters of other drivers, in lower case. Postgres has no setting of these
-// names.
-var foreigners = map[string]string{
-	"schema": ofPrisma, "connection_limit": ofPrisma, "pool_timeout": ofPrisma, "socket_timeout": ofPrisma,
-	"pgbouncer": ofPrisma, "sslaccept": ofPrisma,
-	"sslidentity": ofPrisma, "statement_cache_size": ofPrisma, "single_use_connections": ofPrisma,
-	"pool_max_conns": ofPgxPool, "pool_min_conns": ofPgxPool, "pool_min_idle_conns": ofPgxPool,
-	"pool_max_conn_lifetime":  ofPgxPool,
-	"pool_max_conn_idle_time": ofPgxPool, "pool_health_check_period": ofPgxPool,
-	"pool_max_conn_lifetime_jitter": ofPgxPool,
-	"currentschema":                 ofJDBC, "applicationname": ofJDBC, "logintimeout": ofJDBC,
-	"connecttimeout": ofJDBC,
-	"sockettimeout":  ofJDBC,
-	"tcpkeepalive":   ofJDBC, "sslfactory": ofJDBC, "preparethreshold": ofJDBC, "prefersimplequerymode": ofJDBC,
-	"prefer_query_mode": ofJDBC, "preferquerymode": ofJDBC,
-	"rewritebatchedinserts": ofJDBC, "rewritebatchedinsert": ofJDBC, "stringtype": ofJDBC,
-	"targetservertype": ofJDBC, "loadbalancehosts": ofJDBC,
-	"reformatbatchedinserts": ofJDBC, "binarytransfer": ofJDBC, "assumeminserverversion": ofJDBC,
-	"defaultrowfetchsize": ofJDBC, "readonly": ofJDBC,
-	"ssl": ofJDBC + " and " + ofNode, "uselibpqcompat": ofNode, "sslca": ofNode, "idletimeoutmillis": ofNode,
-	"connectiontimeoutmillis": ofNode, "max": ofNode,
-	"prepared_statement_cache_size": ofPython, "prepared_statement_name_func": ofPython,
-	"async_fallback": ofPython, "command_timeout": ofPython,
-	"pool_size": ofEcto, "pool": ofRails, "prepared_statements": ofRails, "encoding": ofRails,
-	"adapter": ofRails, "schema_search_path": ofRails,
-	"server": ofNpgsql, "username": ofNpgsql, "uid": ofNpgsql, "user id": ofNpgsql, "pwd": ofNpgsql, "psw": ofNpgsql,
-	"pooling": ofNpgsql, "timeout": ofNpgsql, "trust server certificate": ofNpgsql,
-	"binary_parameters": "lib/pq", "endpoint": "a proxy of Neon",
+// foreigners are parameters of other drivers, in lower case, by whose they are. Postgres has no
+// setting of these names.
+var foreigners = map[string][]string{
+	ofPrisma: {
+		"schema", "connection_limit", "pool_timeout", "socket_timeout", "pgbouncer", "sslaccept", "sslidentity",
+		"statement_cache_size", "single_use_connections",
+	},
+	ofPgxPool: {
+		"pool_max_conns", "pool_min_conns", "pool_min_idle_conns", "pool_max_conn_lifetime", "pool_max_conn_idle_time",
+		"pool_health_check_period", "pool_max_conn_lifetime_jitter",
+	},
+	ofJDBC: {
+		"currentschema", "applicationname", "logintimeout", "connecttimeout", "sockettimeout", "tcpkeepalive",
+		"sslfactory", "preparethreshold", "prefersimplequerymode", "prefer_query_mode", "preferquerymode",
+		"rewritebatchedinserts", "rewritebatchedinsert", "stringtype", "targetservertype", "loadbalancehosts",
+		"reformatbatchedinserts", "binarytransfer", "assumeminserverversion", "defaultrowfetchsize", "readonly",
+	},
+	ofJDBC + " and " + ofNode: {"ssl"},
+	ofNode:                    {"uselibpqcompat", "sslca", "idletimeoutmillis", "connectiontimeoutmillis", "max"},
+	ofPython: {
+		"prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback", "command_timeout",
+	},
+	ofEcto:  {"pool_size"},
+	ofRails: {"pool", "prepared_statements", "encoding", "adapter", "schema_search_path"},
+	ofNpgsql: {
+		"server", "username", "uid", "user id", "pwd", "psw", "pooling", "timeout", "trust server certificate",
+	},
+	"lib/pq":          {"binary_parameters"},
+	"a proxy of Neon": {"endpoint"},
 }
 
 // instead says what does the same here.
-var instead = map[string]string{
-	"schema": "WALPOST_TABLE names the schema", "currentschema": "WALPOST_TABLE names the schema",
-	"schema_search_path": "WALPOST_TABLE names the schema",
-	"ssl":                "sslmode says it", "sslca": "sslrootcert says it", "sslaccept": "sslmode says it",
-	"applicationname": "application_name says it",
-	"connecttimeout":  "connect_timeout says it", "logintimeout": "connect_timeout says it",
-	"encoding":         "walpost publishes UTF-8",
-	"targetservertype": "target_session_attrs says it",
-	"server":           "host says it", "username": "user says it", "uid": "user says it", "user id": "user says it",
-	"pwd": "password says it", "psw": "password says it",
+var instead = map[string][]string{
+	"WALPOST_TABLE names the schema": {"schema", "currentschema", "schema_search_path"},
+	"use sslmode":                    {"ssl", "sslaccept"},
+	"use sslrootcert":                {"sslca"},
+	"use application_name":           {"applicationname"},
+	"use connect_timeout":            {"connecttimeout", "logintimeout"},
+	"use target_session_attrs":       {"targetservertype"},
+	"use host":                       {"server"},
+	"use user":                       {"username", "uid", "user id"},
+	"use password":                   {"pwd", "psw"},
+	"walpost publishes UTF-8":        {"encoding"},
+}
+
+// keyOf returns the key of the list that has the name; empty = none has.
+func keyOf(lists map[string][]string, name string) string {
+	for key, names := range lists {
+		if slices.Contains(names, name) {
+			return key
+		}
+	}
+	return ""
 }
 
 // harmless are parameters of libpq that the driver does not know, and that may be left out: the
 // sockets have keepalives of their own, and GSS encryption is not asked for.
 var harmless = []string{
 	"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "fallback_application_name",
-	"sslcompression",
-	"gssdelegation", "gsslib", "load_balance_hosts",
+	"sslcompression", "gssdelegation", "gsslib", "load_balance_hosts",
 }
 
 // refusedOfLibpq are parameters of libpq without which the connection would not be the one that is
@@ -190,9 +201,9 @@ var refusedOfLibpq = map[string]string{
 	"sslcrldir":                "leave it out: revocation lists are not supported",
 	"ssl_min_protocol_version": "leave it out: TLS 1.2 is the least",
 	"ssl_max_protocol_version": "leave it out",
-	"requiressl":               "sslmode=require says it",
+	"requiressl":               "use sslmode=require",
 	"requirepeer":              "leave it out: it is not supported",
-	"requireauth":              "require_auth is its name",
+	"requireauth":              "use require_auth",
 	"replication":              "leave it out: walpost chooses it for each connection",
 	"sslkeylogfile":            "leave it out: keys are not logged",
 	"scram_client_key":         "leave it out: give a password",
@@ -208,10 +219,10 @@ var refusedOfLibpq = map[string]string{
 func foreign(given map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		lower := strings.ToLower(name)
-		if owner := foreigners[lower]; owner != "" {
+		if owner := keyOf(foreigners, lower); owner != "" {
 			help := "leave it out"
-			if instead[lower] != "" {
-				help += "; " + instead[lower]
+			if other := keyOf(instead, lower); other != "" {
+				help += "; " + other
 			}
 			return fmt.Errorf("has a parameter %q, which belongs to %s and not to Postgres: %s", name, owner, help)
 		}
