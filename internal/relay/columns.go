@@ -86,7 +86,7 @@ func checkColumns(columns map[string]string, extra []string, view cdc.View) (sto
 		for _, name := range extra {
 			if findColumn(t, name) == nil {
 				return &cdc.StopError{
-					What: fmt.Sprintf("table %s.%s has no column %q, which " +
+					What: fmt.Sprintf("table %s.%s has no column %q, which "+
 						"WALPOST_TOPIC names", t.Schema, t.Name, name),
 					Hint: "name a column that it has in WALPOST_TOPIC, then start walpost. " + earlierShape,
 				}, name
@@ -121,9 +121,9 @@ func checkColumn(t cdc.TableView, logical, name string, mapped bool) *cdc.StopEr
 		return nil
 	}
 	return &cdc.StopError{
-		What: fmt.Sprintf("table %s: column %q is of type %s, and %s " +
+		What: fmt.Sprintf("table %s: column %q is of type %s, and %s "+
 			"must be %s", table, name, c.TypeName, logical, want),
-		Hint: fmt.Sprintf("name another column, as %s, or give this one such a type (ALTER TABLE ... ALTER " +
+		Hint: fmt.Sprintf("name another column, as %s, or give this one such a type (ALTER TABLE ... ALTER "+
 			"COLUMN ... TYPE ...), "+
 			"then start walpost. %s", setting, earlierShape),
 	}

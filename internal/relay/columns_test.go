@@ -126,9 +126,9 @@ func TestColumnHint(t *testing.T) {
 	}
 	r := New(Config{CDC: cdc.Config{Slot: "walpost"}, Topic: template})
 	for want, bad := range map[string]*decoder.Error{
-		"A row in the WAL cannot be changed": {Column: "payload", EventID: "e", CommitLSN: 1},
-		"was inserted in WALPOST_COLUMNS":    {Column: "payload", Relation: true, CommitLSN: 1},
-		"was inserted in WALPOST_TOPIC":      {Column: "region", Relation: true, CommitLSN: 1},
+		"A row in the WAL cannot be changed":                    {Column: "payload", EventID: "e", CommitLSN: 1},
+		"set WALPOST_COLUMNS to the columns that the table had": {Column: "payload", Relation: true, CommitLSN: 1},
+		"set WALPOST_TOPIC to the columns that the table had":   {Column: "region", Relation: true, CommitLSN: 1},
 	} {
 		if got := r.columnHint(bad); !strings.Contains(got, want) {
 			t.Errorf("%+v: %s, want %s", bad, got, want)
