@@ -52,7 +52,7 @@ func (v View) checkHazards() error {
 				return &StopError{
 					What: fmt.Sprintf("rule %q of table %s does something instead of an INSERT: it succeeds, "+
 						"and leaves no row in outbox table %s.%s", r.Name, r.Table, h.Schema, h.Name),
-					Hint: fmt.Sprintf("DROP RULE %s ON %s, or add the table that the rows go to to WALPOST_TABLE",
+					Hint: fmt.Sprintf("DROP RULE %s ON %s, or name the table that gets the rows in WALPOST_TABLE, too",
 						quoteIdent(r.Name), r.Table),
 					Gap: true,
 				}
@@ -95,7 +95,7 @@ func (h TableHazards) warnOfLoss() []Warning {
 	if h.Dropping != "" {
 		warn(fmt.Sprintf("trigger %q on table %s seems to return NULL for some rows, or another row than NEW: "+
 			"then their INSERT succeeds, and leaves no row and no event", h.Dropping, table),
-			"let its function return NEW, or add the table that it writes to to WALPOST_TABLE")
+			"let its function return NEW, or name the table that it writes to in WALPOST_TABLE, too")
 	}
 	if h.Detaching != "" {
 		warn(fmt.Sprintf("partition %s is being detached concurrently: "+

@@ -61,7 +61,7 @@ func (e *RestoredError) Error() string {
 
 // Hint says what an operator does.
 func (e *RestoredError) Hint() string {
-	return "events published after that moment are unknown to this server: decide what their consumers must do. " +
+	return "decide what consumers of the events published after that moment must do: this server does not know them. " +
 		"Then run `walpost init --accept-gap`, which stores the slot's position: docs/OPERATIONS.md#a-restore"
 }
 

@@ -182,8 +182,8 @@ func (c *column) fault(format string, args ...any) *Error {
 // unreadable is the error of a binary form that cannot be read.
 func (c *column) unreadable(length int) *Error {
 	if !BinarySafe(c.oid) {
-		err := c.fault("column %q of type %s came in binary form, which only built-in text, json, integer, boolean, "+
-			"uuid and bytea types can be read in: start the replication without the option binary",
+		err := c.fault("column %q of type %s came in binary form, which is supported only for built-in text, json, "+
+			"integer, boolean, uuid and bytea types: start the replication without the option binary",
 			c.name, typeText(c.oid))
 		err.Binary = true
 		return err
