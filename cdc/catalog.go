@@ -64,7 +64,7 @@ WITH RECURSIVE up AS (
     WHERE p.pubname = $publication AND (p.puballtables OR r.oid IS NOT NULL OR $in_schema)
     GROUP BY p.oid, p.pubviaroot, u.root
 )
-SELECT jsonb_build_object('identity', p.oid::text || '/' || p.xmin::text, 'all_tables', p.puballtables,
+SELECT jsonb_build_object('identity', p.oid::text || '/' || p.xmin::text,
   'insert', p.pubinsert, 'delete', p.pubdelete, 'via_root', p.pubviaroot,
   'generated', coalesce(to_jsonb(p)->>'pubgencols', ''),
   'tables', (SELECT coalesce(jsonb_agg(jsonb_build_object('schemaname', n.nspname, 'tablename', c.relname,

@@ -59,7 +59,6 @@ func (s *SlotView) Restart() LSN { return parseLSN(s.RestartLSN) }
 // PublicationView is the publication and how it publishes our tables.
 type PublicationView struct {
 	Identity  string                 `json:"identity"` // changes when the publication is altered
-	AllTables bool                   `json:"all_tables"`
 	Insert    bool                   `json:"insert"`
 	Delete    bool                   `json:"delete"`
 	ViaRoot   bool                   `json:"via_root"`

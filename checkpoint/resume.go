@@ -46,7 +46,6 @@ func (e *GapError) Hint() string {
 
 // RestoredError says that the stored position lies in a future that the server does not have.
 type RestoredError struct {
-	Slot           string
 	Stored, WALEnd LSN
 	StoredTimeline uint32
 	Timeline       uint32
@@ -72,7 +71,7 @@ func Resume(state State, stored bool, server Server) (Start, error) {
 		return Start{Position: Position{End: server.ConfirmedFlush}, First: true}, nil
 	}
 	restored := &RestoredError{
-		Slot: server.Slot, Stored: state.Furthest(), WALEnd: server.WALEnd,
+		Stored: state.Furthest(), WALEnd: server.WALEnd,
 		StoredTimeline: state.Timeline, Timeline: server.Timeline,
 	}
 	start := Start{Position: state.Position, Timeline: state.Timeline}
