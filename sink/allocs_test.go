@@ -41,7 +41,9 @@ func TestProduceAllocatesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.sink.Start(checkpoint.Position{End: 1}, func(checkpoint.Position) ([]byte, error) { return nil, nil })
-			f.sink.topics.named("order").resolved.Store(true)
+			order := f.sink.topics.named("order")
+			order.limit.Store(defaultLimit)
+			order.resolved.Store(true)
 			e := &decoder.Event{
 				AggregateType: []byte("order"), Key: []byte("customer-17"),
 				ID:   []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"),

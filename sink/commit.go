@@ -99,14 +99,21 @@ func (t *transactions) end(cut checkpoint.Position) error {
 	if err := t.complete(cut); err != nil {
 		return err
 	}
-	if err := t.checkEpoch(); err != nil {
-		return err
+	// For some answers of the brokers the client takes a new epoch, which aborts what was sent before
+	// it, and goes on as if nothing had happened. What is left of the transaction must not be
+	// committed.
+	id, epoch, err := t.s.client.ProducerID(t.doomed)
+	if err == nil && (id != t.id || epoch != t.epoch) {
+		err = errors.New("the client has taken another epoch inside the transaction")
 	}
-	if err := t.s.client.EndTransaction(t.doomed, kgo.TryCommit); err != nil {
-		return commitFailed(err)
+	if err == nil {
+		err = t.s.client.EndTransaction(t.doomed, kgo.TryCommit)
 	}
-	if err := t.beginTransaction(t.doomed); err != nil {
-		return commitFailed(err)
+	if err == nil {
+		err = t.beginTransaction(t.doomed)
+	}
+	if err != nil {
+		return &CommitError{Err: err, Fenced: fencing(err)}
 	}
 	return nil
 }
@@ -174,21 +181,4 @@ func (t *transactions) refusedPosition(err error) error {
 		Err:    fmt.Errorf("write to state topic %q: %w", t.s.cfg.StateTopic, err),
 		Fenced: fencing(err), Refused: !fencing(err) && !Outage(err) && !transactional(err) && !closing(err),
 	}
-}
-
-// commitFailed is the error of a step of the commit.
-func commitFailed(err error) error { return &CommitError{Err: err, Fenced: fencing(err)} }
-
-// checkEpoch makes sure that the transaction that is about to be committed is the one that was
-// begun. For some answers of the brokers the client takes a new epoch, which aborts what was sent
-// before it, and goes on as if nothing had happened.
-func (t *transactions) checkEpoch() error {
-	id, epoch, err := t.s.client.ProducerID(t.doomed)
-	if err != nil {
-		return commitFailed(err)
-	}
-	if id != t.id || epoch != t.epoch {
-		return &CommitError{Err: errors.New("the client has taken another epoch inside the transaction")}
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -38,6 +39,36 @@ func TestHealthSaysAgain(t *testing.T) {
 		h.answers()
 		if _, _, reconnects := h.Look(); reconnects != 1 {
 			t.Errorf("%d reconnects", reconnects)
+		}
+	})
+}
+
+// TestHealthOfOneBrokerOfSeveral: while others answer, a broker that does not is an outage only if
+// that lasts, and outages that follow each other are one to the log.
+func TestHealthOfOneBrokerOfSeveral(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		h := NewHealth(zerolog.New(&log))
+		turns := func(failing time.Duration) int {
+			for range 10 {
+				h.answers()
+				h.fails("broker:9092", io.EOF)
+				time.Sleep(failing)
+				h.fails("broker:9092", io.EOF)
+			}
+			return strings.Count(log.String(), "does not answer")
+		}
+		if n := turns(sinceOutage / 2); n != 0 {
+			t.Errorf("%d lines of a broker that restarts", n)
+		}
+		if n := turns(2 * sinceOutage); n != 1 {
+			t.Errorf("%d lines of an outage that comes and goes, want 1", n)
+		}
+		h.answers()
+		time.Sleep(2 * newOutage)
+		if n := turns(2 * sinceOutage); n != 2 {
+			t.Errorf("%d lines of two outages", n)
 		}
 	})
 }

@@ -22,7 +22,7 @@ func newBuilder() *builder {
 	return &builder{source: []byte("7/walpost"), interned: map[string]string{}}
 }
 
-func orders() *topic { return newTopic("orders") }
+func orders() *topic { return &topic{name: "orders"} }
 
 func headerText(headers []kgo.RecordHeader) string {
 	var parts []string
@@ -97,6 +97,18 @@ func TestRecordLayout(t *testing.T) {
 				t.Errorf("headers are\n%s, want\n%s", got, tt.headers)
 			}
 		})
+	}
+}
+
+// TestFewNamesAreInterned: header names without end do not take memory without end.
+func TestFewNamesAreInterned(t *testing.T) {
+	t.Parallel()
+	b := newBuilder()
+	for i := range 3 * maxInterned {
+		b.intern(fmt.Append(nil, i))
+	}
+	if n := len(b.interned); n != maxInterned {
+		t.Errorf("%d names are kept, want %d", n, maxInterned)
 	}
 }
 

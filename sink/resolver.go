@@ -120,6 +120,8 @@ func (r *resolver) report(name string, err error) {
 
 // ensure asks for a topic, and creates it if it is missing and may be created.
 func (r *resolver) ensure(ctx context.Context, name string) (created bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	err = r.lookup(ctx, name)
 	if r.create && errors.Is(err, kerr.UnknownTopicOrPartition) {
 		err = r.createTopic(ctx, name)
@@ -130,8 +132,6 @@ func (r *resolver) ensure(ctx context.Context, name string) (created bool, err e
 
 // lookup asks the brokers for a topic. It uses no cache and creates nothing.
 func (r *resolver) lookup(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	req := kmsg.NewPtrMetadataRequest()
 	asked := kmsg.NewMetadataRequestTopic()
 	asked.Topic = kmsg.StringPtr(name)
@@ -148,8 +148,6 @@ func (r *resolver) lookup(ctx context.Context, name string) error {
 
 // createTopic makes a topic with the brokers' own defaults for partitions and replicas.
 func (r *resolver) createTopic(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	req := kmsg.NewPtrCreateTopicsRequest()
 	asked := kmsg.NewCreateTopicsRequestTopic()
 	asked.Topic, asked.NumPartitions, asked.ReplicationFactor = name, -1, -1

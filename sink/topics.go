@@ -13,7 +13,7 @@ type topic struct {
 	name string
 
 	// The resolver sets limit and then resolved, before the first record is sent.
-	limit    atomic.Int64 // largest batch, in bytes
+	limit    atomic.Int64 // largest batch, in bytes; 0 before
 	resolved atomic.Bool
 
 	// See partitioner, which the client calls.
@@ -22,12 +22,6 @@ type topic struct {
 
 	inFlight  inFlight
 	published atomic.Uint64
-}
-
-func newTopic(name string) *topic {
-	t := &topic{name: name}
-	t.limit.Store(defaultLimit)
-	return t
 }
 
 // ready reports whether a record may be sent to the topic at once.
@@ -71,7 +65,7 @@ func (t *topics) named(name string) *topic {
 	defer t.mu.Unlock()
 	known, ok := t.byName[name]
 	if !ok {
-		known = newTopic(name)
+		known = &topic{name: name}
 		t.byName[name] = known
 	}
 	return known
@@ -84,7 +78,8 @@ func (t *topics) known(name string) *topic {
 	return t.byName[name]
 }
 
-// batchLimit tells the client the largest batch of a topic.
+// batchLimit tells the client the largest batch of a topic: of one to which a record was sent, or of
+// the state topic.
 func (t *topics) batchLimit(name string) int32 {
 	limit := int64(defaultLimit)
 	if known := t.known(name); known != nil {

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,16 +14,10 @@ import (
 // again and says so only in its debug log, which costs time for each request. So the sink asks for
 // that log only while events wait.
 type trouble struct {
-	on atomic.Bool
+	on atomic.Bool // written under mu
 
 	mu      sync.Mutex
-	answers map[place]string // of the brokers, for the first batch of a partition
-}
-
-// place is a partition.
-type place struct {
-	topic     string
-	partition int32
+	answers map[string]string // of the brokers, for the first batch of a partition
 }
 
 // troubles is how many partitions are remembered. One is named.
@@ -32,27 +25,22 @@ const troubles = 100
 
 // watch says whether events wait. If none do, there is no trouble.
 func (t *trouble) watch(on bool) {
-	if t.on.Swap(on) == on || on {
-		return
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.answers = nil
+	if t.on.Swap(on) != on {
+		t.answers = map[string]string{}
+	}
 }
 
 // set notes the last answer for a partition; empty = the brokers took the batch.
-func (t *trouble) set(p place, answer string) {
+func (t *trouble) set(topic, partition, answer string) {
+	key := fmt.Sprintf("topic %q, partition %s", topic, partition)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, known := t.answers[p]
-	switch {
-	case answer == "":
-		delete(t.answers, p)
-	case known || len(t.answers) < troubles && t.on.Load():
-		if t.answers == nil {
-			t.answers = map[place]string{}
-		}
-		t.answers[p] = answer
+	if _, known := t.answers[key]; answer == "" {
+		delete(t.answers, key)
+	} else if known || len(t.answers) < troubles && t.on.Load() {
+		t.answers[key] = answer
 	}
 }
 
@@ -63,17 +51,12 @@ func (t *trouble) reason() string {
 	if len(t.answers) == 0 {
 		return ""
 	}
-	p := slices.MinFunc(slices.Collect(maps.Keys(t.answers)), func(a, b place) int {
-		if c := strings.Compare(a.topic, b.topic); c != 0 {
-			return c
-		}
-		return int(a.partition - b.partition)
-	})
+	partition := slices.Min(slices.Collect(maps.Keys(t.answers)))
 	others := ""
 	if n := len(t.answers) - 1; n > 0 {
 		others = fmt.Sprintf(" (and %d more)", n)
 	}
-	return fmt.Sprintf("waiting for topic %q, partition %d%s: %s", p.topic, p.partition, others, t.answers[p])
+	return fmt.Sprintf("waiting for %s%s: %s", partition, others, t.answers[partition])
 }
 
 // What the client logs of the answer to a produce request, and of a partition that the brokers do
@@ -95,9 +78,8 @@ func (t *trouble) hear(msg string, keyvals []any) {
 		}
 	case loadFailed:
 		topic, _ := keyval(keyvals, "topic").(string)
-		partition, known := keyval(keyvals, "partition").(int32)
-		if err, ok := keyval(keyvals, "err").(error); ok && known {
-			t.set(place{topic, partition}, err.Error())
+		if err, ok := keyval(keyvals, "err").(error); ok {
+			t.set(topic, fmt.Sprint(keyval(keyvals, "partition")), err.Error())
 		}
 	}
 }
@@ -121,14 +103,12 @@ func (t *trouble) parse(to string) {
 			topic = found[1]
 			continue
 		}
-		partition, _ := strconv.ParseInt(found[2], 10, 32)
-		p := place{topic, int32(partition)}
 		switch answer, failed := strings.CutPrefix(found[3], "retrying@"); {
 		case failed:
 			_, answer, _ = strings.Cut(answer, "(")
-			t.set(p, strings.TrimSuffix(answer, ")"))
+			t.set(topic, found[2], strings.TrimSuffix(answer, ")"))
 		case strings.Contains(answer, "=>") && !strings.HasPrefix(answer, "skipped@"):
-			t.set(p, "")
+			t.set(topic, found[2], "")
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -67,7 +68,7 @@ func TestTrouble(t *testing.T) {
 	tr.hear(loadFailed, []any{"broker", "1", "topic", "d", "partition", int32(2), "err", kerr.LeaderNotAvailable})
 	want(`waiting for topic "d", partition 2: ` + kerr.LeaderNotAvailable.Error())
 	for i := range int32(3 * troubles) {
-		tr.set(place{"e", i}, "no")
+		tr.set("e", fmt.Sprint(i), "no")
 	}
 	if n := len(tr.answers); n != troubles {
 		t.Errorf("%d are remembered, want %d", n, troubles)
