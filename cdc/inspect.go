@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -202,44 +203,40 @@ func parseView(results []*pgconn.Result) (View, error) {
 		}
 		v.Timeline = uint32(timeline)
 	}
-	for _, row := range results[1].Rows {
-		v.Slot = &SlotView{}
-		if err := json.Unmarshal(row[0], v.Slot); err != nil {
-			return v, fmt.Errorf("read pg_replication_slots: %w", err)
-		}
-	}
-	for _, row := range results[2].Rows {
-		v.Publication = &PublicationView{}
-		if err := json.Unmarshal(row[0], v.Publication); err != nil {
-			return v, fmt.Errorf("read pg_publication: %w", err)
-		}
-	}
-	for _, row := range results[3].Rows {
-		var t TableView
-		if err := json.Unmarshal(row[0], &t); err != nil {
-			return v, fmt.Errorf("read pg_class: %w", err)
-		}
-		v.Tables = append(v.Tables, t)
-	}
 	for _, row := range results[4].Rows {
 		v.Holder = string(row[0])
 	}
-	for _, row := range results[5].Rows {
-		v.Walsender = &Walsender{}
-		if err := json.Unmarshal(row[0], v.Walsender); err != nil {
-			return v, fmt.Errorf("read pg_stat_activity: %w", err)
-		}
+	var errs [5]error
+	v.Slot, errs[0] = parseRow[SlotView](results[1], "pg_replication_slots")
+	v.Publication, errs[1] = parseRow[PublicationView](results[2], "pg_publication")
+	v.Tables, errs[2] = parseRows[TableView](results[3], "pg_class")
+	v.Walsender, errs[3] = parseRow[Walsender](results[5], "pg_stat_activity")
+	if len(results) > essentials {
+		v.Hazards, errs[4] = parseRows[TableHazards](results[essentials], "rules and triggers")
 	}
-	for _, result := range results[essentials:] {
-		for _, row := range result.Rows {
-			var h TableHazards
-			if err := json.Unmarshal(row[0], &h); err != nil {
-				return v, fmt.Errorf("read rules and triggers: %w", err)
-			}
-			v.Hazards = append(v.Hazards, h)
+	return v, errors.Join(errs[:]...)
+}
+
+// parseRows reads the rows of a query, each of which is one JSON object.
+func parseRows[T any](result *pgconn.Result, what string) ([]T, error) {
+	var all []T
+	for _, row := range result.Rows {
+		var one T
+		if err := json.Unmarshal(row[0], &one); err != nil {
+			return nil, fmt.Errorf("read %s: %w", what, err)
 		}
+		all = append(all, one)
 	}
-	return v, nil
+	return all, nil
+}
+
+// parseRow reads the row of a query that has one, or none.
+func parseRow[T any](result *pgconn.Result, what string) (*T, error) {
+	all, err := parseRows[T](result, what)
+	if len(all) == 0 {
+		return nil, err
+	}
+	return &all[0], nil
 }
 
 // parseLSN reads an LSN that Postgres printed; NULL is zero.
