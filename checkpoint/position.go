@@ -60,5 +60,9 @@ func (p Position) String() string {
 	if p.Rows == 0 {
 		return p.End.String()
 	}
-	return fmt.Sprintf("%s and %d rows of the transaction at %s", p.End, p.Rows, p.Commit)
+	rows := "rows"
+	if p.Rows == 1 {
+		rows = "row"
+	}
+	return fmt.Sprintf("%s and %d %s of the transaction at %s", p.End, p.Rows, rows, p.Commit)
 }

@@ -25,3 +25,15 @@ func TestPositionsInOrder(t *testing.T) {
 		}
 	}
 }
+
+func TestPositionInWords(t *testing.T) {
+	for want, p := range map[string]Position{
+		"0/10": {End: 0x10},
+		"0/10 and 1 row of the transaction at 0/20":  {End: 0x10, Commit: 0x20, Rows: 1},
+		"0/10 and 2 rows of the transaction at 0/20": {End: 0x10, Commit: 0x20, Rows: 2},
+	} {
+		if got := p.String(); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}

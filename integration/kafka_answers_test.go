@@ -71,7 +71,7 @@ func TestNoTransactionLog(t *testing.T) {
 	began := wait.In(causeLimit)
 	relay := env.Run(t, "WALPOST_DELIVERY="+exactly)
 	saysWhy(t, env, relay, began, "FindCoordinator is answered COORDINATOR_NOT_AVAILABLE", "__transaction_state",
-		"By their transaction.state.log.replication.factor it needs 3 brokers, and 1 are up")
+		"By their transaction.state.log.replication.factor it needs 3 brokers (up: 1)")
 	reconfigure(t, env, map[string]string{"transaction.state.log.replication.factor": "1"})
 	goesOn(t, env, relay)
 }

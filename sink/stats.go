@@ -94,7 +94,7 @@ func (s *Sink) reason(events int64) string {
 		return reason
 	}
 	if stalled := s.inFlight.idle(); stalled > stall {
-		return fmt.Sprintf("%d events are in flight, and none was confirmed for %s", events, stalled.Round(time.Second))
+		return fmt.Sprintf("no event was confirmed for %s (in flight: %d)", stalled.Round(time.Second), events)
 	}
 	return ""
 }

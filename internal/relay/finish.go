@@ -82,8 +82,8 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	ended := classify(flushed)
 	switch {
 	case ctx.Err() != nil && (late || ended.class.passes()):
-		return &Halt{Err: fmt.Errorf("%w: %d events were still in flight after %s and will be sent again",
-			ErrDrain, s.out.Stats().Events, waited)}
+		return &Halt{Err: fmt.Errorf("%w: events that were still in flight after %s (%d) will be sent again",
+			ErrDrain, waited, s.out.Stats().Events)}
 	case ended.class == none && how == atStop && why.class.passes():
 		return nil
 	case ended.class != none && (why.class.passes() || why.class == refused || why.class == suspect):

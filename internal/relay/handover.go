@@ -103,7 +103,7 @@ func (h *handover) release(exactlyOnce bool) {
 	}
 	failed := h.out.Err() != nil
 	if n := h.out.Stats().Events; failed && n > 0 && !exactlyOnce && !h.out.Closed() {
-		h.mayRepeat(fmt.Errorf("%d events in flight were given up when the producer failed, "+
+		h.mayRepeat(fmt.Errorf("events in flight (%d) were given up when the producer failed, "+
 			"and others behind them may be published", n), h.reached)
 	}
 	if exactlyOnce || failed {

@@ -149,7 +149,7 @@ func (q *Inquiry) partition(ctx context.Context, topic string, partition int32) 
 		return []string{fmt.Sprintf("%s cannot be written: min.insync.replicas is %d, and of its replicas on brokers %v only %v are in sync. Start the others",
 			name, needed, p.Replicas, p.ISR)}
 	case known && len(p.Replicas) < needed: // newer brokers do not ask for more than there are
-		return []string{fmt.Sprintf("%s has %d replicas, and its min.insync.replicas is %d: older brokers then refuse every write. Set it to %d, or give the topic more replicas",
+		return []string{fmt.Sprintf("%s has a replication factor of %d, and its min.insync.replicas is %d: older brokers then refuse every write. Set it to %d, or give the topic more replicas",
 			name, len(p.Replicas), needed, len(p.Replicas))}
 	case !known && len(p.ISR) < len(p.Replicas):
 		return []string{fmt.Sprintf("%s may be below min.insync.replicas, which walpost may not read (right DescribeConfigs): of its replicas on brokers %v only %v are in sync",
@@ -193,11 +193,11 @@ func (q *Inquiry) coordinator(ctx context.Context) []string {
 	case known && needed <= up:
 		return nil // they are about to
 	case known:
-		return []string{fmt.Sprintf("%s: the brokers cannot create topic %s. By their transaction.state.log.replication.factor it needs %d brokers, and %d are up. "+
+		return []string{fmt.Sprintf("%s: the brokers cannot create topic %s. By their transaction.state.log.replication.factor it needs %d brokers (up: %d). "+
 			"Start the others, or lower it", what, transactionLog, needed, up)}
 	default:
 		return []string{fmt.Sprintf("%s: the brokers have not created topic %s. It needs as many brokers as their transaction.state.log.replication.factor says "+
-			"(by default 3), and %d are up", what, transactionLog, up)}
+			"(by default 3; up: %d)", what, transactionLog, up)}
 	}
 }
 

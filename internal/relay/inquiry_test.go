@@ -131,7 +131,7 @@ func TestInquiry(t *testing.T) {
 			`partition 0 of topic "state" cannot be written: min.insync.replicas is 3, and of its replicas on brokers [0 1 2] only [0 1] are in sync`,
 		},
 		"perhaps too few in sync": {sick{replicas: three, isr: two}, `topic "state" may be below min.insync.replicas, which walpost may not read (right DescribeConfigs)`},
-		"too few replicas":        {sick{replicas: two, isr: two, settings: minimum(3)}, `topic "state" has 2 replicas, and its min.insync.replicas is 3`},
+		"too few replicas":        {sick{replicas: two, isr: two, settings: minimum(3)}, `topic "state" has a replication factor of 2, and its min.insync.replicas is 3`},
 		"no leader":               {sick{replicas: three, isr: []int32{2}, leader: -1, settings: minimum(2)}, `topic "state" has no leader: LEADER_NOT_AVAILABLE`},
 		"an unreachable broker": {
 			sick{replicas: three, isr: three, settings: minimum(2), advertised: closed},
@@ -140,9 +140,9 @@ func TestInquiry(t *testing.T) {
 		"a log that is not made": {
 			sick{replicas: three, isr: three, settings: factor(5), noLog: true, coordinator: none},
 			"FindCoordinator is answered COORDINATOR_NOT_AVAILABLE: the brokers cannot create topic __transaction_state. " +
-				"By their transaction.state.log.replication.factor it needs 5 brokers, and 3 are up",
+				"By their transaction.state.log.replication.factor it needs 5 brokers (up: 3)",
 		},
-		"a log that is perhaps not made":  {sick{replicas: three, isr: three, settings: minimum(2), noLog: true, coordinator: none}, "(by default 3), and 3 are up"},
+		"a log that is perhaps not made":  {sick{replicas: three, isr: three, settings: minimum(2), noLog: true, coordinator: none}, "(by default 3; up: 3)"},
 		"a log that is about to be made":  {sick{replicas: three, isr: three, settings: factor(3), noLog: true, coordinator: none}, ""},
 		"a coordinator that is not there": {sick{replicas: three, isr: three, settings: minimum(2), coordinator: none}, "FindCoordinator is answered COORDINATOR_NOT_AVAILABLE"},
 	} {
