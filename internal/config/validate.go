@@ -116,9 +116,9 @@ func (c *Config) checkTables(f *faults) {
 }
 
 // mayShare reports whether one column may be two of the contract: the aggregateid may be the id,
-// but payload and headers are columns of their own.
+// but payload, headers and created_at are columns of their own.
 func mayShare(a, b string) bool {
-	own := []string{"payload", "headers"}
+	own := []string{"payload", "headers", "created_at"}
 	return !slices.Contains(own, a) && !slices.Contains(own, b)
 }
 

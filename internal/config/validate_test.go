@@ -50,6 +50,7 @@ func TestValidate(t *testing.T) {
 		{"columns", func(c *Config) { c.Columns = map[string]string{"id": "ID", "created_at": "at"} }, ""},
 		{"two for one column", func(c *Config) { c.Columns = map[string]string{"payload": "type"} }, `payload and type are both column "type"`},
 		{"two mapped to one", func(c *Config) { c.Columns = map[string]string{"payload": "x", "headers": "x"} }, `payload and headers are both column "x"`},
+		{"a time that is the id", func(c *Config) { c.Columns = map[string]string{"created_at": "id"} }, `created_at and id are both column "id"`},
 		{"a shared column", func(c *Config) { c.Columns = map[string]string{"aggregateid": "id", "aggregatetype": "type"} }, ""},
 		{"swapped columns", func(c *Config) { c.Columns = map[string]string{"type": "payload", "payload": "type"} }, ""},
 		{"no brokers", func(c *Config) { c.KafkaBrokers = nil }, "--kafka-brokers (WALPOST_KAFKA_BROKERS, kafka_brokers): is required"},
