@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/decoder"
 )
 
 // TestEventsAndPositionTogether: an event counts once its transaction is committed, and the
@@ -57,6 +58,37 @@ func TestEventsAndPositionTogether(t *testing.T) {
 	}
 	if st := f.sink.Stats(); st.Events != 0 || st.Bytes != 0 || st.Published["orders"] != 5 {
 		t.Errorf("counts are %+v", st)
+	}
+}
+
+// slowMark is told until released.
+type slowMark struct{ told, release chan struct{} }
+
+func (m slowMark) Done() {
+	close(m.told)
+	<-m.release
+}
+
+// TestFlushWaitsForMarks: the position that is stored behind a Flush depends on the marks.
+func TestFlushWaitsForMarks(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, nil)
+	m := slowMark{make(chan struct{}), make(chan struct{})}
+	e := &decoder.Event{ID: []byte("1"), Key: []byte("k"), AggregateType: []byte("orders")}
+	if err := f.sink.Produce(e, Transaction{Timeline: 1, Commit: 1}, m, f.position(1)); err != nil {
+		t.Fatal(err)
+	}
+	<-m.told // the transaction is committed
+	flushed := make(chan error, 1)
+	go func() { flushed <- f.flush() }()
+	select {
+	case <-flushed:
+		t.Error("Flush returned before the mark was told")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(m.release)
+	if err := <-flushed; err != nil {
+		t.Fatal(err)
 	}
 }
 
