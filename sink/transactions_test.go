@@ -83,7 +83,8 @@ func TestFlushWaitsForMarks(t *testing.T) {
 	go func() { flushed <- f.flush() }()
 	select {
 	case <-flushed:
-		t.Error("Flush returned before the mark was told")
+		close(m.release)
+		t.Fatal("Flush returned before the mark was told")
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(m.release)
