@@ -2,14 +2,12 @@ package sink
 
 import (
 	"context"
-	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/walpost/walpost/checkpoint"
-	"github.com/walpost/walpost/decoder"
 )
 
 // promptClient confirms every record at once.
@@ -44,12 +42,7 @@ func TestProduceAllocatesNothing(t *testing.T) {
 			order := f.sink.topics.named("order")
 			order.limit.Store(defaultLimit)
 			order.resolved.Store(true)
-			e := &decoder.Event{
-				AggregateType: []byte("order"), Key: []byte("customer-17"),
-				ID:   []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"),
-				Type: []byte("OrderPlaced"), HasType: true, Payload: []byte(strings.Repeat("x", 400)),
-				Headers: []byte(`{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`),
-			}
+			e := placed()
 			pos := checkpoint.Position{End: 1}
 			n := testing.AllocsPerRun(50_000, func() {
 				pos.End++

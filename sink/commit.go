@@ -99,9 +99,9 @@ func (t *transactions) end(cut checkpoint.Position) error {
 	if err := t.complete(cut); err != nil {
 		return err
 	}
-	// For some answers of the brokers the client takes a new epoch, which aborts what was sent before
-	// it, and goes on as if nothing had happened. What is left of the transaction must not be
-	// committed.
+	// For some answers of the brokers the client takes a new epoch, which aborts what was sent
+	// before it, and goes on as if nothing had happened. What is left of the transaction must not
+	// be committed.
 	id, epoch, err := t.s.client.ProducerID(t.doomed)
 	if err == nil && (id != t.id || epoch != t.epoch) {
 		err = errors.New("the client has taken another epoch inside the transaction")
@@ -155,8 +155,8 @@ func (t *transactions) complete(cut checkpoint.Position) error {
 	return nil
 }
 
-// limitTime cancels a transaction that takes too long. The brokers abort it then, and the client may
-// not learn of it, but send it from its beginning again and again. While no broker answers, it
+// limitTime cancels a transaction that takes too long. The brokers abort it then, and the client
+// may not learn of it, but send it from its beginning again and again. While no broker answers, it
 // waits.
 func (t *transactions) limitTime(ctx context.Context, cancel context.CancelCauseFunc) {
 	for began := time.Now(); sleep(ctx, time.Second) == nil; {

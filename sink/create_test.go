@@ -65,8 +65,8 @@ func TestCreationRefused(t *testing.T) {
 	}
 }
 
-// TestCreatedTopicAppearsLater: the brokers deny a topic for some moments after they made it. That is not
-// worth a line of the log, unless it lasts.
+// TestCreatedTopicAppearsLater: the brokers deny a topic for some moments after they made it. That
+// is not worth a line of the log, unless it lasts.
 func TestCreatedTopicAppearsLater(t *testing.T) {
 	t.Parallel()
 	for lasting, want := range map[time.Duration]int{100 * time.Millisecond: 0, 4 * time.Second: 1} {

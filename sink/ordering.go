@@ -25,9 +25,9 @@ const (
 // none does.
 type ordering struct {
 	// Of the goroutine that produces.
-	refused  *EventError // see Config
+	refused  *EventError // see Handover
 	suspects int         // events behind refused that were sent in batches of their own
-	stuck    *EventError // see Config; nil from start on if it is published
+	stuck    *EventError // see Handover; nil from start on if it is published
 	probes   int         // events from stuck on
 
 	held atomic.Bool

@@ -24,6 +24,16 @@ func newBuilder() *builder {
 
 func orders() *topic { return &topic{name: "orders"} }
 
+// placed is an event of a usual shape and size.
+func placed() *decoder.Event {
+	return &decoder.Event{
+		AggregateType: []byte("order"), Key: []byte("customer-17"),
+		ID:   []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"),
+		Type: []byte("OrderPlaced"), HasType: true, Payload: []byte(strings.Repeat("x", 400)),
+		Headers: []byte(`{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`),
+	}
+}
+
 func headerText(headers []kgo.RecordHeader) string {
 	var parts []string
 	for _, h := range headers {
@@ -47,47 +57,54 @@ func TestRecordLayout(t *testing.T) {
 		headers string
 	}{
 		{
-			name:    "all columns",
-			event:   decoder.Event{ID: []byte("e1"), Key: []byte("k"), Type: []byte("Placed"), HasType: true, Payload: []byte(`{"a": 1}`), Headers: []byte(`{"z": "1", "a": "ü\"\n"}`), Index: 31},
+			name: "all columns",
+			event: decoder.Event{
+				Type: []byte("Placed"), HasType: true, Payload: []byte(`{"a": 1}`),
+				Headers: []byte(`{"z": "1", "a": "ü\"\n"}`),
+			},
 			value:   []byte(`{"a": 1}`),
 			headers: "id=e1 type=Placed source=7/walpost pos=" + pos + " z=1 a=ü\"\n",
 		}, {
 			name:    "no type column, tombstone",
-			event:   decoder.Event{ID: []byte("e1"), Key: []byte("k"), Index: 31},
+			event:   decoder.Event{},
 			headers: "id=e1 source=7/walpost pos=" + pos,
 		}, {
 			name:    "type NULL, empty payload",
-			event:   decoder.Event{ID: []byte("e1"), Key: []byte("k"), HasType: true, Payload: []byte{}, Headers: []byte("{}"), Index: 31},
+			event:   decoder.Event{HasType: true, Payload: []byte{}, Headers: []byte("{}")},
 			value:   []byte{},
 			headers: "id=e1 type=NULL source=7/walpost pos=" + pos,
 		}, {
 			name:    "headers are JSON null, payload is JSON null and no tombstone",
-			event:   decoder.Event{ID: []byte("e1"), Key: []byte("k"), Payload: []byte("null"), Headers: []byte(" null "), Index: 31},
+			event:   decoder.Event{Payload: []byte("null"), Headers: []byte(" null ")},
 			value:   []byte("null"),
 			headers: "id=e1 source=7/walpost pos=" + pos,
 		}, {
 			name:    "a header is JSON null",
-			event:   decoder.Event{ID: []byte("e1"), Key: []byte("k"), Headers: []byte(`{"a": null, "b": "null", "c": "", "d":null}`), Index: 31},
+			event:   decoder.Event{Headers: []byte(`{"a": null, "b": "null", "c": "", "d":null}`)},
 			headers: "id=e1 source=7/walpost pos=" + pos + " a=NULL b=null c= d=NULL",
 		}, {
-			name:    "values that are no strings, as they are stored",
-			event:   decoder.Event{ID: []byte("e1"), Key: []byte("k"), Headers: []byte(`{"n": -1.50e+2, "t": true, "f":false, "o": {"b": ["]}\"", null], "a": 1}, "l":[ ], "z": 0}`), Index: 31},
-			headers: "id=e1 source=7/walpost pos=" + pos + ` n=-1.50e+2 t=true f=false o={"b": ["]}\"", null], "a": 1} l=[ ] z=0`,
+			name: "values that are no strings, as they are stored",
+			event: decoder.Event{Headers: []byte(`{"n": -1.50e+2, "t": true, "f":false,` +
+				`"o": {"b": ["]}\"", null], "a": 1}, "l":[ ], "z": 0}`)},
+			headers: "id=e1 source=7/walpost pos=" + pos +
+				` n=-1.50e+2 t=true f=false o={"b": ["]}\"", null], "a": 1} l=[ ] z=0`,
 		}, {
 			name:    "more headers than fit in the flight",
-			event:   decoder.Event{ID: []byte("e1"), Key: []byte("k"), Headers: []byte(`{"a":"","b":"2","c":"3","d":"4"}`), Index: 31},
+			event:   decoder.Event{Headers: []byte(`{"a":"","b":"2","c":"3","d":"4"}`)},
 			headers: "id=e1 source=7/walpost pos=" + pos + " a= b=2 c=3 d=4",
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			tt.event.ID, tt.event.Key, tt.event.Index = []byte("e1"), []byte("k"), 31
 			f, err := newBuilder().build(&tt.event, txn, orders(), noMark{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			r := f.record
-			if r.Topic != "orders" || string(r.Key) != "k" || (r.Value == nil) != (tt.value == nil) || string(r.Value) != string(tt.value) {
+			if r.Topic != "orders" || string(r.Key) != "k" ||
+				(r.Value == nil) != (tt.value == nil) || string(r.Value) != string(tt.value) {
 				t.Errorf("record is topic %q key %q value %v", r.Topic, r.Key, r.Value)
 			}
 			if !r.Timestamp.Equal(txn.Read) {
@@ -132,7 +149,8 @@ func TestRecordOwnsItsBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if after := headerText(first.record.Headers) + string(first.record.Key) + string(first.record.Value); after != before {
+	after := headerText(first.record.Headers) + string(first.record.Key) + string(first.record.Value)
+	if after != before {
 		t.Fatalf("the record changed from %q to %q", before, after)
 	}
 }
@@ -156,7 +174,7 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 		e := &decoder.Event{ID: fmt.Append(nil, "id", i), Key: fmt.Append(nil, i%7)}
 		e.Payload = bytes.Repeat([]byte{byte('a' + i%26)}, random.IntN(3000))
 		if i%50 == 0 {
-			e.Payload = bytes.Repeat([]byte{byte('a' + i%26)}, arenaSize+random.IntN(arenaSize)) // a block
+			e.Payload = bytes.Repeat([]byte{byte('a' + i%26)}, arenaSize+random.IntN(arenaSize))
 		}
 		f, err := b.build(e, Transaction{Commit: uint64(i)}, to, noMark{})
 		if err != nil {
@@ -205,10 +223,7 @@ func TestBlockClasses(t *testing.T) {
 
 func TestBuildAllocatesNothing(t *testing.T) {
 	b, to := newBuilder(), orders()
-	e := &decoder.Event{
-		ID: []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"), Key: []byte("customer-17"), Type: []byte("OrderPlaced"), HasType: true,
-		Payload: []byte(strings.Repeat("x", 400)), Headers: []byte(`{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`),
-	}
+	e := placed()
 	if n := testing.AllocsPerRun(20_000, func() {
 		f, err := b.build(e, Transaction{}, to, noMark{})
 		if err != nil {
@@ -238,7 +253,8 @@ func TestPosSortsAsText(t *testing.T) {
 func TestTemplate(t *testing.T) {
 	t.Parallel()
 	event := &decoder.Event{
-		ID: []byte("e1"), Key: []byte("k1"), Type: []byte("Placed"), AggregateType: []byte("order"), Extra: [][]byte{[]byte("eu"), nil},
+		ID: []byte("e1"), Key: []byte("k1"), Type: []byte("Placed"), AggregateType: []byte("order"),
+		Extra: [][]byte{[]byte("eu"), nil},
 	}
 	good := map[string]string{
 		"outbox.event.{aggregatetype}": "outbox.event.order",
@@ -287,10 +303,7 @@ func TestTemplate(t *testing.T) {
 
 func BenchmarkBuild(b *testing.B) {
 	builder, to := newBuilder(), orders()
-	e := &decoder.Event{
-		ID: []byte("0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10"), Key: []byte("customer-17"), Type: []byte("OrderPlaced"), HasType: true,
-		Payload: []byte(strings.Repeat("x", 400)), Headers: []byte(`{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`),
-	}
+	e := placed()
 	b.ReportAllocs()
 	for b.Loop() {
 		f, err := builder.build(e, Transaction{}, to, noMark{})

@@ -63,7 +63,7 @@ func since(m int64) time.Duration { return time.Duration(moment(time.Now()) - m)
 type Stats struct {
 	Events, Bytes int64             // in flight
 	Published     map[string]uint64 // by topic
-	Errors        map[string]uint64 // permanent errors by reason; each reason is there from the start
+	Errors        map[string]uint64 // permanent errors by reason; each is there from the start
 	Up            bool              // the last request did not fail
 	Reason        string            // why events wait; empty = they do not
 	Reconnects    uint64            // how often the brokers came back after an outage

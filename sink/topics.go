@@ -78,8 +78,8 @@ func (t *topics) known(name string) *topic {
 	return t.byName[name]
 }
 
-// batchLimit tells the client the largest batch of a topic: of one to which a record was sent, or of
-// the state topic.
+// batchLimit tells the client the largest batch of a topic: of one to which a record was sent, or
+// of the state topic.
 func (t *topics) batchLimit(name string) int32 {
 	limit := int64(defaultLimit)
 	if known := t.known(name); known != nil {

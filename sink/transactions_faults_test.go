@@ -235,8 +235,8 @@ func TestRefusedStateRecordIsTold(t *testing.T) {
 }
 
 // TestRefusedPositionBeforeRefusedEvent: an event breaks the contract while what comes before it is
-// in flight, and the brokers refuse the position behind that. An operator who skips the event relies
-// on what comes before it, so the error has to be that of the transaction.
+// in flight, and the brokers refuse the position behind that. An operator who skips the event
+// relies on what comes before it, so the error has to be that of the transaction.
 func TestRefusedPositionBeforeRefusedEvent(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, func(c *Config) { c.Linger = 50 * time.Millisecond })
