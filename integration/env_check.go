@@ -16,7 +16,7 @@ import (
 // the relay may still be at work; for what may come after the last event, stop the relay first.
 func (e *Env) Check(t testing.TB, w *workload.Workload) checker.Report {
 	t.Helper()
-	return e.CheckTruth(t, w.Truth(t))
+	return e.CheckTruth(t, w.TruthIn(t, e.Table))
 }
 
 // CheckTruth is Check for events that another than the workload has inserted.

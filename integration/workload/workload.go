@@ -176,11 +176,17 @@ func (w *Workload) WaitCommitted(t testing.TB, events int) {
 // and is not in the table was rolled back, be it on purpose or by a crash.
 func (w *Workload) Truth(t testing.TB) *checker.Truth {
 	t.Helper()
+	return w.TruthIn(t, w.to.Table)
+}
+
+// TruthIn is Truth for a test that has moved rows: table is a view of wherever they are.
+func (w *Workload) TruthIn(t testing.TB, table string) *checker.Truth {
+	t.Helper()
 	w.awaitBackends(t)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	rolledBack := map[string]bool{}
-	truth, err := checker.ReadTruth(t.Context(), w.to.Connect(t), w.to.Table, w.to.Prefix, rolledBack)
+	truth, err := checker.ReadTruth(t.Context(), w.to.Connect(t), table, w.to.Prefix, rolledBack)
 	if err != nil {
 		t.Fatal(err)
 	}
