@@ -2,6 +2,7 @@ package sink
 
 import (
 	"strings"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -68,6 +69,20 @@ func (f *fixture) answer(topic string, code int16) (heal func()) {
 	return f.cluster.Fault(kfake.Fault{
 		Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: &kerr.Error{Message: "?", Code: code}, Count: -1,
 	}).Remove
+}
+
+// holdCommits has the broker keep its answer to each commit back until release is closed. asked is
+// closed at the first one.
+func (f *fixture) holdCommits() (asked, release chan struct{}) {
+	asked, release = make(chan struct{}), make(chan struct{})
+	ask := sync.OnceFunc(func() { close(asked) })
+	f.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
+		f.cluster.KeepControl()
+		ask()
+		f.cluster.SleepControl(func() { <-release })
+		return nil, nil, false
+	})
+	return asked, release
 }
 
 // denyTopics answers a request for metadata with a code for each topic.

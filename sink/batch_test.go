@@ -3,11 +3,9 @@ package sink
 import (
 	"fmt"
 	"slices"
-	"sync"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // TestTransactionHoldsNoMore: what came while a transaction was being committed goes into as many
@@ -35,14 +33,7 @@ func TestTransactionsGrow(t *testing.T) {
 func backlog(t *testing.T, events int, most, first int64) []int {
 	t.Helper()
 	f := exactly(t, func(c *Config) { c.Exactly.Bytes, c.First = most, first })
-	asked, release := make(chan struct{}), make(chan struct{})
-	ask := sync.OnceFunc(func() { close(asked) })
-	f.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
-		f.cluster.KeepControl()
-		ask()
-		f.cluster.SleepControl(func() { <-release })
-		return nil, nil, false
-	})
+	asked, release := f.holdCommits()
 	for i := range events {
 		f.mustProduce("orders", "k", fmt.Sprint(i), 50)
 		if i == 0 {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,14 +20,7 @@ import (
 func TestEventsAndPositionTogether(t *testing.T) {
 	t.Parallel()
 	f := exactly(t, nil)
-	asked, release := make(chan struct{}), make(chan struct{})
-	ask := sync.OnceFunc(func() { close(asked) })
-	f.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
-		f.cluster.KeepControl()
-		ask()
-		f.cluster.SleepControl(func() { <-release })
-		return nil, nil, false
-	})
+	asked, release := f.holdCommits()
 	for i := range 3 {
 		f.mustProduce("orders", "k", fmt.Sprint(i), 10)
 	}
@@ -90,6 +82,26 @@ func TestFlushWaitsForMarks(t *testing.T) {
 	close(m.release)
 	if err := <-flushed; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestWaitingEventsGetANewTime: brokers delete records by their time, and may refuse one that is
+// old.
+func TestWaitingEventsGetANewTime(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, nil)
+	asked, release := f.holdCommits()
+	f.mustProduce("orders", "k", "0", 1)
+	<-asked
+	old := time.Now().Add(-time.Hour)
+	e := &decoder.Event{ID: []byte("1"), Key: []byte("k"), AggregateType: []byte("orders")}
+	if err := f.sink.Produce(e, Transaction{Commit: 2, Read: old}, &mark{}, f.position(2)); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	f.mustFlush()
+	if waited := f.records("orders")[1]; time.Since(waited.Timestamp) > time.Minute {
+		t.Errorf("the time of an event that has waited is %s", waited.Timestamp)
 	}
 }
 
