@@ -77,7 +77,8 @@ func TestTableChangesUnderLoad(t *testing.T) {
 		env.Exec(t, "CREATE TABLE archive (id uuid, aggregatetype text, aggregateid text, type text, payload jsonb, headers jsonb)")
 		env.Exec(t, "CREATE TABLE neighbour (n int)")
 		relay := env.Run(t, "WALPOST_DELIVERY="+delivery)
-		work := env.Workload(t, WorkloadOptions{Rate: 500, Outages: true}) // a change of a type ends statements that were prepared
+		// A change of a type ends statements that were prepared.
+		work := env.Workload(t, WorkloadOptions{Rate: 500, Outages: true})
 		relay.Ready(t, 30*time.Second)
 		conn := env.Connect(t)
 		for _, change := range tableChanges {

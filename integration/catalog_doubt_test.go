@@ -35,7 +35,8 @@ func publicationDropped(t *testing.T, major int, anew bool) {
 
 	// The way out that the hint names, with events that the slot had not read yet.
 	insert(t, env, "order", "lost", 5)
-	if code, output := env.Walpost(t, nil, "init"); code != 1 || !strings.Contains(output, "older than publication") || !strings.Contains(output, "nothing was changed") {
+	if code, output := env.Walpost(t, nil, "init"); code != 1 ||
+		!strings.Contains(output, "older than publication") || !strings.Contains(output, "nothing was changed") {
 		t.Errorf("init without the flag: exit code %d:\n%s", code, output)
 	}
 	if anew {
@@ -65,7 +66,8 @@ func TestTableLeavesThePublication(t *testing.T) {
 		halts(t, relay, "is not in publication", "ADD TABLE", "init --accept-gap")
 		frozen(t, env, doubt)
 		env.Exec(t, "ALTER PUBLICATION walpost ADD TABLE outbox")
-		halts(t, env.Run(t), "was altered since", "init --accept-gap") // a supervisor starts it again: no reason to go on
+		// A supervisor starts it again: no reason to go on.
+		halts(t, env.Run(t), "was altered since", "init --accept-gap")
 		frozen(t, env, doubt)
 
 		relay = accepted(t, env, 10)
@@ -91,7 +93,8 @@ func TestPublicationAlteredBetweenInspections(t *testing.T) {
 	for name, play := range map[string]func(t *testing.T, env *Env, relay *Relay){
 		"killed": func(t *testing.T, env *Env, relay *Relay) {
 			alter(t, env)
-			time.Sleep(300 * time.Millisecond) // a position past the doubt is stored, and the next inspection is to come
+			// A position past the doubt is stored, and the next inspection is to come.
+			time.Sleep(300 * time.Millisecond)
 			relay.Kill()
 		},
 		"killed with an event behind": func(t *testing.T, env *Env, relay *Relay) {
@@ -144,7 +147,13 @@ func TestPublicationStopsPublishing(t *testing.T) {
 func TestSlotTrouble(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, major int) {
-		env := Setup(t, Needs{Postgres: major, OwnPostgres: true, Settings: map[string]string{"max_slot_wal_keep_size": "16MB", "wal_keep_size": "0", "max_wal_size": "32MB", "min_wal_size": "32MB"}})
+		env := Setup(t, Needs{
+			Postgres: major, OwnPostgres: true,
+			Settings: map[string]string{
+				"max_slot_wal_keep_size": "16MB", "wal_keep_size": "0",
+				"max_wal_size": "32MB", "min_wal_size": "32MB",
+			},
+		})
 		relay := running(t, env)
 		relay.Stop(t)
 		stored := storedPosition(t, env)
@@ -153,7 +162,8 @@ func TestSlotTrouble(t *testing.T) {
 		insert(t, env, "order", "k", 1)
 		env.Exec(t, "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", env.Slot)
 		moved := confirmedLSN(t, env)
-		halts(t, env.Run(t), "the slot was moved or re-created", stored.End.String(), moved.String(), "init --accept-gap")
+		halts(t, env.Run(t), "the slot was moved or re-created", stored.End.String(), moved.String(),
+			"init --accept-gap")
 		if confirmed := confirmedLSN(t, env); confirmed != moved {
 			t.Errorf("the slot went from %s to %s", moved, confirmed)
 		}
@@ -219,7 +229,8 @@ func TestColumnsChange(t *testing.T) {
 			t.Fatalf("the log names no commit LSN:\n%s", lastLines(relay.Log(), 3))
 		}
 		commit := parseLSN(t, found[1])
-		if confirmed, stored := confirmedLSN(t, env), storedPosition(t, env).End; confirmed > commit || stored > commit {
+		if confirmed, stored := confirmedLSN(t, env), storedPosition(t, env).End; confirmed > commit ||
+			stored > commit {
 			t.Errorf("confirmed %s, stored %s, past the event that commits at %s", confirmed, stored, commit)
 		}
 		relay = env.Run(t, "WALPOST_COLUMNS=payload=body")

@@ -26,13 +26,15 @@ func newRotation(t testing.TB, env *Env) *rotation {
 func (r *rotation) attach(t testing.TB, i int) {
 	t.Helper()
 	if i%2 == 0 {
-		r.env.Exec(t, fmt.Sprintf("CREATE TABLE part_%d PARTITION OF outbox FOR VALUES FROM (%d) TO (%d)", i, i*partitionRows, (i+1)*partitionRows))
+		r.env.Exec(t, fmt.Sprintf("CREATE TABLE part_%d PARTITION OF outbox FOR VALUES FROM (%d) TO (%d)", i,
+			i*partitionRows, (i+1)*partitionRows))
 		return
 	}
 	r.env.Exec(t, fmt.Sprintf(`CREATE TABLE part_%d (headers jsonb, gap int, payload jsonb, type text, aggregateid text NOT NULL, aggregatetype text NOT NULL,
 		id uuid NOT NULL, n bigint NOT NULL)`, i))
 	r.env.Exec(t, fmt.Sprintf("ALTER TABLE part_%d DROP COLUMN gap", i))
-	r.env.Exec(t, fmt.Sprintf("ALTER TABLE outbox ATTACH PARTITION part_%d FOR VALUES FROM (%d) TO (%d)", i, i*partitionRows, (i+1)*partitionRows))
+	r.env.Exec(t, fmt.Sprintf("ALTER TABLE outbox ATTACH PARTITION part_%d FOR VALUES FROM (%d) TO (%d)", i,
+		i*partitionRows, (i+1)*partitionRows))
 }
 
 // remove takes a partition away, in one of three ways.

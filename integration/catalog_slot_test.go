@@ -50,7 +50,8 @@ func TestIdleSlotInvalidated(t *testing.T) {
 			relay.Stop(t)
 			insert(t, env, "order", "behind", 10)
 			lost(t, env)
-			halts(t, env.Run(t, "WALPOST_DELIVERY="+delivery), "was invalidated", "idle_timeout", "pg_drop_replication_slot", "init --accept-gap")
+			halts(t, env.Run(t, "WALPOST_DELIVERY="+delivery), "was invalidated", "idle_timeout",
+				"pg_drop_replication_slot", "init --accept-gap")
 			replaced(t, env, delivery, 1)
 		})
 	}

@@ -165,7 +165,8 @@ func TestRowsThatMove(t *testing.T) {
 		_, trigger, _ := strings.Cut(relay.Log(), "refuse it: ")
 		trigger, _, _ = strings.Cut(trigger, `","`)
 		runScript(t, env, strings.ReplaceAll(trigger, `\"`, `"`))
-		if _, err := env.Connect(t).Exec(t.Context(), "UPDATE outbox SET relayed = false"); err == nil || !strings.Contains(err.Error(), "must not move") {
+		if _, err := env.Connect(t).Exec(t.Context(), "UPDATE outbox SET relayed = false"); err == nil ||
+			!strings.Contains(err.Error(), "must not move") {
 			t.Errorf("a row moves: %v", err)
 		}
 		env.Exec(t, "UPDATE outbox SET type = 'x'")
@@ -203,7 +204,8 @@ func TestRowsThatMoveBelow(t *testing.T) {
 			}
 			quietly(t, relay)
 			env.Exec(t, "ALTER TABLE o_relayed REPLICA IDENTITY FULL")
-			if output := env.Init(t); !strings.Contains(output, "publishes it again") || !strings.Contains(output, `OLD."done"`) || !strings.Contains(output, `OLD."relayed"`) {
+			if output := env.Init(t); !strings.Contains(output, "publishes it again") ||
+				!strings.Contains(output, `OLD."done"`) || !strings.Contains(output, `OLD."relayed"`) {
 				t.Errorf("init says:\n%s", output)
 			}
 			relay.Stop(t)

@@ -66,7 +66,8 @@ func TestTimestamp(t *testing.T) {
 				t.Errorf("record %d has %s for a time, was inserted at %s and read at %s", i, r.Timestamp, sent, came)
 			}
 		}
-		if n := relay.Metrics(t)["go_sched_gomaxprocs_threads"]; n != 1 && !process.RaceBuilt() && os.Getenv("GOMAXPROCS") == "" {
+		if n := relay.Metrics(t)["go_sched_gomaxprocs_threads"]; n != 1 && !process.RaceBuilt() &&
+			os.Getenv("GOMAXPROCS") == "" {
 			t.Errorf("the relay uses %v processors", n)
 		}
 		relay.Stop(t)

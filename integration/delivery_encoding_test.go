@@ -45,8 +45,10 @@ func TestBytesThatAreNoText(t *testing.T) {
 			t.Fatalf("%d records of %d events", len(records), len(payloads))
 		}
 		for i, r := range records {
-			if !bytes.Equal(r.Key, key) || !bytes.Equal(r.Value, payloads[i]) || headerValue(r, "type") != "\xe4" || headerValue(r, "id") != fmt.Sprint(i+1) {
-				t.Fatalf("record %d: id %s, key %x, value %x; want key %x, value %x", i, headerValue(r, "id"), r.Key, r.Value, key, payloads[i])
+			if !bytes.Equal(r.Key, key) || !bytes.Equal(r.Value, payloads[i]) ||
+				headerValue(r, "type") != "\xe4" || headerValue(r, "id") != fmt.Sprint(i+1) {
+				t.Fatalf("record %d: id %s, key %x, value %x; want key %x, value %x", i, headerValue(r, "id"),
+					r.Key, r.Value, key, payloads[i])
 			}
 		}
 		relay.Stop(t)

@@ -16,7 +16,10 @@ import (
 func TestHugeEvent(t *testing.T) {
 	long(t)
 	const size = 600_000_000
-	env := Setup(t, Needs{Postgres: 18, Kafka: Own, KafkaHeap: "4g", KafkaConfig: map[string]string{"socket.request.max.bytes": "1073741824"}})
+	env := Setup(t, Needs{
+		Postgres: 18, Kafka: Own, KafkaHeap: "4g",
+		KafkaConfig: map[string]string{"socket.request.max.bytes": "1073741824"},
+	})
 	env.Exec(t, "CREATE TABLE outbox (id int, aggregatetype text, aggregateid text, payload bytea)")
 	env.Init(t)
 	topic := env.Prefix + "blob"
@@ -26,7 +29,8 @@ func TestHugeEvent(t *testing.T) {
 	for i, n := range []int{10, size, 10} {
 		env.Exec(t, fmt.Sprintf("INSERT INTO outbox VALUES (%d, 'blob', 'k', convert_to(repeat('x', %d), 'UTF8'))", i, n))
 	}
-	client := env.Client(t, kgo.ConsumeTopics(topic), kgo.FetchMaxPartitionBytes(800<<20), kgo.FetchMaxBytes(800<<20), kgo.BrokerMaxReadBytes(1<<30))
+	client := env.Client(t, kgo.ConsumeTopics(topic), kgo.FetchMaxPartitionBytes(800<<20),
+		kgo.FetchMaxBytes(800<<20), kgo.BrokerMaxReadBytes(1<<30))
 	var sizes []int
 	for deadline := wait.In(5 * time.Minute); len(sizes) < 3; {
 		if deadline.Over() || !relay.Running() {

@@ -79,7 +79,8 @@ func TestOneLargeTransaction(t *testing.T) {
 			}
 			for line := range strings.Lines(relay.Log()) {
 				// An overloaded machine may make it wait for a server, which loses nothing.
-				if strings.Contains(line, `"level":"error"`) || strings.Contains(line, `"level":"warn"`) && !strings.Contains(line, "nothing is lost") {
+				if strings.Contains(line, `"level":"error"`) || strings.Contains(line, `"level":"warn"`) &&
+					!strings.Contains(line, "nothing is lost") {
 					t.Errorf("a relay without trouble says: %s", line)
 				}
 			}
@@ -160,7 +161,8 @@ func TestLargerThanARequest(t *testing.T) {
 	if err := env.Kafka.Start(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	Eventually(t, 90*time.Second, "the backlog to be published", func() bool { return published(t, env, relay, "many") == 2401 })
+	Eventually(t, 90*time.Second, "the backlog to be published",
+		func() bool { return published(t, env, relay, "many") == 2401 })
 	env.Exec(t, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload) SELECT gen_random_uuid(), 'big', 'k', 'Happened', to_jsonb(repeat('x', 110000000))`)
 	halts(t, relay, "MESSAGE_TOO_LARGE", "more than 100 MiB")
 }

@@ -50,8 +50,10 @@ func TestColumnTypes(t *testing.T) {
 			values = append(values, c.want)
 			records := awaitRecords(t, env, env.Prefix+"order", len(values))
 			last := records[len(records)-1]
-			if len(records) != len(values) || string(last.Value) != c.want || headerValue(last, "h") != "v" || headerValue(last, "type") != "7" || string(last.Key) != "Key" {
-				t.Errorf("type %s: %d records, the last %q with headers %v", c.typ, len(records), last.Value, last.Headers)
+			if len(records) != len(values) || string(last.Value) != c.want || headerValue(last, "h") != "v" ||
+				headerValue(last, "type") != "7" || string(last.Key) != "Key" {
+				t.Errorf("type %s: %d records, the last %q with headers %v", c.typ, len(records), last.Value,
+					last.Headers)
 			}
 			relay.Stop(t)
 		}

@@ -43,7 +43,8 @@
 //
 // Say in Needs what the test needs. A test that stops or configures a server, steps a clock, or
 // compares positions in the WAL that others must not move gets a server of its own (OwnPostgres,
-// Own, OwnThree, Faulty). Call t.Parallel unless the test measures memory, processor time or delays.
+// Own, OwnThree, Faulty). Call t.Parallel unless the test measures memory, processor time or
+// delays.
 //
 // Let it fail for its own reason alone, however busy the machine is:
 //

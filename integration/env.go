@@ -74,8 +74,9 @@ func Setup(t testing.TB, needs Needs) *Env {
 	defer cancel()
 	n := envCount.Add(1)
 	e := &Env{
-		Database: fmt.Sprintf("walpost%d", n), Prefix: fmt.Sprintf("t%d.", n), StateTopic: fmt.Sprintf("walpost.state%d", n),
-		Slot: fmt.Sprintf("walpost%d", n), Publication: "walpost", Table: "public.outbox",
+		Database: fmt.Sprintf("walpost%d", n), Prefix: fmt.Sprintf("t%d.", n),
+		StateTopic: fmt.Sprintf("walpost.state%d", n),
+		Slot:       fmt.Sprintf("walpost%d", n), Publication: "walpost", Table: "public.outbox",
 	}
 	dumpOnFailure(t, "postgres", func() string {
 		if e.Server == nil {

@@ -70,7 +70,8 @@ func (e *Env) Standby(t testing.TB) *Standby {
 func (s *Standby) AwaitSlot(t testing.TB, e *Env) {
 	t.Helper()
 	wait.For(t, 90*time.Second, "the copy of the slot on the standby", func() bool {
-		e.Exec(t, "SELECT pg_log_standby_snapshot()") // a slot can move as far as one only, and the server itself logs few
+		// A slot can move as far as one only, and the server itself logs few.
+		e.Exec(t, "SELECT pg_log_standby_snapshot()")
 		return s.value(t, e, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1 AND synced AND NOT temporary", e.Slot) == "1"
 	})
 }

@@ -22,7 +22,8 @@ func produceOne(t *testing.T, client *kgo.Client, topic, value string, limit tim
 	// The client does not give up a record that may have been written, so the promise may come
 	// later than the limit.
 	done := make(chan error, 1)
-	client.Produce(ctx, &kgo.Record{Topic: topic, Key: []byte("k"), Value: []byte(value)}, func(_ *kgo.Record, err error) { done <- err })
+	client.Produce(ctx, &kgo.Record{Topic: topic, Key: []byte("k"), Value: []byte(value)},
+		func(_ *kgo.Record, err error) { done <- err })
 	select {
 	case err := <-done:
 		return err
@@ -97,7 +98,8 @@ func TestFakeFaults(t *testing.T) {
 	env.Fake.Heal(t)
 
 	env.Fake.Blackhole(t)
-	if err := produceOne(t, client, topic, "swallowed", 300*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+	err := produceOne(t, client, topic, "swallowed", 300*time.Millisecond)
+	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("err = %v", err)
 	}
 	if env.Fake.Hits(t) == 0 {
@@ -171,7 +173,8 @@ func TestWorkloadAndCheck(t *testing.T) {
 	}
 	truth := work.Truth(t)
 	if len(truth.Events) != work.Committed() || len(truth.RolledBack) == 0 {
-		t.Errorf("%d in the table, %d acknowledged, %d rolled back", len(truth.Events), work.Committed(), len(truth.RolledBack))
+		t.Errorf("%d in the table, %d acknowledged, %d rolled back", len(truth.Events), work.Committed(),
+			len(truth.RolledBack))
 	}
 	for what, count := range map[string]string{
 		"tombstones":             "SELECT count(*) FROM outbox WHERE payload IS NULL",
@@ -215,7 +218,8 @@ func TestStopAwaitsCommits(t *testing.T) {
 	for i := range 5 {
 		work := env.Workload(t, WorkloadOptions{NoLarge: true})
 		work.WaitCommitted(t, 10)
-		time.Sleep(time.Duration(i) * 20 * time.Millisecond) // the writers commit together: one of these moments is in a delay
+		// The writers commit together: one of these moments is in a delay.
+		time.Sleep(time.Duration(i) * 20 * time.Millisecond)
 		work.Stop(t)
 		stopped := env.Value(t, "SELECT count(*) FROM "+env.Table)
 		time.Sleep(200 * time.Millisecond) // two delays
@@ -244,5 +248,6 @@ func TestWorkloadSurvivesKill(t *testing.T) {
 	if len(truth.Events) < work.Committed() {
 		t.Errorf("%d in the table, %d acknowledged", len(truth.Events), work.Committed())
 	}
-	t.Logf("%d in the table, %d of them acknowledged, %d rolled back", len(truth.Events), work.Committed(), len(truth.RolledBack))
+	t.Logf("%d in the table, %d of them acknowledged, %d rolled back", len(truth.Events), work.Committed(),
+		len(truth.RolledBack))
 }

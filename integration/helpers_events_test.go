@@ -27,7 +27,8 @@ func insert(t testing.TB, env *Env, kind, key string, count int) {
 // are no more.
 func awaitRecords(t testing.TB, env *Env, topic string, count int) []*kgo.Record {
 	t.Helper()
-	client := env.Client(t, kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.MetadataMinAge(100*time.Millisecond), kgo.MetadataMaxAge(300*time.Millisecond))
+	client := env.Client(t, kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.MetadataMinAge(100*time.Millisecond), kgo.MetadataMaxAge(300*time.Millisecond))
 	var records []*kgo.Record
 	deadline := wait.In(time.Minute)
 	for {

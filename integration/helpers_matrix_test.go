@@ -30,7 +30,8 @@ func combinations() []combination {
 	if longWanted() {
 		return append(two, others...)
 	}
-	servers.Untested("faults of Postgres", fmt.Sprintf("with %s, and with %s: set WALPOST_TEST_LONG=1", others[0], others[1]))
+	servers.Untested("faults of Postgres", fmt.Sprintf("with %s, and with %s: set WALPOST_TEST_LONG=1",
+		others[0], others[1]))
 	return two
 }
 

@@ -15,12 +15,14 @@ import (
 func storedPosition(t testing.TB, env *Env) checkpoint.State {
 	t.Helper()
 	source := env.Value(t, "SELECT system_identifier::text FROM pg_control_system()") + "/" + env.Slot
-	store, err := checkpoint.NewStore(append([]kgo.Opt{kgo.SeedBrokers(env.Brokers...)}, env.Login...), env.StateTopic, source, zerolog.Nop())
+	store, err := checkpoint.NewStore(append([]kgo.Opt{kgo.SeedBrokers(env.Brokers...)}, env.Login...),
+		env.StateTopic, source, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	state, stored, err := store.Glance(t.Context()) // no wait for the transaction that a killed relay left open: it is aborted
+	// No wait for the transaction that a killed relay left open: it is aborted.
+	state, stored, err := store.Glance(t.Context())
 	if err != nil || !stored {
 		t.Fatalf("no stored position: %v", err)
 	}
@@ -48,7 +50,8 @@ func commitOf(t testing.TB, r *kgo.Record) checkpoint.LSN {
 func awaitStored(t testing.TB, env *Env, r *kgo.Record) {
 	t.Helper()
 	commit := commitOf(t, r)
-	Eventually(t, 20*time.Second, "the position to be stored", func() bool { return storedPosition(t, env).End > commit })
+	Eventually(t, 20*time.Second, "the position to be stored",
+		func() bool { return storedPosition(t, env).End > commit })
 }
 
 // awaitConfirmed waits until the position behind the transaction of an event is confirmed to

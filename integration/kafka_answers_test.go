@@ -97,7 +97,8 @@ func TestTopicsBelowMinInSync(t *testing.T) {
 		env.Kafka.Kill(2)
 		began := wait.In(causeLimit)
 		insert(t, env, "order", "k", 1)
-		saysWhy(t, env, relay, began, fmt.Sprintf("topic %q cannot be written: min.insync.replicas is 3", env.StateTopic))
+		saysWhy(t, env, relay, began, fmt.Sprintf("topic %q cannot be written: min.insync.replicas is 3",
+			env.StateTopic))
 		relay.Kill()
 		began = wait.In(causeLimit)
 		relay = env.Run(t, "WALPOST_DELIVERY="+delivery)

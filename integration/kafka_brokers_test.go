@@ -93,7 +93,8 @@ func TestBelowMinInSyncReplicas(t *testing.T) {
 		env.Kafka.Kill(0)
 		Eventually(t, time.Minute, "the brokers' answer as the reason", func() bool {
 			_, reasons := relay.Get("/readyz")
-			return strings.Contains(reasons, `waiting for topic "`+env.Prefix+`order", partition `) && strings.Contains(reasons, ": NOT_ENOUGH_REPLICAS")
+			return strings.Contains(reasons, `waiting for topic "`+env.Prefix+`order", partition `) &&
+				strings.Contains(reasons, ": NOT_ENOUGH_REPLICAS")
 		})
 		eventsWait(t, env, relay, work)
 		startBroker(t, env, 0)
@@ -118,7 +119,9 @@ func eventsWait(t testing.TB, env *Env, relay *Relay, work *Workload) {
 	t.Helper()
 	Eventually(t, time.Minute, "the relay to be not ready, and to say why", func() bool {
 		code, reasons := relay.Get("/readyz")
-		for _, because := range []string{"in flight", "waiting for topic", "Kafka", env.StateTopic, "transactional id"} {
+		for _, because := range []string{
+			"in flight", "waiting for topic", "Kafka", env.StateTopic, "transactional id",
+		} {
 			if code == 503 && strings.Contains(reasons, because) {
 				t.Logf("/readyz says %q", strings.TrimSpace(reasons))
 				return true

@@ -130,7 +130,8 @@ func TestCertificatesRotated(t *testing.T) {
 	f.write(t, "ca.pem", ca[:len(ca)/2]) // half written
 	says("no certificate in PEM form in " + f.path("ca.pem"))
 	f.write(t, "ca.pem", ca)
-	says("the broker refuses the client certificate in WALPOST_KAFKA_CERT_FILE "+f.path("cert.pem"), "CN=walpost of yesterday")
+	says("the broker refuses the client certificate in WALPOST_KAFKA_CERT_FILE "+f.path("cert.pem"),
+		"CN=walpost of yesterday")
 	f.write(t, "cert.pem", cert)
 	says(f.path("key.pem"), "private key does not match")
 	f.write(t, "key.pem", key)

@@ -17,7 +17,8 @@ func TestTopicsThatCollide(t *testing.T) {
 	relay.Ready(t, 30*time.Second)
 	insert(t, env, "order.paid", "k", 1)
 	insert(t, env, "order_paid", "k", 1)
-	halts(t, relay, "collides with existing topic: "+env.Prefix+"order.paid", "a dot and an underscore", "To skip its whole transaction")
+	halts(t, relay, "collides with existing topic: "+env.Prefix+"order.paid", "a dot and an underscore",
+		"To skip its whole transaction")
 	if n := len(awaitRecords(t, env, env.Prefix+"order.paid", 1)); n != 1 {
 		t.Errorf("%d records in the first topic, want 1", n)
 	}

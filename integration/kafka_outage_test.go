@@ -13,7 +13,10 @@ import (
 // bounded and its walsender alive, and delivers everything afterwards.
 func TestKafkaStopsForAMinute(t *testing.T) {
 	t.Parallel()
-	env := Setup(t, Needs{Postgres: 15, OwnPostgres: true, Kafka: Own, Settings: map[string]string{"wal_sender_timeout": "5s"}})
+	env := Setup(t, Needs{
+		Postgres: 15, OwnPostgres: true, Kafka: Own,
+		Settings: map[string]string{"wal_sender_timeout": "5s"},
+	})
 	env.Init(t)
 	relay := env.Run(t, "WALPOST_MAX_IN_FLIGHT_BYTES=16MiB")
 	work := env.Workload(t, WorkloadOptions{Rate: 3000})

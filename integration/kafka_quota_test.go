@@ -132,7 +132,8 @@ func TestSlowLine(t *testing.T) {
 		FROM generate_series(1, 8000) i`)
 	relay := env.Run(t, exactlyOnce)
 	relay.Ready(t, time.Minute)
-	Eventually(t, 4*time.Minute, "everything to be published", func() bool { return published(t, env, relay, "order") >= 8000 })
+	Eventually(t, 4*time.Minute, "everything to be published",
+		func() bool { return published(t, env, relay, "order") >= 8000 })
 	if !strings.Contains(relay.Log(), "took too long") {
 		t.Error("no transaction took too long: this proves nothing")
 	}

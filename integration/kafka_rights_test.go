@@ -22,8 +22,9 @@ var guarded = map[string]string{
 	"listener.name.client.plain.sasl.jaas.config":         `org.apache.kafka.common.security.plain.PlainLoginModule required username="admin" password="secret" user_admin="secret";`,
 	"listener.name.client.scram-sha-256.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
 	"authorizer.class.name":                               "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-	"super.users":                                         "User:admin;User:ANONYMOUS", // the controller's listener asks for no login
-	"connections.max.reauth.ms":                           "2000",
+	// The controller's listener asks for no login.
+	"super.users":               "User:admin;User:ANONYMOUS",
+	"connections.max.reauth.ms": "2000",
 }
 
 // guardedKafka has brokers with access control, a user walpost that has exactly the rights that the
@@ -34,12 +35,15 @@ func guardedKafka(t *testing.T, delivery string) (env *Env, vars []string, passw
 	env.Login = []kgo.Opt{kgo.SASL(plain.Auth{User: "admin", Pass: "secret"}.AsMechanism())}
 	env.Init(t)
 	setPassword(t, env, "first")
-	grant(t, env, kadm.ACLPatternLiteral, kadm.NewACLs().Topics(env.StateTopic).Operations(kadm.OpRead, kadm.OpWrite, kadm.OpDescribe, kadm.OpCreate))
-	grant(t, env, kadm.ACLPatternPrefixed, kadm.NewACLs().Topics(env.Prefix).Operations(kadm.OpDescribe, kadm.OpDescribeConfigs, kadm.OpCreate))
+	grant(t, env, kadm.ACLPatternLiteral,
+		kadm.NewACLs().Topics(env.StateTopic).Operations(kadm.OpRead, kadm.OpWrite, kadm.OpDescribe, kadm.OpCreate))
+	grant(t, env, kadm.ACLPatternPrefixed,
+		kadm.NewACLs().Topics(env.Prefix).Operations(kadm.OpDescribe, kadm.OpDescribeConfigs, kadm.OpCreate))
 	grant(t, env, kadm.ACLPatternPrefixed, writeEvents(env))
 	if delivery == exactly {
 		id := "walpost/" + env.Value(t, "SELECT system_identifier FROM pg_control_system()") + "/" + env.Slot
-		grant(t, env, kadm.ACLPatternLiteral, kadm.NewACLs().TransactionalIDs(id).Operations(kadm.OpWrite, kadm.OpDescribe))
+		grant(t, env, kadm.ACLPatternLiteral,
+			kadm.NewACLs().TransactionalIDs(id).Operations(kadm.OpWrite, kadm.OpDescribe))
 	}
 	passwordFile = filepath.Join(t.TempDir(), "password")
 	writePassword(t, passwordFile, "first")
@@ -168,8 +172,12 @@ func TestPasswordChanged(t *testing.T) {
 			}{
 				{change, refused, func() { setPassword(t, env, "first") }},
 				{change, refused, func() { writePassword(t, file, "second") }},
-				{func() { writePassword(t, file, "sec") }, refused, func() { writePassword(t, file, "second") }}, // half written
-				{func() { writePassword(t, file, "") }, file + " is empty", func() { writePassword(t, file, "second") }},
+				// Half written.
+				{func() { writePassword(t, file, "sec") }, refused, func() { writePassword(t, file, "second") }},
+				{
+					func() { writePassword(t, file, "") }, file + " is empty",
+					func() { writePassword(t, file, "second") },
+				},
 				{func() { removeFile(t, file) }, "no such file", func() { writePassword(t, file, "second") }},
 			} {
 				c.spoil()
@@ -193,7 +201,8 @@ func TestPasswordChanged(t *testing.T) {
 			if delivery == exactly {
 				report.Assert(t, 0)
 			} else {
-				report.Assert(t, 2*inAMiB) // an error that ends the client repeats what was published behind the oldest event
+				// An error that ends the client repeats what was published behind the oldest event.
+				report.Assert(t, 2*inAMiB)
 			}
 			if peak := residentPeakMiB(t, relay.PID()); peak > 150 {
 				t.Errorf("the relay took %d MiB", peak)

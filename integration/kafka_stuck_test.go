@@ -27,7 +27,8 @@ func TestOnePartitionStuck(t *testing.T) {
 	for range 200 {
 		insert(t, env, "flows", "k", rows/200)
 	}
-	Eventually(t, 30*time.Second, "events behind the one that waits", func() bool { return published(t, env, relay, "flows") > 1000 })
+	Eventually(t, 30*time.Second, "events behind the one that waits",
+		func() bool { return published(t, env, relay, "flows") > 1000 })
 	time.Sleep(2 * time.Second) // without a bound the rest is published by now
 	if n := published(t, env, relay, "flows"); n > 2100 {
 		t.Errorf("%v events of at least 512 bytes passed one that waits, and the bound is 1 MiB", n)
@@ -35,7 +36,8 @@ func TestOnePartitionStuck(t *testing.T) {
 	relay.Kill()
 	relay = env.Run(t, bound)
 	relay.Ready(t, 30*time.Second)
-	Eventually(t, 30*time.Second, "events behind the one that waits", func() bool { return published(t, env, relay, "flows") > 1000 })
+	Eventually(t, 30*time.Second, "events behind the one that waits",
+		func() bool { return published(t, env, relay, "flows") > 1000 })
 	env.Fake.Heal(t)
 	repeats := len(awaitRecords(t, env, env.Prefix+"flows", 1+rows)) - rows - 1
 	if repeats == 0 || repeats > 2100 {
@@ -66,7 +68,8 @@ func TestKilledWhileItDrains(t *testing.T) {
 	relay.Term()
 	relay.WaitLog(t, 10*time.Second, "stopping")
 	env.Fake.Thaw()
-	Eventually(t, 10*time.Second, "what can be confirmed to be confirmed", func() bool { return relay.Metrics(t)["walpost_in_flight_events"] == 1 })
+	Eventually(t, 10*time.Second, "what can be confirmed to be confirmed",
+		func() bool { return relay.Metrics(t)["walpost_in_flight_events"] == 1 })
 	awaitStored(t, env, awaitRecords(t, env, env.Prefix+"flows", 101)[100])
 	relay.Kill()
 	env.Fake.Heal(t)
@@ -124,7 +127,8 @@ func TestStateTopicStuck(t *testing.T) {
 		t.Errorf("/readyz says %q", reasons)
 	}
 	relay.WaitLog(t, 10*time.Second, "events or their position wait")
-	Eventually(t, 30*time.Second, "what the bound allows to be published", func() bool { return published(t, env, relay, "flows") >= 1000 })
+	Eventually(t, 30*time.Second, "what the bound allows to be published",
+		func() bool { return published(t, env, relay, "flows") >= 1000 })
 	if n := published(t, env, relay, "flows"); n > 2200 {
 		t.Errorf("%v events were published behind the stored position, the bound is 1 MiB", n)
 	}

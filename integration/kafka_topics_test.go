@@ -52,7 +52,8 @@ func TestPartitionsAdded(t *testing.T) {
 			if err != nil || responses.Error() != nil {
 				t.Fatal(err, responses.Error())
 			}
-			insert(t, env, "nudge", "k", 1) // a new topic makes the client ask for all of them; else it does so every five minutes
+			// A new topic makes the client ask for all of them; else it does so every five minutes.
+			insert(t, env, "nudge", "k", 1)
 			relay.WaitLog(t, 30*time.Second, "partitions were added")
 			if c.kill {
 				relay.Kill()
@@ -70,7 +71,9 @@ func TestPartitionsAdded(t *testing.T) {
 
 // checkMoved checks order per key across the change: first the records of its old partition, then
 // those of the new one.
-func checkMoved(t testing.TB, records map[int32][]*kgo.Record, truth *Truth, topic string, before, after int32, maxRepeats int) {
+func checkMoved(
+	t testing.TB, records map[int32][]*kgo.Record, truth *Truth, topic string, before, after int32, maxRepeats int,
+) {
 	t.Helper()
 	type place struct {
 		key       string
@@ -90,7 +93,8 @@ func checkMoved(t testing.TB, records map[int32][]*kgo.Record, truth *Truth, top
 	}
 	repeats, moved, found := 0, 0, 0
 	for key, events := range keys {
-		from, to := place{key, checker.PartitionOf([]byte(key), before)}, place{key, checker.PartitionOf([]byte(key), after)}
+		from := place{key, checker.PartitionOf([]byte(key), before)}
+		to := place{key, checker.PartitionOf([]byte(key), after)}
 		list := places[from]
 		if from != to {
 			old, added := places[from], places[to]
@@ -159,11 +163,13 @@ func TestTopicMadeAgain(t *testing.T) {
 				env.Init(t)
 				topic := env.Prefix + "order"
 				env.CreateTopic(t, topic, 3, nil)
-				relay := env.Run(t, "WALPOST_DELIVERY="+delivery, fmt.Sprint("WALPOST_CREATE_TOPICS=", create), "WALPOST_MAX_IN_FLIGHT_BYTES=1MiB")
+				relay := env.Run(t, "WALPOST_DELIVERY="+delivery, fmt.Sprint("WALPOST_CREATE_TOPICS=", create),
+					"WALPOST_MAX_IN_FLIGHT_BYTES=1MiB")
 				env.CreateTopic(t, env.Prefix+"customer", 3, nil)
 				env.CreateTopic(t, env.Prefix+"last", 1, nil)
 				relay.Ready(t, 30*time.Second)
-				work := env.Workload(t, WorkloadOptions{Rate: 1000, Types: []string{"order", "customer"}, NoLarge: true})
+				kinds := []string{"order", "customer"}
+				work := env.Workload(t, WorkloadOptions{Rate: 1000, Types: kinds, NoLarge: true})
 				work.WaitCommitted(t, 2000)
 				admin := kadm.NewClient(env.Client(t, kgo.MetadataMinAge(50*time.Millisecond)))
 				id := topicID(t, admin, topic)
@@ -188,7 +194,8 @@ func TestTopicMadeAgain(t *testing.T) {
 				if gone == 0 {
 					t.Error("nothing went with the topic: this proves nothing")
 				}
-				gone, others := checkMadeAgain(t, readTopic(t, env, env.Prefix+"customer"), work.Truth(t), again, env.Prefix+"customer")
+				gone, others := checkMadeAgain(t, readTopic(t, env, env.Prefix+"customer"), work.Truth(t),
+					again, env.Prefix+"customer")
 				if gone > 0 {
 					t.Errorf("%d events of another topic are missing", gone)
 				}
@@ -214,7 +221,9 @@ func topicID(t testing.TB, admin *kadm.Client, topic string) kadm.TopicID {
 // checkMadeAgain checks that a topic has the last events of each key, without a gap, and all of
 // those that follow what was committed when it was deleted. It returns how many are not there of
 // those that were, and how many repeats are.
-func checkMadeAgain(t testing.TB, records map[int32][]*kgo.Record, truth, again *Truth, topic string) (gone, repeats int) {
+func checkMadeAgain(
+	t testing.TB, records map[int32][]*kgo.Record, truth, again *Truth, topic string,
+) (gone, repeats int) {
 	t.Helper()
 	next := map[string]int{} // rank that a key must show next
 	seen := map[string]bool{}
@@ -246,7 +255,8 @@ func checkMadeAgain(t testing.TB, records map[int32][]*kgo.Record, truth, again 
 			gone++
 		}
 	}
-	t.Logf("topic %s: %d events, %d repeats, %d gone with the topic, %d missing", topic, len(seen), repeats, gone, missing)
+	t.Logf("topic %s: %d events, %d repeats, %d gone with the topic, %d missing", topic, len(seen), repeats,
+		gone, missing)
 	if missing > 0 || len(seen) == 0 {
 		t.Error("events are missing that were committed after the topic was deleted")
 	}
@@ -270,7 +280,8 @@ func TestStateTopicMadeAgain(t *testing.T) {
 			env.DeleteTopics(t, env.StateTopic)
 			time.Sleep(2 * time.Second) // the topic is away for a moment, and some inspections
 			before := confirmedLSN(t, env)
-			Eventually(t, time.Minute, "a position to be confirmed", func() bool { return confirmedLSN(t, env) > before })
+			Eventually(t, time.Minute, "a position to be confirmed",
+				func() bool { return confirmedLSN(t, env) > before })
 			work.Stop(t)
 			relay.Ready(t, time.Minute)
 			repeats := 0

@@ -133,7 +133,8 @@ func TestCommitOutcomeUnknown(t *testing.T) {
 			work.WaitCommitted(t, 500)
 			for range 3 {
 				env.Fake.FailEnd(t, how, 1)
-				Eventually(t, time.Minute, "the end of a transaction to fail", func() bool { return env.Fake.Hits(t) > 0 })
+				Eventually(t, time.Minute, "the end of a transaction to fail",
+					func() bool { return env.Fake.Hits(t) > 0 })
 				env.Fake.Heal(t)
 				relay.Ready(t, 60*time.Second)
 				work.WaitCommitted(t, work.Committed()+300)

@@ -10,13 +10,15 @@ import (
 // by itself, and what was on its way when it stopped is not sent again.
 func TestFrozenRelay(t *testing.T) {
 	t.Parallel()
-	all := scenes(t, Needs{Settings: map[string]string{"wal_sender_timeout": "3s"}}, WorkloadOptions{Rate: 400}, wellShaped)
+	all := scenes(t, Needs{Settings: map[string]string{"wal_sender_timeout": "3s"}}, WorkloadOptions{Rate: 400},
+		wellShaped)
 	for round := range 2 {
 		for _, s := range all {
 			s.relay.Signal(syscall.SIGSTOP)
 		}
 		for _, s := range all {
-			Eventually(t, time.Minute, s.name+": the walsender to give the relay up", func() bool { return walsender(t, s.env) == "" })
+			Eventually(t, time.Minute, s.name+": the walsender to give the relay up",
+				func() bool { return walsender(t, s.env) == "" })
 		}
 		for _, s := range all {
 			s.relay.Signal(syscall.SIGCONT)

@@ -36,7 +36,8 @@ func TestKillTheRelay(t *testing.T) {
 				t.Error("twenty kills under load repeated nothing: were they kills?")
 			}
 			starts.check(t, report)
-			t.Logf("20 kills, %d events, %d repeats (%.1f a kill)", report.Expected, len(report.Repeats), float64(len(report.Repeats))/20)
+			t.Logf("20 kills, %d events, %d repeats (%.1f a kill)", report.Expected, len(report.Repeats),
+				float64(len(report.Repeats))/20)
 			relay.Stop(t)
 			again := env.Check(t, work)
 			again.Assert(t, len(report.Repeats))

@@ -33,7 +33,7 @@ func TestBusyWalsender(t *testing.T) {
 			insert(t, env, "order", "k", 1)
 			relay.WaitLog(t, time.Minute, "Postgres is decoding a large transaction")
 			pid := walsender(t, env)
-			for deadline := time.Now().Add(100 * time.Second); time.Now().Before(deadline); time.Sleep(time.Second) { // samples
+			for deadline := time.Now().Add(100 * time.Second); time.Now().Before(deadline); time.Sleep(time.Second) {
 				if now := walsender(t, env); now != pid {
 					t.Fatalf("the walsender is another one: %s, before %s\n%s", now, pid, relay.Log())
 				}

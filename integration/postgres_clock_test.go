@@ -18,18 +18,21 @@ func TestClockSteps(t *testing.T) {
 			if delivery != exactly {
 				long(t)
 			}
-			impatient := map[string]string{"transaction.abort.timed.out.transaction.cleanup.interval.ms": "20"} // one that is open at a step ends by it
+			// One that is open at a step ends by it.
+			impatient := map[string]string{"transaction.abort.timed.out.transaction.cleanup.interval.ms": "20"}
 			env := Setup(t, Needs{OwnPostgres: true, Kafka: Own, KafkaConfig: impatient, Clocks: true})
 			env.Init(t)
 			relay := env.Run(t, "WALPOST_DELIVERY="+delivery)
 			relay.Ready(t, 30*time.Second)
 			work := env.Workload(t, WorkloadOptions{Rate: 1000, NoLarge: true})
 			clocks := env.Clocks
+			// Kafka's goes ahead alone: a broker that was set back runs none of its quorum's timers until
+			// the time has come again.
 			for _, to := range []struct {
 				name  string
 				clock *Clock
 				ahead time.Duration
-			}{ // Kafka's goes ahead alone: a broker that was set back runs none of its quorum's timers until the time has come again
+			}{
 				{"kafka", clocks.Kafka, step},
 				{"postgres", clocks.Postgres, step},
 				{"relay", clocks.Relay, step},
@@ -44,13 +47,15 @@ func TestClockSteps(t *testing.T) {
 				work.WaitCommitted(t, work.Committed()+500)
 				relay.Ready(t, time.Minute)
 				says, err := strconv.ParseFloat(env.Value(t, "SELECT extract(epoch FROM clock_timestamp())"), 64)
-				if off := time.Until(time.Unix(int64(says), 0)) - to.ahead; to.name == "postgres" && (err != nil || off.Abs() > time.Minute) {
+				if off := time.Until(time.Unix(int64(says), 0)) - to.ahead; to.name == "postgres" &&
+					(err != nil || off.Abs() > time.Minute) {
 					t.Errorf("the clock of Postgres is %s off what it was set to (%v)", off, err)
 				}
 				t.Logf("clock of %s %s ahead, %d reconnects to Postgres", to.name, to.ahead, reconnects(t, relay))
 			}
 			notStalled(t, env, relay, step)
-			gone := func() bool { return strings.Contains(relay.Log(), "INVALID_") } // a transaction, by the word of the broker
+			// A transaction, by the word of the broker.
+			gone := func() bool { return strings.Contains(relay.Log(), "INVALID_") }
 			for i := 0; i < 20 && (i < 3 || delivery == exactly && !gone()); i++ {
 				relay.Signal(syscall.SIGSTOP)
 				clocks.Kafka.Step(t, time.Duration(3+i)*step) // what is open runs out
@@ -102,7 +107,8 @@ func TestClocksFarApart(t *testing.T) {
 			t.Fatalf("exit code %d with clocks that are two hours apart, want 3", code)
 		}
 		hour := time.Now().Add(step.relays).UTC().Format("2006-01-02T15")
-		if last := lastLines(relay.Log(), 1); !strings.Contains(last, "INVALID_TIMESTAMP") || !strings.Contains(last, "which says "+hour) {
+		if last := lastLines(relay.Log(), 1); !strings.Contains(last, "INVALID_TIMESTAMP") ||
+			!strings.Contains(last, "which says "+hour) {
 			t.Errorf("want a word on the clock, which says %s, got %s", hour, last)
 		}
 		step.clock.Step(t, 0)

@@ -103,7 +103,8 @@ func (how failover) fallBehind(t *testing.T, env *Env, standby *Standby, relay *
 	before := publishedEvents(t, relay)
 	work.WaitCommitted(t, work.Committed()+1000)
 	if !how.synchronized {
-		Eventually(t, time.Minute, "events that the standby lacks to be published", func() bool { return publishedEvents(t, relay) > before+500 })
+		Eventually(t, time.Minute, "events that the standby lacks to be published",
+			func() bool { return publishedEvents(t, relay) > before+500 })
 		return
 	}
 	time.Sleep(2 * time.Second) // time to publish what the standby lacks
@@ -127,7 +128,8 @@ func nothingPast(t *testing.T, env *Env) {
 	if last == nil {
 		t.Fatal("nothing was published")
 	}
-	confirmed := parseLSN(t, env.Value(t, "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = $1", physicalSlot))
+	confirmed := parseLSN(t, env.Value(t, "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = $1",
+		physicalSlot))
 	if commit := commitOf(t, last); commit >= confirmed {
 		t.Errorf("an event was published that commits at %s, and the standby has confirmed %s alone", commit, confirmed)
 	}
@@ -162,7 +164,8 @@ func checkFailover(t *testing.T, env *Env, work *Workload, ended string, repeats
 		at := place{r.Topic, r.Partition, headerValue(r, "source")}
 		if !seen[id] {
 			if pos <= lastPos[at] {
-				t.Errorf("%s/%d@%d: pos %s does not grow, the one before is %s", r.Topic, r.Partition, r.Offset, pos, lastPos[at])
+				t.Errorf("%s/%d@%d: pos %s does not grow, the one before is %s", r.Topic, r.Partition, r.Offset,
+					pos, lastPos[at])
 			}
 			seen[id], lastPos[at] = true, pos
 		}
@@ -210,7 +213,8 @@ func (how failover) checkLog(t *testing.T, relay *Relay, ended string, lost []st
 		t.Error("nothing published was lost: the standby was not behind")
 	}
 	if how.synchronized && (len(lost) > 0 || named) {
-		t.Errorf("with synchronized_standby_slots %d published events were lost, and the log says so: %t", len(lost), named)
+		t.Errorf("with synchronized_standby_slots %d published events were lost, and the log says so: %t",
+			len(lost), named)
 	}
 	if len(lost) > 0 && !named { // the other way round may be: a position without events was lost
 		t.Errorf("%d published events were lost, and the log does not say so", len(lost))

@@ -45,7 +45,8 @@ func cutTheLinks(t *testing.T, cuts, streams int, limit time.Duration) {
 // silence: neither FIN nor RST. The relay is back within a minute.
 func TestHalfOpenLink(t *testing.T) {
 	t.Parallel()
-	all := scenes(t, Needs{Settings: map[string]string{"wal_sender_timeout": "10s"}}, WorkloadOptions{Rate: 100}, wellShaped)
+	all := scenes(t, Needs{Settings: map[string]string{"wal_sender_timeout": "10s"}},
+		WorkloadOptions{Rate: 100}, wellShaped)
 	for _, s := range all {
 		if s.proxy.Silence() == 0 {
 			t.Fatalf("%s: there was no connection to silence", s.name)
@@ -70,7 +71,8 @@ func TestFarLink(t *testing.T) {
 
 // slowLinks publishes over slow lines, on which the walsender never gives the relay up.
 func slowLinks(t *testing.T, shape func(*Proxy)) {
-	all := scenes(t, Needs{Settings: map[string]string{"wal_sender_timeout": "10s"}}, WorkloadOptions{Rate: 40, NoLarge: true, Writers: 2}, shape)
+	all := scenes(t, Needs{Settings: map[string]string{"wal_sender_timeout": "10s"}},
+		WorkloadOptions{Rate: 40, NoLarge: true, Writers: 2}, shape)
 	for _, s := range all {
 		s.env.Exec(t, `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers) SELECT gen_random_uuid(), 'large', 'k', 'Happened',
 			to_jsonb((SELECT string_agg(md5(i::text), '') FROM generate_series(1, 28000) i)), '{"seq": "1"}'`) // 900 KB: 14 s at 64 KiB

@@ -15,7 +15,8 @@ func TestLoginsAreFew(t *testing.T) {
 	env.Init(t)
 	env.Exec(t, "CREATE ROLE relay LOGIN REPLICATION PASSWORD 'first'")
 	askForPassword(t, env)
-	relay := env.Run(t, "PGPASSWORD=first", "WALPOST_POSTGRES_URL="+strings.Replace(env.URL(), "postgres@", "relay@", 1))
+	relay := env.Run(t, "PGPASSWORD=first",
+		"WALPOST_POSTGRES_URL="+strings.Replace(env.URL(), "postgres@", "relay@", 1))
 	relay.Ready(t, 30*time.Second)
 	sessions := func() int {
 		n, err := strconv.Atoi(env.Value(t, "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"))

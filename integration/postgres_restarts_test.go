@@ -116,8 +116,10 @@ func TestIdleOutboxBesideABusyDatabase(t *testing.T) {
 		}
 		return bytes
 	}
-	Eventually(t, 40*time.Second, "the confirmed lag to return to about zero", func() bool { return lag("confirmed_flush_lsn") < 64<<10 })
-	Eventually(t, 60*time.Second, "the restart lag to return to about zero", func() bool { return lag("restart_lsn") < 1<<20 })
+	Eventually(t, 40*time.Second, "the confirmed lag to return to about zero",
+		func() bool { return lag("confirmed_flush_lsn") < 64<<10 })
+	Eventually(t, 60*time.Second, "the restart lag to return to about zero",
+		func() bool { return lag("restart_lsn") < 1<<20 })
 	if rows := env.Value(t, xacts); rows != "1" {
 		t.Errorf("somebody wrote into the database: %s rows were changed, one of them by us", rows)
 	}

@@ -18,7 +18,8 @@ func namesHolder(t testing.TB, env *Env, relay *Relay, holder string) {
 		return strings.Contains(fmt.Sprint(relay.Status(t)["restart_lsn_holder"]), holder)
 	})
 	for _, from := range []string{relay.Addr(), ""} { // from the relay, and from the servers alone
-		if _, text := env.Walpost(t, []string{"WALPOST_HTTP_ADDR=" + from}, "status"); !strings.Contains(text, "held by "+holder) {
+		_, text := env.Walpost(t, []string{"WALPOST_HTTP_ADDR=" + from}, "status")
+		if !strings.Contains(text, "held by "+holder) {
 			t.Errorf("walpost status does not name %s:\n%s", holder, text)
 		}
 	}

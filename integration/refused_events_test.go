@@ -143,7 +143,8 @@ func TestSkipARow(t *testing.T) {
 		}
 		_, query, _ := strings.Cut(string(manual), "CREATE TABLE left_out AS")
 		query, _, _ = strings.Cut(query, ";")
-		env.Exec(t, "CREATE TABLE left_out AS"+strings.NewReplacer("'walpost', '0/16B3749'", "'"+env.Slot+"', '"+lsn+"'", "'...'", "'"+id+"'").Replace(query))
+		env.Exec(t, "CREATE TABLE left_out AS"+strings.NewReplacer("'walpost', '0/16B3749'",
+			"'"+env.Slot+"', '"+lsn+"'", "'...'", "'"+id+"'").Replace(query))
 		if got := env.Value(t, "SELECT string_agg(aggregateid, ' ' ORDER BY n) FROM left_out"); got != "behind saved" {
 			t.Errorf("the query of the manual finds %q, want what is behind the bad row", got)
 		}
@@ -186,7 +187,8 @@ func TestRefusedEventRepeatsNothing(t *testing.T) {
 // break the contract. To skip the row that is named must not skip the other.
 func TestTheFirstRefusedEventIsNamed(t *testing.T) {
 	env := Setup(t, Needs{Kafka: Faulty})
-	env.Exec(t, "CREATE TABLE outbox (id uuid, aggregatetype text, aggregateid text, type text, payload jsonb)") // without the checks of init
+	// Without the checks of init.
+	env.Exec(t, "CREATE TABLE outbox (id uuid, aggregatetype text, aggregateid text, type text, payload jsonb)")
 	env.Init(t)
 	relay := env.Run(t, "WALPOST_KAFKA_LINGER=200ms")
 	relay.Ready(t, 30*time.Second)

@@ -59,14 +59,17 @@ func TestColumnRenamedWhileTheRelayIsDown(t *testing.T) {
 				plain := "WALPOST_COLUMNS=" + column + "=" + before // as the table is called at first
 				insertAs(1, before)
 				env.Exec(t, "ALTER TABLE outbox RENAME "+before+" TO "+after)
-				if column == "payload" { // what an event can do without may have been added: no row of before is refused for it
+				// What an event can do without may have been added: no row of before is refused for
+				// it.
+				if column == "payload" {
 					halts(t, env.Run(t, mapped), `\"body\" is missing`, "when this row was inserted")
 				}
 				halts(t, env.Run(t, plain), before, "WALPOST_COLUMNS") // which publishes the first
 				awaitRecords(t, env, env.Prefix+"order", 2)
 
 				insertAs(2, after)
-				halts(t, env.Run(t, plain), before, "WALPOST_COLUMNS") // a row of the present shape, and no hint to skip it
+				// A row of the present shape, and no hint to skip it.
+				halts(t, env.Run(t, plain), before, "WALPOST_COLUMNS")
 				env.Exec(t, "ALTER TABLE outbox RENAME "+after+" TO "+before)
 				insertAs(3, before)
 				halts(t, env.Run(t, mapped), after, "WALPOST_COLUMNS") // which publishes the second

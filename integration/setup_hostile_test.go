@@ -53,7 +53,10 @@ func TestHostileSettings(t *testing.T) {
 				CREATE TABLE words (id date NOT NULL, aggregatetype text NOT NULL, aggregateid text NOT NULL, type text, payload text, "größe" text)`)
 			env.Table = "outbox,words"
 			plain := env.Address
-			vars := []string{"WALPOST_TOPIC=" + env.Prefix + "{aggregatetype}", "WALPOST_POSTGRES_URL=" + strings.Replace(plain, "postgres@", role+"@", 1)}
+			vars := []string{
+				"WALPOST_TOPIC=" + env.Prefix + "{aggregatetype}",
+				"WALPOST_POSTGRES_URL=" + strings.Replace(plain, "postgres@", role+"@", 1),
+			}
 			if code, output := env.Walpost(t, vars, "init"); code != 0 {
 				t.Fatalf("init: %d\n%s", code, output)
 			}
@@ -143,7 +146,10 @@ func TestLatinDatabase(t *testing.T) {
 		execute(t, env.Server.URL("postgres"), "CREATE DATABASE "+env.Database+" ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
 		env.Address += "&client_encoding=UTF8"
 		runScript(t, env, `CREATE TABLE "Aufträge" (id uuid NOT NULL DEFAULT gen_random_uuid(), aggregatetype text NOT NULL, "schlüssel" text NOT NULL, payload jsonb, headers jsonb)`)
-		vars := []string{`WALPOST_TABLE="Aufträge"`, "WALPOST_COLUMNS=aggregateid=schlüssel", "WALPOST_DELIVERY=" + delivery}
+		vars := []string{
+			`WALPOST_TABLE="Aufträge"`, "WALPOST_COLUMNS=aggregateid=schlüssel",
+			"WALPOST_DELIVERY=" + delivery,
+		}
 		if code, output := env.Walpost(t, vars, "init"); code != 0 {
 			t.Fatalf("init: %d\n%s", code, output)
 		}
@@ -151,7 +157,8 @@ func TestLatinDatabase(t *testing.T) {
 		relay.Ready(t, 30*time.Second)
 		env.Exec(t, `INSERT INTO "Aufträge" (aggregatetype, "schlüssel", payload, headers) VALUES ('order', 'Müller', '{"größe": "ß"}', '{"überschrift": "é"}')`)
 		records := awaitRecords(t, env, env.Prefix+"order", 1)
-		if r := records[0]; string(r.Key) != "Müller" || string(r.Value) != `{"größe": "ß"}` || headerValue(r, "überschrift") != "é" {
+		if r := records[0]; string(r.Key) != "Müller" || string(r.Value) != `{"größe": "ß"}` ||
+			headerValue(r, "überschrift") != "é" {
 			t.Errorf("key %q, value %q, headers %v", r.Key, r.Value, r.Headers)
 		}
 		relay.Stop(t)
@@ -187,7 +194,8 @@ func TestPostgresPasswordRotated(t *testing.T) {
 		} else {
 			write("third")
 			env.Exec(t, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1", env.Slot)
-			Eventually(t, 30*time.Second, "the relay to be not ready", func() bool { code, _ := relay.Get("/readyz"); return code == 503 })
+			Eventually(t, 30*time.Second, "the relay to be not ready",
+				func() bool { code, _ := relay.Get("/readyz"); return code == 503 })
 			write("second")
 		}
 		if strings.Contains(relay.Log(), "second") || strings.Contains(relay.Log(), "first\"") {
@@ -213,7 +221,8 @@ func TestDarkHosts(t *testing.T) {
 	}
 	var hosts []string
 	for range 2 {
-		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0") // it takes connections, and nobody answers
+		// It takes connections, and nobody answers.
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,8 +13,14 @@ import (
 // nothing starts.
 func TestBadSettings(t *testing.T) {
 	t.Parallel()
-	env := &Env{Brokers: []string{""}, Prefix: "a b.", Table: "a.b.c", Slot: "My-Slot", Publication: "", StateTopic: "no topic", DB: &servers.DB{}}
-	code, output := env.Walpost(t, []string{"WALPOST_DELIVERY=perhaps", "WALPOST_HTTP_ADDR=nowhere", "WALPOST_LOG_LEVEL=loud", "WALPOST_DRAIN_TIMEOUT=soon"}, "run", "--nonsense")
+	env := &Env{
+		Brokers: []string{""}, Prefix: "a b.", Table: "a.b.c", Slot: "My-Slot", Publication: "",
+		StateTopic: "no topic", DB: &servers.DB{},
+	}
+	code, output := env.Walpost(t, []string{
+		"WALPOST_DELIVERY=perhaps", "WALPOST_HTTP_ADDR=nowhere",
+		"WALPOST_LOG_LEVEL=loud", "WALPOST_DRAIN_TIMEOUT=soon",
+	}, "run", "--nonsense")
 	if code != 2 {
 		t.Errorf("exit code %d, want 2", code)
 	}
@@ -34,7 +40,10 @@ func TestBadSettings(t *testing.T) {
 
 func TestUnknownKeyInTheFile(t *testing.T) {
 	t.Parallel()
-	env := &Env{Brokers: []string{"127.0.0.1:1"}, Prefix: "p.", Table: "outbox", Slot: "s", Publication: "p", StateTopic: "s", DB: &servers.DB{Address: "postgres://x@127.0.0.1:1/x"}}
+	env := &Env{
+		Brokers: []string{"127.0.0.1:1"}, Prefix: "p.", Table: "outbox", Slot: "s", Publication: "p",
+		StateTopic: "s", DB: &servers.DB{Address: "postgres://x@127.0.0.1:1/x"},
+	}
 	file := filepath.Join(t.TempDir(), "walpost.yaml")
 	if err := os.WriteFile(file, []byte("slot: s\nkafka_broker: typo\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -91,8 +100,10 @@ func TestForeignTable(t *testing.T) {
 	relay.Ready(t, 30e9)
 	env.Exec(t, `INSERT INTO shop.events VALUES (42, 'order', '0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10', '\x00ff10', 1), (43, 'order', '0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10', NULL, 1)`)
 	records := awaitRecords(t, env, env.Prefix+"order", 2)
-	if len(records) != 2 || string(records[0].Key) != "0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10" || string(records[0].Value) != "\x00\xff\x10" ||
-		string(records[0].Headers[0].Value) != "42" || records[0].Headers[1].Key != "source" || records[1].Value != nil {
+	if len(records) != 2 || string(records[0].Key) != "0191d2a0-5b0c-7b1e-9c43-3d8a4c1c9d10" ||
+		string(records[0].Value) != "\x00\xff\x10" ||
+		string(records[0].Headers[0].Value) != "42" || records[0].Headers[1].Key != "source" ||
+		records[1].Value != nil {
 		t.Errorf("records are %+v", records)
 	}
 	relay.Stop(t)

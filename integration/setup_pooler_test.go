@@ -42,8 +42,12 @@ func throughPoolers(t *testing.T, env *Env, commands ...string) {
 			t.Parallel()
 			through := "WALPOST_POSTGRES_URL=" + startPooler(t, env.URL(), keeps)
 			for _, command := range commands {
-				code, output := env.Walpost(t, []string{through, "WALPOST_HTTP_ADDR=127.0.0.1:0", "WALPOST_KAFKA_BROKERS=127.0.0.1:1"}, command)
-				if code != 2 || !strings.Contains(output, "connection pooler") || !strings.Contains(output, "direct address") {
+				code, output := env.Walpost(t, []string{
+					through, "WALPOST_HTTP_ADDR=127.0.0.1:0",
+					"WALPOST_KAFKA_BROKERS=127.0.0.1:1",
+				}, command)
+				if code != 2 || !strings.Contains(output, "connection pooler") ||
+					!strings.Contains(output, "direct address") {
 					t.Errorf("%s through a pooler ended with %d:\n%s", command, code, output)
 				}
 			}

@@ -38,7 +38,10 @@ func TestSoak(t *testing.T) {
 }
 
 func soakOnce(t *testing.T, seed uint64, delivery string, duration time.Duration) {
-	env := Setup(t, Needs{Postgres: 18, OwnPostgres: true, Kafka: OwnThree, Settings: map[string]string{"fsync": "off", "wal_sender_timeout": "5s"}})
+	env := Setup(t, Needs{
+		Postgres: 18, OwnPostgres: true, Kafka: OwnThree,
+		Settings: map[string]string{"fsync": "off", "wal_sender_timeout": "5s"},
+	})
 	env.Init(t)
 	awaitInSync(t, env)
 	s := &soak{env: env, vars: []string{"WALPOST_DELIVERY=" + delivery, smallBound}, counts: map[string]int{}}
@@ -68,10 +71,12 @@ func soakOnce(t *testing.T, seed uint64, delivery string, duration time.Duration
 	again := env.Check(t, work)
 	repeats := 0
 	if delivery != exactly {
-		repeats = min(len(report.Repeats), 100*s.total()) // a third of a second for each fault; the stop repeats nothing
+		// A third of a second for each fault; the stop repeats nothing.
+		repeats = min(len(report.Repeats), 100*s.total())
 	}
 	again.Assert(t, repeats)
-	t.Logf("seed %d, %s, %s: %d events, %d repeats; %s", seed, delivery, duration.Round(time.Second), again.Expected, len(again.Repeats), s)
+	t.Logf("seed %d, %s, %s: %d events, %d repeats; %s", seed, delivery, duration.Round(time.Second),
+		again.Expected, len(again.Repeats), s)
 }
 
 // relayFaults go on until the time is over. A relay runs when it returns.
@@ -141,7 +146,8 @@ func (s *soak) second(ctx context.Context, t *testing.T, random *rand.Rand, fenc
 		s.pause(ctx, random, time.Second, 5*time.Second)
 		s.terminated(t, first, fencing)
 	}
-	if !s.relay.Running() && fencing && s.relay.Wait(t, time.Second) == 3 { // the two took turns, and it was the one to be fenced
+	// The two took turns, and it was the one to be fenced.
+	if !s.relay.Running() && fencing && s.relay.Wait(t, time.Second) == 3 {
 		s.count(t, "(ended with code 3)")
 		s.relay = s.run(t)
 	}

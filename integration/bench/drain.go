@@ -125,7 +125,10 @@ func serversFor(h *host, opts options, major int, kafka map[string]string, delay
 	maps.Copy(settings, kafka)
 	needs := integration.Needs{
 		Postgres: major, OwnPostgres: true, Kafka: integration.Own, KafkaConfig: settings, KafkaHeap: "1g", KafkaDelay: delay,
-		Settings: map[string]string{"fsync": "off", "wal_sender_timeout": "0", "max_wal_size": "20GB", "shared_buffers": "256MB", "autovacuum": "off", "max_replication_slots": "50"},
+		Settings: map[string]string{
+			"fsync": "off", "wal_sender_timeout": "0", "max_wal_size": "20GB",
+			"shared_buffers": "256MB", "autovacuum": "off", "max_replication_slots": "50",
+		},
 	}
 	if opts.KFake {
 		needs.Kafka = integration.Faulty

@@ -39,7 +39,8 @@ func (l latencies) quantile(q float64) time.Duration {
 
 // live is one turn of a steady load.
 type live struct {
-	arrival, commit latencies // from before the INSERT, or before the produce, to the consumer; and to the return of COMMIT
+	// From before the INSERT, or before the produce, to the consumer; and to the return of COMMIT.
+	arrival, commit latencies
 	own, broker     time.Duration
 	took            time.Duration
 	stolen          float64
@@ -63,7 +64,8 @@ func measureLatency(h *host, opts options, out *report) {
 			if i == 0 {
 				l = produceSteadily(h, env, prefix+"order0")
 			} else {
-				l = relaySteadily(h, env, fmt.Sprintf("latency%d_%d", round, i), prefix, append([]string{"WALPOST_DELIVERY=" + strings.TrimPrefix(name, "walpost, ")}, opts.Set...))
+				l = relaySteadily(h, env, fmt.Sprintf("latency%d_%d", round, i), prefix,
+					append([]string{"WALPOST_DELIVERY=" + strings.TrimPrefix(name, "walpost, ")}, opts.Set...))
 			}
 			_, l.stolen = readMachineTime().since(before)
 			turns[name] = append(turns[name], l)
@@ -187,7 +189,8 @@ func consume(h *host, env *integration.Env, topic string) *arrivals {
 		starts, err := admin.ListStartOffsets(h.ctx, topic)
 		return err == nil && starts.Error() == nil
 	})
-	client := env.Client(h, kgo.ConsumeTopics(topic), kgo.FetchMinBytes(1), kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	client := env.Client(h, kgo.ConsumeTopics(topic), kgo.FetchMinBytes(1),
+		kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	a := &arrivals{}
 	go func() {
 		for {

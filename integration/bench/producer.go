@@ -31,7 +31,10 @@ func produceAlone(h *host, env *integration.Env, b backlog, prefix string) drain
 		topics[i] = prefix + "order" + strconv.Itoa(i)
 	}
 	for i := range b.rows {
-		client.Produce(h.ctx, &kgo.Record{Topic: topics[i%b.topics], Key: keys[i%b.keys], Value: payload, Headers: someHeaders}, done)
+		client.Produce(h.ctx, &kgo.Record{
+			Topic: topics[i%b.topics], Key: keys[i%b.keys], Value: payload,
+			Headers: someHeaders,
+		}, done)
 	}
 	if err := client.Flush(h.ctx); err != nil || failure != nil {
 		h.Fatal("produce: ", err, failure)

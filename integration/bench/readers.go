@@ -73,7 +73,10 @@ func (r reader) measure(h *host, env *integration.Env, slot string, rows int) dr
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
 	err = pglogrepl.StartReplication(h.ctx, conn, slot, 0, pglogrepl.StartReplicationOptions{
-		Mode: pglogrepl.LogicalReplication, PluginArgs: []string{"proto_version '1'", "publication_names '" + env.Publication + "'"},
+		Mode: pglogrepl.LogicalReplication, PluginArgs: []string{
+			"proto_version '1'",
+			"publication_names '" + env.Publication + "'",
+		},
 	})
 	if err != nil {
 		h.Fatal(err)
@@ -86,7 +89,8 @@ func (r reader) measure(h *host, env *integration.Env, slot string, rows int) dr
 		if err != nil {
 			h.Fatal(err)
 		}
-		if data, ok := m.(*pgproto3.CopyData); ok && len(data.Data) > 25 && data.Data[0] == 'w' && data.Data[25] == 'I' {
+		if data, ok := m.(*pgproto3.CopyData); ok && len(data.Data) > 25 && data.Data[0] == 'w' &&
+			data.Data[25] == 'I' {
 			if seen++; seen == 1 {
 				first = time.Now()
 			}
@@ -103,7 +107,8 @@ func (r reader) measure(h *host, env *integration.Env, slot string, rows int) dr
 func measureRecvlogical(h *host, env *integration.Env, program, slot string, rows int) drained {
 	start := time.Now()
 	cmd := exec.CommandContext(h.ctx, program, "--start", "--slot", slot, "--dbname", env.URL(), "--file", "/dev/null",
-		"-o", "proto_version=1", "-o", "publication_names="+env.Publication, "--endpos", env.Value(h, "SELECT pg_current_wal_lsn()"))
+		"-o", "proto_version=1", "-o", "publication_names="+env.Publication, "--endpos", env.Value(h,
+			"SELECT pg_current_wal_lsn()"))
 	output, err := cmd.CombinedOutput()
 	if err != nil {
 		h.Fatal(fmt.Errorf("%w: %s", err, output))

@@ -25,7 +25,8 @@ func (r *report) machine() {
 			break
 		}
 	}
-	fmt.Printf("%d cores of %s, %s; %.0f %% busy before the first server was started\n", runtime.NumCPU(), model, runtime.Version(), 100*quiet())
+	fmt.Printf("%d cores of %s, %s; %.0f %% busy before the first server was started\n", runtime.NumCPU(),
+		model, runtime.Version(), 100*quiet())
 }
 
 // line prints a line of a table, under its header if the one before was of another.
@@ -89,7 +90,8 @@ func (r *report) drain(name, contender string, turns []drained, all [][]drained,
 	for _, d := range turns {
 		lowest, highest = min(lowest, d.rate()), max(highest, d.rate())
 	}
-	r.line(fmt.Sprintf("%-34s %-26s %9s %15s %6s %9s %7s %9s %7s %7s %6s %s", "DRAIN", "", "rows/s", "least..most", "ratio", "+start", "us/row", "walsender", "broker", "allocs", "MiB", "busy"),
+	r.line(fmt.Sprintf("%-34s %-26s %9s %15s %6s %9s %7s %9s %7s %7s %6s %s", "DRAIN", "", "rows/s",
+		"least..most", "ratio", "+start", "us/row", "walsender", "broker", "allocs", "MiB", "busy"),
 		fmt.Sprintf("%-34s %-26s %9.0f %15s %6.2f %9.0f %7.2f %9.2f %7.2f %7.2f %6.0f %2.0f%%", name, contender, rate,
 			fmt.Sprintf("%.0fk..%.0fk", lowest/1000, highest/1000), ratio, whole, own, walsender, broker, allocs, peak, 100*busy))
 	r.write(map[string]any{
@@ -114,8 +116,10 @@ func (r *report) latency(name, contender string, turns []live, busy float64) {
 	p50, p90, p99 := quantile(arrival, .5), quantile(arrival, .9), quantile(arrival, .99)
 	c50, c99 := quantile(commit, .5), quantile(commit, .99)
 	events := median(turns, func(l live) float64 { return float64(len(l.arrival)) })
-	r.line(fmt.Sprintf("%-34s %-26s %8s %8s %8s %11s %11s %8s %8s %s", "LATENCY", "", "p50 ms", "p90 ms", "p99 ms", "COMMIT p50", "COMMIT p99", "CPU", "broker", "busy"),
-		fmt.Sprintf("%-34s %-26s %8.2f %8.2f %8.2f %11.2f %11.2f %7.1f%% %7.1f%% %2.0f%%", name, contender, p50, p90, p99, c50, c99, 100*own, 100*broker, 100*busy))
+	r.line(fmt.Sprintf("%-34s %-26s %8s %8s %8s %11s %11s %8s %8s %s", "LATENCY", "", "p50 ms", "p90 ms",
+		"p99 ms", "COMMIT p50", "COMMIT p99", "CPU", "broker", "busy"),
+		fmt.Sprintf("%-34s %-26s %8.2f %8.2f %8.2f %11.2f %11.2f %7.1f%% %7.1f%% %2.0f%%", name, contender, p50,
+			p90, p99, c50, c99, 100*own, 100*broker, 100*busy))
 	r.write(map[string]any{
 		"case": name, "contender": contender, "turns": len(turns), "events": events, "p50_ms": p50, "p90_ms": p90, "p99_ms": p99,
 		"commit_p50_ms": c50, "commit_p99_ms": c99, "cores": own, "broker_cores": broker, "machine_busy_before": busy,
@@ -126,9 +130,14 @@ func (r *report) latency(name, contender string, turns []live, busy float64) {
 // calm reports the start, single events, and idleness.
 func (r *report) calm(name, contender string, c calm) {
 	start := median(c.start, ms)
-	values := []float64{start, ms(c.lone.quantile(.5)), ms(c.lone.quantile(.99)), ms(c.commit.quantile(.5)), ms(c.floor.quantile(.5))}
-	r.line(fmt.Sprintf("%-34s %-26s %9s %12s %12s %11s %9s %9s %10s %9s %s", "CALM", "", "start ms", "lone p50 ms", "lone p99 ms", "COMMIT p50", "floor p50", "idle CPU", "wake-ups/s", "idle MiB", "busy"),
-		fmt.Sprintf("%-34s %-26s %9.0f %12.2f %12.2f %11.2f %9.2f %8.2f%% %10.1f %9.0f %2.0f%%", name, contender, values[0], values[1], values[2], values[3], values[4],
+	values := []float64{
+		start, ms(c.lone.quantile(.5)), ms(c.lone.quantile(.99)), ms(c.commit.quantile(.5)),
+		ms(c.floor.quantile(.5)),
+	}
+	r.line(fmt.Sprintf("%-34s %-26s %9s %12s %12s %11s %9s %9s %10s %9s %s", "CALM", "", "start ms",
+		"lone p50 ms", "lone p99 ms", "COMMIT p50", "floor p50", "idle CPU", "wake-ups/s", "idle MiB", "busy"),
+		fmt.Sprintf("%-34s %-26s %9.0f %12.2f %12.2f %11.2f %9.2f %8.2f%% %10.1f %9.0f %2.0f%%", name,
+			contender, values[0], values[1], values[2], values[3], values[4],
 			100*c.cpu, c.wakeups, c.residentMiB, 100*c.busy))
 	r.write(map[string]any{
 		"case": name, "contender": contender, "start_ms": values[0], "lone_p50_ms": values[1], "lone_p99_ms": values[2], "commit_p50_ms": values[3], "producer_alone_p50_ms": values[4],

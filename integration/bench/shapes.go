@@ -29,7 +29,8 @@ func measureHalves(h *host, opts options, out *report) {
 	env.Exec(h, "CREATE TABLE "+env.Table+` (id uuid NOT NULL, aggregatetype text NOT NULL, aggregateid text NOT NULL, type text, payload jsonb)
 		PARTITION BY HASH (aggregateid)`)
 	for i := range 2 {
-		env.Exec(h, fmt.Sprintf("CREATE TABLE half%d PARTITION OF %s FOR VALUES WITH (MODULUS 2, REMAINDER %d)", i, env.Table, i))
+		env.Exec(h, fmt.Sprintf("CREATE TABLE half%d PARTITION OF %s FOR VALUES WITH (MODULUS 2, REMAINDER %d)",
+			i, env.Table, i))
 		env.Exec(h, fmt.Sprintf("CREATE PUBLICATION half%d FOR TABLE half%d WITH (publish = 'insert')", i, i))
 	}
 	env.Exec(h, "ALTER PUBLICATION "+env.Publication+" ADD TABLE "+env.Table)
@@ -63,7 +64,10 @@ func halves(h *host, env *integration.Env, load backlog, relays int, prefix stri
 	for i := range parts {
 		// A slot of its own for each turn: the position of one that had the name before would be
 		// gone on from.
-		parts[i] = part{slot: fmt.Sprintf("%s_%d", strings.TrimSuffix(prefix, "."), i), table: env.Table, publication: env.Publication, rows: load.rows}
+		parts[i] = part{
+			slot: fmt.Sprintf("%s_%d", strings.TrimSuffix(prefix, "."), i), table: env.Table,
+			publication: env.Publication, rows: load.rows,
+		}
 		if relays > 1 {
 			parts[i].table, parts[i].publication = fmt.Sprintf("public.half%d", i), fmt.Sprintf("half%d", i)
 			_, _ = fmt.Sscan(env.Value(h, fmt.Sprintf("SELECT count(*) FROM half%d", i)), &parts[i].rows)

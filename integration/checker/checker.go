@@ -118,7 +118,8 @@ func (c *Checker) headers(r *kgo.Record, e *Expected, place string) {
 		c.report.Headers.add("%s: source %q is malformed", place, source)
 	}
 	if headerDigest(r.Headers[len(names):]) != e.Headers {
-		c.report.Headers.add("%s: the row's own headers of event %s differ: %d are there", place, e.ID, len(r.Headers)-len(names))
+		c.report.Headers.add("%s: the row's own headers of event %s differ: %d are there", place, e.ID,
+			len(r.Headers)-len(names))
 	}
 }
 

@@ -98,7 +98,8 @@ func (r Report) parts() []reportPart {
 // String is one line when all is well, and otherwise the first findings of each kind too.
 func (r Report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d committed, %d records, %d distinct, %d repeats", r.Expected, r.Records, r.Distinct, len(r.Repeats))
+	fmt.Fprintf(&b, "%d committed, %d records, %d distinct, %d repeats", r.Expected, r.Records, r.Distinct,
+		len(r.Repeats))
 	for _, part := range r.parts() {
 		if part.findings.Count == 0 {
 			continue
@@ -113,7 +114,8 @@ func (r Report) String() string {
 			fmt.Fprintf(&b, "\n  and %d more", len(r.Repeats)-i)
 			break
 		}
-		fmt.Fprintf(&b, "\n  repeat: %s/%d@%d of @%d, pos %s", repeat.Topic, repeat.Partition, repeat.Offset, repeat.FirstOffset, repeat.Pos)
+		fmt.Fprintf(&b, "\n  repeat: %s/%d@%d of @%d, pos %s", repeat.Topic, repeat.Partition, repeat.Offset,
+			repeat.FirstOffset, repeat.Pos)
 	}
 	return b.String()
 }

@@ -63,7 +63,8 @@ func (c *Clock) Step(t testing.TB, ahead time.Duration) {
 	t.Helper()
 	f, err := os.OpenFile(c.file, os.O_WRONLY|os.O_CREATE, 0o644)
 	if err == nil {
-		_, err = f.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(int64(ahead/time.Second))), 0) // in place: it is mapped
+		// In place: it is mapped.
+		_, err = f.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(int64(ahead/time.Second))), 0)
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {

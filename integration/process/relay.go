@@ -39,10 +39,16 @@ func Start(t testing.TB, path, addr string, vars []string, args ...string) *Rela
 		addr: addr,
 		log:  child.NewTail(nil, relayLog),
 		// Kept-alive connections would outlive the test.
-		http: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}},
+		http: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+			DisableKeepAlives:  true,
+			DisableCompression: true,
+		}},
 	}
 	var err error
-	r.proc, err = child.Start(child.Spec{Path: path, Args: args, Dir: t.TempDir(), Env: append(foreignVars(), vars...), Output: r.log})
+	r.proc, err = child.Start(child.Spec{
+		Path: path, Args: args, Dir: t.TempDir(),
+		Env: append(foreignVars(), vars...), Output: r.log,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +132,8 @@ func (r *Relay) Ready(t testing.TB, timeout time.Duration) {
 	t.Helper()
 	wait.For(t, timeout, "the relay to be ready", func() bool {
 		if !r.Running() {
-			t.Fatalf("the relay ended with %d before it was ready:\n%s", r.proc.State().ExitCode(), LastLines(r.Log(), 30))
+			t.Fatalf("the relay ended with %d before it was ready:\n%s", r.proc.State().ExitCode(),
+				LastLines(r.Log(), 30))
 		}
 		return r.IsReady()
 	})

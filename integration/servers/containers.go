@@ -38,7 +38,9 @@ var dockerAnswers = sync.OnceValue(func() error {
 })
 
 // container starts one and stops it with the shared servers.
-func (r *registry) container(ctx context.Context, image string, options ...testcontainers.ContainerCustomizer) (*testcontainers.DockerContainer, error) {
+func (r *registry) container(ctx context.Context, image string,
+	options ...testcontainers.ContainerCustomizer,
+) (*testcontainers.DockerContainer, error) {
 	if err := dockerAnswers(); err != nil {
 		return nil, err
 	}
@@ -64,7 +66,8 @@ func (r *registry) postgresContainer(ctx context.Context, major int) (*Postgres,
 		testcontainers.WithCmd(command...),
 		testcontainers.WithExposedPorts(port),
 		// The image starts once to initialise and then for good.
-		testcontainers.WithWaitStrategy(wait.ForLog("ready to accept connections").WithOccurrence(2), wait.ForListeningPort(port)),
+		testcontainers.WithWaitStrategy(wait.ForLog("ready to accept connections").WithOccurrence(2),
+			wait.ForListeningPort(port)),
 	)
 	if err != nil {
 		return nil, err
@@ -74,7 +77,10 @@ func (r *registry) postgresContainer(ctx context.Context, major int) (*Postgres,
 		return nil, fmt.Errorf("find port of container %s: %w", image, err)
 	}
 	r.usedLocked("postgres %d (container)", major)
-	return &Postgres{Address: "postgres://postgres@" + endpoint + "/postgres?sslmode=disable", Version: fmt.Sprint(major)}, nil
+	return &Postgres{
+		Address: "postgres://postgres@" + endpoint + "/postgres?sslmode=disable",
+		Version: fmt.Sprint(major),
+	}, nil
 }
 
 // kafkaContainer: the address that a broker gives to its clients is known only once its port is

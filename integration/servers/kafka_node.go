@@ -29,7 +29,8 @@ type kafkaNode struct {
 
 func newKafkaNode(program kafkaProgram, parent string, i, port int) *kafkaNode {
 	return &kafkaNode{
-		program: program, dir: filepath.Join(parent, fmt.Sprintf("node%d", i)), port: port, log: child.NewTail(nil, 16<<10),
+		program: program, dir: filepath.Join(parent, fmt.Sprintf("node%d", i)), port: port,
+		log: child.NewTail(nil, 16<<10),
 	}
 }
 
@@ -65,7 +66,8 @@ func (n *kafkaNode) format(ctx context.Context, clusterID string) error {
 func (n *kafkaNode) launch(javaOptions ...string) error {
 	proc, err := child.Start(child.Spec{
 		// A library of Java's leaves a file in its temporary directory when it is killed.
-		Path: n.program.java, Args: append(append(javaOptions, "-Djava.io.tmpdir="+n.dir), n.program.args("kafka.Kafka", n.properties())...),
+		Path: n.program.java, Args: append(append(javaOptions, "-Djava.io.tmpdir="+n.dir),
+			n.program.args("kafka.Kafka", n.properties())...),
 		Dir: n.dir, Env: append(os.Environ(), n.vars...), Output: n.log,
 	})
 	if err != nil {

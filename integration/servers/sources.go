@@ -29,7 +29,10 @@ const StartTimeout = 10 * time.Minute
 
 // sharedSettings: what a kill -9 of the server leaves in the page cache of the machine survives
 // without fsync.
-var sharedSettings = map[string]string{"fsync": "off", "max_replication_slots": "50", "max_wal_senders": "50", "max_connections": "200"}
+var sharedSettings = map[string]string{
+	"fsync": "off", "max_replication_slots": "50", "max_wal_senders": "50",
+	"max_connections": "200",
+}
 
 // SharedPostgres starts the server of a major version that all tests share: from a container, else
 // from local programs, else at the address in WALPOST_TEST_POSTGRES_<major>.
@@ -44,7 +47,9 @@ func (r *registry) sharedPostgres(ctx context.Context, major int) (*Postgres, er
 		return p, nil
 	}
 	var errs []error
-	for _, way := range []func(context.Context, int) (*Postgres, error){r.postgresContainer, r.postgresLocal, r.postgresAddress} {
+	for _, way := range []func(context.Context, int) (*Postgres, error){
+		r.postgresContainer, r.postgresLocal, r.postgresAddress,
+	} {
 		p, err := way(ctx, major)
 		if err == nil {
 			r.postgres[major] = p

@@ -47,7 +47,8 @@ func (w *writer) event(a aggregate, seq int64) row {
 	r := row{id: uuid.New(), aggregate: a, kind: a.kind + "-changed"}
 	headers := map[string]string{"agg": a.name(), "seq": fmt.Sprint(seq)}
 	if w.random.IntN(2) == 0 {
-		headers["traceparent"] = fmt.Sprintf("00-%016x%016x-%016x-01", w.random.Uint64(), w.random.Uint64(), w.random.Uint64())
+		headers["traceparent"] = fmt.Sprintf("00-%016x%016x-%016x-01", w.random.Uint64(), w.random.Uint64(),
+			w.random.Uint64())
 	}
 	if w.random.IntN(20) == 0 {
 		headers["grüße"] = "aus \"Köln\"\n\\ 🙂"
@@ -58,8 +59,9 @@ func (w *writer) event(a aggregate, seq int64) row {
 		return r
 	}
 	payload := map[string]any{
-		"agg": a.name(), "seq": seq, "amount": json.Number(fmt.Sprintf("%d.%02d0", w.random.IntN(1000), w.random.IntN(100))),
-		"note": w.note(), "lines": []any{1, nil, true, map[string]any{"b": "", "a": "\u2028"}},
+		"agg": a.name(), "seq": seq,
+		"amount": json.Number(fmt.Sprintf("%d.%02d0", w.random.IntN(1000), w.random.IntN(100))),
+		"note":   w.note(), "lines": []any{1, nil, true, map[string]any{"b": "", "a": "\u2028"}},
 	}
 	if !w.w.opts.NoLarge && w.random.IntN(500) == 0 {
 		payload["blob"] = strings.Repeat("0123456789abcdé ", largePayload/17)
@@ -70,7 +72,10 @@ func (w *writer) event(a aggregate, seq int64) row {
 }
 
 func (w *writer) note() string {
-	notes := []string{"", "plain", "ünïcödé", "日本語", "emoji 🚚🙂", "quote \" and \\ backslash", "line\nfeed\ttab", strings.Repeat("x", 300)}
+	notes := []string{
+		"", "plain", "ünïcödé", "日本語", "emoji 🚚🙂", "quote \" and \\ backslash", "line\nfeed\ttab",
+		strings.Repeat("x", 300),
+	}
 	return notes[w.random.IntN(len(notes))]
 }
 

@@ -11,7 +11,8 @@ func TestMustJSON(t *testing.T) {
 	w := &writer{w: &Workload{}, random: rand.New(rand.NewPCG(1, 2))}
 	for range 2000 {
 		r := w.event(aggregate{"order", 3}, 1)
-		if r.payload != nil && !json.Valid([]byte(*r.payload)) || !json.Valid([]byte(r.headers)) || r.headers == "null" {
+		if r.payload != nil && !json.Valid([]byte(*r.payload)) || !json.Valid([]byte(r.headers)) ||
+			r.headers == "null" {
 			t.Fatalf("invalid: %v", r)
 		}
 	}

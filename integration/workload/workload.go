@@ -169,7 +169,8 @@ func (w *Workload) Committed() int { return int(w.committed.Load()) }
 // WaitCommitted returns when so many events were committed.
 func (w *Workload) WaitCommitted(t testing.TB, events int) {
 	t.Helper()
-	wait.For(t, 2*time.Minute, fmt.Sprintf("%d committed events", events), func() bool { return w.Committed() >= events })
+	wait.For(t, 2*time.Minute, fmt.Sprintf("%d committed events", events),
+		func() bool { return w.Committed() >= events })
 }
 
 // Truth reads from the outbox table what was committed. The workload must have ended. What was sent

@@ -153,7 +153,8 @@ func (w *writer) write(ctx context.Context, tx pgx.Tx, aggregates []aggregate, c
 	}
 	next := make([]int64, len(aggregates))
 	for i, a := range aggregates {
-		err := tx.QueryRow(ctx, "UPDATE aggregate_seq SET n = n + $2 WHERE id = $1 RETURNING n", a.name(), counts[i]).Scan(&next[i])
+		const allocate = "UPDATE aggregate_seq SET n = n + $2 WHERE id = $1 RETURNING n"
+		err := tx.QueryRow(ctx, allocate, a.name(), counts[i]).Scan(&next[i])
 		if err != nil {
 			return nil, fmt.Errorf("allocate numbers: %w", err)
 		}
