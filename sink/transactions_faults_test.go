@@ -234,6 +234,19 @@ func TestRefusedStateRecordIsTold(t *testing.T) {
 	}
 }
 
+// TestRefusedPosition: brokers that refuse the position for good are a reason to stop, and no
+// outage.
+func TestRefusedPosition(t *testing.T) {
+	t.Parallel()
+	f := exactly(t, nil)
+	f.refuse(f.position(1).String(), kerr.PolicyViolation.Code)
+	f.mustProduce("orders", "k", "1", 1)
+	var given *CommitError
+	if err := f.flush(); !errors.As(err, &given) || !given.Refused || given.Fenced || f.marks[0].done.Load() != 0 {
+		t.Errorf("the sink ended with %v, mark told %d times: want a refused position", err, f.marks[0].done.Load())
+	}
+}
+
 // TestRefusedPositionBeforeRefusedEvent: an event breaks the contract while what comes before it is
 // in flight, and the brokers refuse the position behind that. An operator who skips the event
 // relies on what comes before it, so the error has to be that of the transaction.
