@@ -81,7 +81,7 @@ var details = map[string][]string{
 	"kafka-cert-file": {"Read at each connection."},
 	"kafka-key-file":  {"Read at each connection."},
 	"max-in-flight-bytes": {
-		fmt.Sprintf("At least %s. This is the in-flight bound: events count from the moment they are handed to the "+
+		fmt.Sprintf("At least %s. Events count from the moment they are handed to the "+
 			"Kafka client until a position behind them is stored.", minInFlight),
 	},
 	"drain-timeout": {"With the brokers away a stop may take three seconds more."},
@@ -171,7 +171,7 @@ func renderSetting(setting *kong.Flag) string {
 	return fmt.Sprintf("\n### %s\n\n%s\n\n%s\n", variable(setting.Name), state, fill(text))
 }
 
-var code = regexp.MustCompile(`--[a-z-]+[a-z]|WALPOST_[A-Z_]+|\bPG\*|\{[a-z]+\}|[a-z]+=[a-z_-]+|[a-z]+(\.[a-z]+){2,}`)
+var code = regexp.MustCompile(`--[a-z-]+[a-z]|WALPOST_[A-Z_]+|\bPG\*|\{[a-z]+\}|[a-z]+(\.[a-z]+)*=[a-z_-]+(,[a-z]+=[a-z_-]+)*|[a-z]+(\.[a-z]+){2,}`)
 
 // asCode marks what a help text names literally.
 func asCode(help string) string { return code.ReplaceAllString(help, "`$0`") }
