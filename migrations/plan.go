@@ -120,7 +120,9 @@ func (p *plan) reaches(t *tableFacts, name string, c columnFacts) bool {
 }
 
 var wantedType = map[string]string{
-	"aggregatetype": "text", "payload": "jsonb, json, text, citext, xml or bytea", "headers": "jsonb, json or text",
+	"aggregatetype": "text, varchar, char, name or an enum",
+	"payload":       "jsonb, json, text, varchar, char, citext, xml or bytea",
+	"headers":       "jsonb, json, text, varchar, char or citext",
 }
 
 func typeFits(name string, c columnFacts) bool {
@@ -159,8 +161,9 @@ func (p *plan) checkPublication() {
 	for i := range p.facts.tables {
 		p.checkMember(object, &p.facts.tables[i], alter)
 	}
-	if len(p.Problems()) == before {
-		p.add(Found, object, "found"+p.published(func(t tableFacts) bool { return t.member }))
+	there := p.published(func(t tableFacts) bool { return t.member })
+	if len(p.Problems()) == before && there != "" {
+		p.add(Found, object, "found"+there)
 	}
 }
 
@@ -176,7 +179,7 @@ func (p *plan) checkMember(object string, t *tableFacts, alter string) {
 		// There is no table to add, which was said already.
 	case !t.member && pub.ours && (t.ours || !t.there):
 		p.statements = append(p.statements, p.options.addTable(t.Table))
-		p.add(Made, object, "table "+t.label()+" added")
+		p.add(Made, object, "extended by table "+t.label())
 	case !t.member:
 		tableOwner := t.owner
 		if !t.there {

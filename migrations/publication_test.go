@@ -11,8 +11,8 @@ func TestPublications(t *testing.T) {
 		from      int // The first major that has it.
 		pieces    string
 	}{
-		{"misses the table", "CREATE PUBLICATION walpost FOR TABLE other", 14, "publication walpost: table public.outbox added"},
-		{"empty", "CREATE PUBLICATION walpost", 14, "publication walpost: table public.outbox added"},
+		{"misses the table", "CREATE PUBLICATION walpost FOR TABLE other", 14, "publication walpost: extended by table public.outbox"},
+		{"empty", "CREATE PUBLICATION walpost", 14, "publication walpost: extended by table public.outbox"},
 		{"publishes more", "CREATE PUBLICATION walpost FOR TABLE outbox", 14, "publication walpost: found"},
 		{
 			"no insert", "CREATE PUBLICATION walpost FOR TABLE outbox WITH (publish = 'update')", 14,
@@ -55,7 +55,7 @@ func TestPublications(t *testing.T) {
 			db.exec("DROP PUBLICATION IF EXISTS walpost; DROP TABLE IF EXISTS outbox, other; CREATE TABLE other (); " + create + ";" + test.ddl)
 			report, err := db.apply(outbox())
 			wantPieces(t, test.name, report, test.pieces)
-			if text := strings.Join(report.Lines(), "\n"); strings.Contains(text, "added") && strings.Contains(text, "publishes insert of public.outbox") {
+			if text := strings.Join(report.Lines(), "\n"); strings.Contains(text, "extended by") && strings.Contains(text, "publishes insert of public.outbox") {
 				t.Errorf("%s: a table that is added is said to be there:\n%s", test.name, text)
 			}
 			if wrong := strings.Contains(test.pieces, "problem"); wrong != (err != nil) {
