@@ -15,10 +15,16 @@ import (
 // operator who renames a column starts walpost with its old name first. So the session goes on
 // until all that was committed before is published, or until a row of the present shape comes.
 type unfit struct {
-	stop   *cdc.StopError
+	stop   *unfitError
 	column string  // as the table should have it
 	until  cdc.LSN // the end of the WAL when the table was inspected
 }
+
+// unfitError says that the settings do not fit a table. No row is missing in the stream.
+type unfitError struct{ stop *cdc.StopError }
+
+func (e *unfitError) Error() string { return e.stop.Error() }
+func (e *unfitError) Unwrap() error { return e.stop }
 
 // noteUnfit keeps what is wrong with the settings for the session, and says so once.
 func (s *session) noteUnfit(view cdc.View) {
@@ -26,7 +32,7 @@ func (s *session) noteUnfit(view cdc.View) {
 	if stop == nil {
 		return
 	}
-	s.unfit = &unfit{stop, column, view.WALEnd}
+	s.unfit = &unfit{&unfitError{stop}, column, view.WALEnd}
 	if !s.said.warnings[stop.What] {
 		s.said.warnings[stop.What] = true
 		s.log.Warn().Err(stop).Msg("the settings do not fit the table as it is now: " +

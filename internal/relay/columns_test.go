@@ -2,11 +2,15 @@ package relay
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/decoder"
@@ -42,6 +46,64 @@ func TestSettingsThatDoNotFit(t *testing.T) {
 				t.Errorf("the log says it %d times:\n%s", n, log.String())
 			}
 		})
+	}
+}
+
+// TestPresentRowBehindAnOutage: the brokers take an event of before only after the time that a stop
+// has, or the client gives it up. A row of the present shape ends the session meanwhile. Whoever
+// changes the settings then relies on it that everything of before is published.
+func TestPresentRowBehindAnOutage(t *testing.T) {
+	t.Parallel()
+	for name, last := range map[string]int16{"late": 0, "given up": kerr.SaslAuthenticationFailed.Code} {
+		for delivery, setup := range map[string]func(*testing.T) *fixture{"at least once": setup, "exactly once": exactly} {
+			t.Run(name+", "+delivery, func(t *testing.T) {
+				t.Parallel()
+				f := setup(t)
+				f.relay.cfg.DrainTimeout = time.Second
+				began, over := time.Now(), false
+				f.broker.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+					f.broker.KeepControl()
+					r := req.(*kmsg.ProduceRequest)
+					if over || !holds(r, "good1") {
+						return nil, nil, false
+					}
+					code := kerr.NotEnoughReplicas.Code
+					if time.Since(began) > 4*time.Second {
+						over, code = true, last
+					}
+					return refuse(r, func(string) int16 { return code }), nil, code != 0
+				})
+				f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'good1')")
+				f.exec("ALTER TABLE outbox RENAME payload TO body")
+				f.exec("INSERT INTO outbox VALUES (2, 't', 'k', 'x')")
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+				defer cancel()
+				err := New(f.relay.cfg).Run(ctx)
+				var stop *cdc.StopError
+				if !errors.As(err, &stop) || !strings.Contains(stop.What, `has no column "payload"`) {
+					t.Fatalf("Run = %v", err)
+				}
+				if got := f.seen("t"); len(got) != 1 {
+					t.Errorf("it stops with %v, and consumers see %q", err, got)
+				}
+			})
+		}
+	}
+}
+
+// TestSettingsThatDoNotFitBesideAnotherRelay: whoever is told to change the settings must not take
+// it that everything of before is published. The process that reads the slot may be all that is
+// left of a relay that was killed.
+func TestSettingsThatDoNotFitBesideAnotherRelay(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
+	f.resume()
+	f.exec("ALTER TABLE outbox RENAME payload TO body")
+	err := New(f.relay.cfg).Run(t.Context())
+	var halt *Halt
+	if !errors.As(err, &halt) || !strings.Contains(err.Error(), "What was inserted before is left to pid") || !strings.Contains(halt.Hint, "WALPOST_COLUMNS=payload=NAME") {
+		t.Errorf("Run = %v", err)
 	}
 }
 

@@ -21,8 +21,8 @@ const (
 	// takes, or until a stop.
 	inOutage
 	// atRow: a row cannot be published. The operator's next step may be to skip it, which skips
-	// everything before it too. So all of that is published first, however long it takes, or until
-	// a stop.
+	// everything before it too, or to give settings that are wrong for what is before it. So all of
+	// that is published first, however long it takes, or until a stop.
 	atRow
 	// atFault: anything else. What is in flight gets DrainTimeout. If rows may be missing, nothing
 	// more is confirmed to Postgres.
@@ -35,7 +35,7 @@ func endingOf(stopped bool, c class) ending {
 		return atStop
 	case c.passes():
 		return inOutage
-	case c == refused || c == suspect:
+	case c.ofRow():
 		return atRow
 	default:
 		return atFault
@@ -86,7 +86,7 @@ func (s *session) finish(ctx context.Context, cause error) error {
 			ErrDrain, waited, s.out.Stats().Events)}
 	case ended.class == none && how == atStop && why.class.passes():
 		return nil
-	case ended.class != none && (why.class.passes() || why.class == refused || why.class == suspect):
+	case ended.class != none && (why.class.passes() || why.class.ofRow()):
 		return flushed // what was in flight comes before the row that ended the session
 	default:
 		return cause

@@ -25,12 +25,17 @@ const (
 	fenced                 // another producer has the transactional id, or the brokers dropped ours
 	suspect                // an event was refused, perhaps for the sake of another in its batch
 	refused                // one event or row cannot be published
+	misfit                 // the settings do not fit a table
 	doubt                  // rows may be missing in the stream
 	gap                    // the stored position is not one that this server can continue from
 	unstored               // the state topic cannot be used
 	settings               // a setting cannot work
 	halted                 // a [*Halt] already
 )
+
+// ofRow reports whether a row of the stream ended the session, or would have with the next of its
+// kind. Whoever acts on it relies on everything before that row.
+func (c class) ofRow() bool { return c == suspect || c == refused || c == misfit }
 
 // passes reports whether the reason goes away by itself, so that another session should be tried.
 func (c class) passes() bool {
@@ -64,6 +69,7 @@ func classify(err error) failure {
 	f := failure{err: err, canceled: errors.Is(err, context.Canceled)}
 	var (
 		halt     *Halt
+		unfit    *unfitError
 		stop     *cdc.StopError
 		unusable *cdc.SettingsError
 		behind   *checkpoint.GapError
@@ -75,6 +81,8 @@ func classify(err error) failure {
 		f.class = none
 	case errors.As(err, &halt):
 		f.class = halted
+	case errors.As(err, &unfit):
+		f.class, f.hint = misfit, unfit.stop.Hint
 	case errors.As(err, &stop):
 		f.class, f.hint, f.gap = doubt, stop.Hint, stop.Gap
 	case errors.As(err, &unusable):

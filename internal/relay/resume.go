@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"time"
 
@@ -32,7 +33,9 @@ func (s *session) resume(ctx context.Context) error {
 	}
 	if guess.Slot.Active {
 		if stop, _ := s.r.unfit(guess); stop != nil && s.walsender == 0 {
-			return stop // the rows from before are published by whoever has the slot
+			// The rows from before are published by whoever has the slot.
+			return fmt.Errorf("%w. What was inserted before is left to pid %d of Postgres, which reads slot %q",
+				&unfitError{stop}, guess.Slot.ActivePID, cfg.Slot)
 		}
 		return &heldError{cfg.Slot, guess.Slot.ActivePID, guess.Slot.ActivePID == s.walsender}
 	}
