@@ -17,7 +17,8 @@ type Config struct {
 	Own map[uint32]Table
 	// Columns maps the names of the contract (id, aggregatetype, aggregateid,
 	// type, payload, headers) to the column names of the tables. A name that
-	// is absent is its own column name; names of anything else are ignored.
+	// is absent is its own column name; names of anything else are ignored. A
+	// column named here that a table has had and has no more is an error.
 	Columns map[string]string
 	// Required names columns of the contract that no table may lack, besides those
 	// that an event cannot be made without.

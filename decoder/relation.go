@@ -81,7 +81,7 @@ func (d *Decoder) relation(r *reader) *Error {
 	for i := range p.want {
 		p.want[i] = absent
 	}
-	if err := p.resolve(d, columns); err != nil {
+	if err := p.resolve(d, columns, d.relations[oid]); err != nil {
 		err.Relation = true
 		return p.inTable(err)
 	}
@@ -106,14 +106,17 @@ func (d *Decoder) readColumns(r *reader) []column {
 	return columns
 }
 
-// resolve finds the wanted columns by name and checks their types.
-func (p *plan) resolve(d *Decoder, columns []column) *Error {
+// resolve finds the wanted columns by name and checks their types. before is the plan that the
+// relation had until now; nil = none. A column that the settings name must not go: it was renamed,
+// or they are old.
+func (p *plan) resolve(d *Decoder, columns []column, before *plan) *Error {
 	for l, rule := range contract {
-		name := rule.name
-		if mapped, ok := d.columns[name]; ok {
-			name = mapped
+		name, mapped := d.columns[rule.name]
+		if !mapped {
+			name = rule.name
 		}
-		slot, err := p.slot(columns, name, rule.required || d.mustHave[rule.name])
+		had := mapped && before != nil && !before.renamed && before.logical[l] != absent
+		slot, err := p.slot(columns, name, rule.required || d.mustHave[rule.name] || had)
 		if err != nil {
 			return err
 		}

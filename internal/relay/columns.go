@@ -176,7 +176,8 @@ func findColumn(t cdc.TableView, name string) *cdc.ColumnView {
 }
 
 // warnOfLost names columns that events are made of, and that a table has lost since an earlier
-// inspection: events go on without them, or stop at the next row.
+// inspection: events stop at the next row, or go on without a column that no setting names and that
+// they can do without.
 func (r *Relay) warnOfLost(before, now cdc.View) {
 	for _, t := range before.Tables {
 		at := slices.IndexFunc(now.Tables, func(n cdc.TableView) bool { return n.OID == t.OID })
