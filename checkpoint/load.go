@@ -45,7 +45,6 @@ func (s *Store) load(ctx context.Context, list listEnd) (state State, stored boo
 	}
 	ours := func(source string) bool { return source == s.source }
 	if err := s.read(ctx, max(start, s.cache.next), end, s.cache.states, ours); err != nil {
-		s.cache = cache{}
 		return State{}, false, err
 	}
 	s.cache.next = end

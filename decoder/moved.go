@@ -5,9 +5,6 @@ import (
 	"slices"
 )
 
-// maxDeleted is the largest deleted row, in bytes, that is remembered.
-const maxDeleted = 1 << 20
-
 // deletedRow is a DELETE that may be one half of an UPDATE that moves a row to
 // another partition. Postgres writes that as a DELETE and, right after it, an
 // INSERT of the row as it is now. No service inserted that row, so it is no
@@ -18,14 +15,6 @@ type deletedRow struct {
 	whole bool   // the replica identity is the whole row
 	tuple []byte // a copy
 	known bool
-}
-
-// remember takes a copy of the deleted row of a table.
-func (r *deletedRow) remember(oid uint32, whole bool, tuple []byte) {
-	if len(tuple) <= maxDeleted {
-		r.oid, r.whole, r.known = oid, whole, true
-		r.tuple = append(r.tuple[:0], tuple...)
-	}
 }
 
 // column reads one column of a tuple whose bounds were checked before.

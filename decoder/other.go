@@ -1,5 +1,7 @@
 package decoder
 
+import "bytes"
+
 // The messages of this file make no events. They are read to their end all the
 // same, and the row changes among them are counted.
 
@@ -28,7 +30,7 @@ func (d *Decoder) delete(r *reader) *Error {
 		return err
 	}
 	if p := d.relations[oid]; p != nil && p.moves != nil {
-		d.deleted.remember(oid, part == 'O', row)
+		d.deleted = deletedRow{oid, part == 'O', bytes.Clone(row), true}
 	}
 	return nil
 }

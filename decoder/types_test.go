@@ -128,6 +128,12 @@ func TestMovedRows(t *testing.T) {
 			t.Errorf("%s: index %d of %d rows", name, next.Event.Index, rows)
 		}
 	}
+	cfg.Partitioned = map[uint32][]string{outboxOID: {"type"}}
+	was := deleteMessage(outboxOID, txt("a"), txt("order"), txt("k"), txt("old"), txt("{}"), null, txt("before"))
+	was[5] = 'O'
+	if change := decodeLast(t, New(cfg), beginMessage(), outboxRelation(), was, row("a")); change.Kind != Moved {
+		t.Error("the UPDATE has changed a column that is not of the event, too: the INSERT is an event")
+	}
 }
 
 // TestOrigin: what a subscription has written is an event, unless the settings say that it is none.

@@ -1,6 +1,7 @@
 package decoder
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"slices"
@@ -137,39 +138,15 @@ func (d *Decoder) uuid(b []byte) ([]byte, bool) {
 	return text, true
 }
 
-// bytea decodes the text of a bytea: the hex form, or the older escape form
-// (bytea_output = escape), in which an x never follows a backslash.
+// bytea decodes the text of a bytea in the hex form, which the session asks for (bytea_output).
 func (d *Decoder) bytea(text []byte) ([]byte, bool) {
-	if len(text) >= 2 && text[0] == '\\' && text[1] == 'x' {
-		raw := d.room(hex.DecodedLen(len(text) - 2))
-		_, err := hex.Decode(raw, text[2:])
-		return raw, err == nil
+	digits, found := bytes.CutPrefix(text, []byte(`\x`))
+	if !found {
+		return nil, false
 	}
-	raw := d.room(len(text))[:0]
-	for i := 0; i < len(text); i++ {
-		c := text[i]
-		if c == '\\' {
-			var used int
-			if c, used = unescape(text[i+1:]); used == 0 {
-				return nil, false
-			}
-			i += used
-		}
-		raw = append(raw, c)
-	}
-	return raw, true
-}
-
-// unescape reads what follows a backslash: another one, or three octal digits.
-// It returns the byte and how many bytes it read, 0 if they are malformed.
-func unescape(s []byte) (byte, int) {
-	if len(s) >= 1 && s[0] == '\\' {
-		return '\\', 1
-	}
-	if len(s) < 3 || s[0] < '0' || s[0] > '3' || s[1] < '0' || s[1] > '7' || s[2] < '0' || s[2] > '7' {
-		return 0, 0
-	}
-	return (s[0]-'0')<<6 | (s[1]-'0')<<3 | (s[2] - '0'), 3
+	raw := d.room(hex.DecodedLen(len(digits)))
+	_, err := hex.Decode(raw, digits)
+	return raw, err == nil
 }
 
 // fault is an error about the column.

@@ -108,17 +108,8 @@ func byteaPayload(t *testing.T, f field) ([]byte, error) {
 func TestByteaPayload(t *testing.T) {
 	t.Parallel()
 	every := make([]byte, 256)
-	var escaped strings.Builder
 	for i := range every {
 		every[i] = byte(i)
-		switch c := byte(i); {
-		case c == '\\':
-			escaped.WriteString(`\\`)
-		case c < 0x20 || c > 0x7e:
-			escaped.WriteString("\\" + string([]byte{'0' + c>>6, '0' + c>>3&7, '0' + c&7}))
-		default:
-			escaped.WriteByte(c)
-		}
 	}
 	for _, test := range []struct {
 		in   field
@@ -126,10 +117,8 @@ func TestByteaPayload(t *testing.T) {
 	}{
 		{txt(`\x` + hex.EncodeToString(every)), every},
 		{txt(`\x` + strings.ToUpper(hex.EncodeToString(every))), every},
-		{txt(escaped.String()), every},
 		{bin(string(every)), every},
 		{txt(`\x`), []byte{}},
-		{txt(""), []byte{}},
 		{bin(""), []byte{}},
 		{null, nil},
 	} {
@@ -143,8 +132,7 @@ func TestByteaPayload(t *testing.T) {
 func TestMalformedByteaPayload(t *testing.T) {
 	t.Parallel()
 	for _, in := range []field{
-		txt(`\x0`), txt(`\x0g`), txt(`\`), txt(`a\`), txt(`\0`), txt(`\07`), txt(`\400`), txt(`\080`), txt(`\008`),
-		txt(`\n`), unchanged,
+		txt(`\x0`), txt(`\x0g`), txt(`\`), txt("abc"), txt(""), unchanged,
 	} {
 		got, err := byteaPayload(t, in)
 		if err == nil {
