@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/checkpoint"
@@ -135,8 +138,12 @@ func TestInspectionOfAnotherServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.system = "1"
-	if _, err := s.inspect(t.Context(), &cdc.Inspector{}, false); err == nil {
+	var inspector cdc.Inspector
+	if _, err := s.inspect(t.Context(), &inspector, true); err == nil {
 		t.Error("an inspection of another cluster is relied on")
+	}
+	if inspector.Open() {
+		t.Error("the next inspection would ask the same server")
 	}
 }
 
@@ -179,6 +186,35 @@ func TestInspectionInAStorm(t *testing.T) {
 	if err := inspect(); !errors.Is(err, cdc.ErrStopping) {
 		t.Errorf("in a storm an inspection that fails ends with %v, want %v", err, cdc.ErrStopping)
 	}
+	// While nothing is read, nobody sees a storm: the answer at connect is enough.
+	s.pings.stormy.Store(false)
+	f.relay.cfg.CDC.Postgres.Port = shuttingDown(t)
+	if err := inspect(); !errors.Is(err, cdc.ErrStopping) {
+		t.Errorf("of a server that shuts down an inspection ends with %v, want %v", err, cdc.ErrStopping)
+	}
+}
+
+// shuttingDown is the port of a server that takes no connection, since it shuts down.
+func shuttingDown(t *testing.T) uint16 {
+	t.Helper()
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	refusal := &pgproto3.ErrorResponse{Severity: "FATAL", Code: "57P03", Message: "the database system is shutting down"}
+	answer, err := refusal.Encode(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for conn, err := listener.Accept(); err == nil; conn, err = listener.Accept() {
+			_, _ = conn.Read(make([]byte, 10_000))
+			_, _ = conn.Write(answer)
+			_ = conn.Close()
+		}
+	}()
+	return uint16(listener.Addr().(*net.TCPAddr).Port)
 }
 
 // TestUninspectedIsNotReady: an inspection fails again and again while the stream goes on, as when

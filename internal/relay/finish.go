@@ -71,12 +71,8 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	s.await(drain, func() { flushed = s.flush(drain) })
 	late, waited := drain.Err() != nil, time.Since(began).Round(time.Millisecond)
 
-	storing := drain // a stop has what is left of its time
-	if how == atRow && !late {
-		storing, cancel = s.r.drainContext(ctx, false)
-		defer cancel()
-	}
-	s.await(storing, func() { s.storeLast(storing, why.class != doubt) })
+	// A stop has what is left of its time.
+	s.await(drain, func() { s.storeLast(drain, why.class != doubt) })
 	s.close()
 
 	ended := classify(flushed)

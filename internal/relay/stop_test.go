@@ -11,6 +11,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/walpost/walpost/checkpoint"
 )
 
 // TestStopWithoutAStoredPosition: events are published and their position cannot be stored, for an
@@ -109,4 +111,39 @@ func refuse(r *kmsg.ProduceRequest, code func(records string) int16) kmsg.Respon
 		resp.Topics = append(resp.Topics, rt)
 	}
 	return resp
+}
+
+// TestLastPositionBehindTheDrain: the drain took all of its time. What was published in it is not
+// sent again.
+func TestLastPositionBehindTheDrain(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	s := f.resume()
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
+	end := f.inspect().WALEnd
+	s.watermark.Idle(end)
+	drain, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.storeLast(drain, true)
+	if stored, _, err := s.store.Load(t.Context()); err != nil || stored.End != end {
+		t.Errorf("%s is stored (%v), want %s", stored.End, err, end)
+	}
+}
+
+// TestRepeatsReachTheFurthest: events are pending behind a position. A later failure to store one
+// before it does not end that.
+func TestRepeatsReachTheFurthest(t *testing.T) {
+	t.Parallel()
+	at := func(end checkpoint.LSN) checkpoint.State {
+		return checkpoint.State{Position: checkpoint.Position{End: end}, Timeline: 1}
+	}
+	var h handover
+	h.mayRepeat(errors.New("first"), at(30))
+	h.mayRepeat(errors.New("second"), at(20))
+	if h.noteStored(at(20)); h.pending == nil {
+		t.Error("with a position between them stored, nothing is pending")
+	}
+	if h.noteStored(at(30)); h.pending != nil {
+		t.Error("with the furthest stored, events are pending")
+	}
 }
