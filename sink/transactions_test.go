@@ -74,9 +74,9 @@ func TestFlushWaitsForMarks(t *testing.T) {
 	flushed := make(chan error, 1)
 	go func() { flushed <- f.flush() }()
 	select {
-	case <-flushed:
+	case err := <-flushed:
 		close(m.release)
-		t.Fatal("Flush returned before the mark was told")
+		t.Fatalf("Flush returned before the mark was told: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(m.release)
