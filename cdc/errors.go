@@ -84,10 +84,14 @@ func (e *StopError) Unwrap() error { return e.Err }
 func Transient(err error) bool {
 	var stop *StopError
 	var settings *SettingsError
-	if errors.As(err, &stop) || errors.As(err, &settings) {
+	switch {
+	case errors.As(err, &stop):
 		return false
-	}
-	if errors.Is(err, ErrSlotInUse) || errors.Is(err, ErrStopping) || errors.Is(err, ErrStandby) || disagree(err) {
+	case disagree(err): // also with the settings
+		return true
+	case errors.As(err, &settings):
+		return false
+	case errors.Is(err, ErrSlotInUse), errors.Is(err, ErrStopping), errors.Is(err, ErrStandby):
 		return true
 	}
 	var broken *brokenError

@@ -147,12 +147,15 @@ func TestHosts(t *testing.T) {
 	// One address refuses for good, and another is away: that is an outage.
 	away := &net.OpError{Op: "dial", Err: errors.New("refused")}
 	wrong := &pgconn.PgError{Code: "42704", Message: "unrecognized configuration parameter"}
+	pooler := poolerError(errors.New("the settings did not arrive")) // which is found after the login
 	for _, c := range []struct {
 		errs      []error
 		transient bool
 	}{
 		{[]error{away, wrong}, true},
 		{[]error{wrong, wrong}, false},
+		{[]error{away, pooler}, true},
+		{[]error{pooler, wrong}, false},
 		{[]error{wrong}, false},
 		{[]error{away, away}, true},
 	} {

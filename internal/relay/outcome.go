@@ -85,7 +85,7 @@ func classify(err error) failure {
 		f.class, f.hint = misfit, unfit.stop.Hint
 	case errors.As(err, &stop):
 		f.class, f.hint, f.gap = doubt, stop.Hint, stop.Gap
-	case errors.As(err, &unusable):
+	case errors.As(err, &unusable) && !cdc.Transient(err):
 		f.class, f.hint = settings, unusable.Hint
 	case errors.As(err, &behind):
 		f.class, f.hint, f.gap = gap, behind.Hint(), true

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/walpost/walpost/cdc"
@@ -58,6 +62,7 @@ func TestClassify(t *testing.T) {
 		"gap":                      {&checkpoint.GapError{}, gap},
 		"restored":                 {&checkpoint.RestoredError{}, gap},
 		"a pooler":                 {&cdc.SettingsError{}, settings},
+		"a pooler, and an outage":  {poolerAndOutage(t), outage},
 		"halted already":           {&Halt{Err: ErrDrain}, halted},
 		"never seen":               {errors.New("x"), permanent},
 	} {
@@ -65,6 +70,39 @@ func TestClassify(t *testing.T) {
 			t.Errorf("%s: class %d, want %d", name, got, c.want)
 		}
 	}
+}
+
+// poolerAndOutage is what a connection attempt ends with if one address of Postgres leads to a
+// pooler and another refuses.
+func poolerAndOutage(t *testing.T) error {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			backend := pgproto3.NewBackend(conn, conn)
+			if _, err := backend.ReceiveStartupMessage(); err == nil {
+				backend.Send(&pgproto3.AuthenticationOk{})
+				backend.Send(&pgproto3.ParameterStatus{Name: "server_version", Value: "9.6"})
+				backend.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+				_ = backend.Flush()
+			}
+			_ = conn.Close()
+		}
+	}()
+	postgres, err := pgconn.ParseConfig("postgres://me@" + listener.Addr().String() + ",127.0.0.1:1/app?sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = cdc.Inspect(t.Context(), cdc.Config{Postgres: postgres, Log: zerolog.Nop()})
+	return err
 }
 
 // TestDecide has every outcome of a session, and what follows from it.
