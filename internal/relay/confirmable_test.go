@@ -13,6 +13,7 @@ import (
 
 	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/sink"
 )
 
 // TestPositionThatWasNotStored: the last position of a session could not be stored. The next
@@ -160,6 +161,21 @@ func TestPauseEndsForTheServer(t *testing.T) {
 	poke(s.storeNow)
 	if !s.pause(ctx, time.Now(), 0, true) {
 		t.Error("the pause went on")
+	}
+}
+
+// TestFullHurriesTheKeeper: at the in-flight bound the stream waits for the next stored position.
+func TestFullHurriesTheKeeper(t *testing.T) {
+	t.Parallel()
+	s := &session{
+		handover:  handover{out: &sink.Sink{}},
+		watermark: checkpoint.NewWatermark(checkpoint.Position{End: 1}, 8, make(chan struct{}, 1)),
+		storeNow:  make(chan struct{}, 1),
+	}
+	s.watermark.Begin(10, time.Now())
+	s.watermark.Add(0, 8)
+	if !s.full() || len(s.storeNow) == 0 {
+		t.Error("the keeper pauses while the stream waits for it")
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/walpost/walpost/cdc"
 	"github.com/walpost/walpost/checkpoint"
 )
 
@@ -124,9 +125,8 @@ func TestLastPositionBehindTheDrain(t *testing.T) {
 	s.watermark.Idle(end)
 	drain, cancel := context.WithCancel(t.Context())
 	cancel()
-	s.storeLast(drain, true)
-	if stored, _, err := s.store.Load(t.Context()); err != nil || stored.End != end {
-		t.Errorf("%s is stored (%v), want %s", stored.End, err, end)
+	if s.storeLast(drain, true); s.lastStored.End != end {
+		t.Errorf("%s is known to be stored, want %s", s.lastStored.End, end)
 	}
 }
 
@@ -145,5 +145,40 @@ func TestRepeatsReachTheFurthest(t *testing.T) {
 	}
 	if h.noteStored(at(30)); h.pending != nil {
 		t.Error("with the furthest stored, events are pending")
+	}
+}
+
+// TestStoredAfterAll: a position could not be stored in time, and was all the same, or by another
+// relay. A start sends nothing again.
+func TestStoredAfterAll(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.connect()
+	h := f.left()
+	h.mayRepeat(errors.New("no answer"), checkpoint.State{Position: checkpoint.Position{End: 100}, Timeline: 1})
+	if !h.repeats(t.Context()) {
+		t.Error("nothing is stored, and nothing would be sent again")
+	}
+	f.store(100)
+	if h.repeats(t.Context()) {
+		t.Error("the position is stored, and events would be sent again")
+	}
+}
+
+// TestDoubtConfirmsNothing: rows may be missing in the stream. The position is stored at the end of
+// the session, and not confirmed.
+func TestDoubtConfirmsNothing(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	s := f.resume()
+	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
+	end := f.inspect().WALEnd
+	s.watermark.Idle(end)
+	_ = s.finish(t.Context(), &cdc.StopError{What: "Postgres has skipped rows", Gap: true}) // which it returns
+	if stored, _, err := s.store.Load(t.Context()); err != nil || stored.End != end {
+		t.Errorf("%s is stored (%v), want %s", stored.End, err, end)
+	}
+	if confirmed := f.inspect().Slot.Confirmed(); confirmed >= end {
+		t.Errorf("%s is confirmed, in doubt", confirmed)
 	}
 }
