@@ -67,6 +67,10 @@ WITH RECURSIVE up AS (
 SELECT jsonb_build_object('identity', p.oid::text || '/' || p.xmin::text,
   'insert', p.pubinsert, 'delete', p.pubdelete, 'via_root', p.pubviaroot,
   'generated', coalesce(to_jsonb(p)->>'pubgencols', ''),
+  'strangers', (SELECT coalesce(jsonb_agg(format('%I.%I', n.nspname, c.relname) ORDER BY n.nspname, c.relname), '[]')
+    FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE r.prpubid = p.oid AND r.prrelid NOT IN (SELECT u.oid FROM up u)
+      AND NOT EXISTS (SELECT FROM pg_partition_ancestors(r.prrelid) a JOIN up u ON u.root = a.relid)),
   'tables', (SELECT coalesce(jsonb_agg(jsonb_build_object('schemaname', n.nspname, 'tablename', c.relname,
       'root', CASE WHEN m.top <> m.root THEN (SELECT format('%I.%I', tn.nspname, t.relname)
         FROM pg_class t JOIN pg_namespace tn ON tn.oid = t.relnamespace WHERE t.oid = m.top) ELSE '' END,

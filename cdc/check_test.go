@@ -214,6 +214,22 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestStrangers: rows of a table that only the publication names are passed over, which one is told.
+func TestStrangers(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Postgres: &pgconn.Config{User: "relay"}, Publication: "walpost", Tables: []Table{{"public", "outbox"}}}
+	v := healthy()
+	if found := v.Warnings(cfg); len(found) != 0 {
+		t.Errorf("a healthy view: %v", found)
+	}
+	v.Publication.Strangers = []string{"public.a", `public."B"`, "public.c", "public.d", "public.e"}
+	found := v.Warnings(cfg)
+	if len(found) != 1 || !strings.HasSuffix(found[0].What, `public.a, public."B", public.c and 2 more`) ||
+		!strings.Contains(found[0].Hint, `ALTER PUBLICATION "walpost" DROP TABLE public.a`) {
+		t.Errorf("five strangers: %v", found)
+	}
+}
+
 // TestCheckServer: an inspection of another server than that of the stream says nothing about the
 // stream, and stops nothing.
 func TestCheckServer(t *testing.T) {

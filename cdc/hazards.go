@@ -73,11 +73,30 @@ func (v View) Warnings(cfg Config) []Warning {
 				"pg_catalog.pg_subscription_rel TO %s, or whichever was revoked", quoteIdent(cfg.Postgres.User)),
 		})
 	}
+	if v.Publication != nil && len(v.Publication.Strangers) > 0 {
+		found = append(found, v.Publication.warnOfStrangers(cfg))
+	}
 	for _, h := range v.Hazards {
 		found = append(found, h.warnOfLoss()...)
 		found = append(found, h.warnOfExtras(v, cfg)...)
 	}
 	return found
+}
+
+// warnOfStrangers is for whoever has changed the tables in the settings: the stream goes past the
+// rows of one that they do not name, and they never come again.
+func (p *PublicationView) warnOfStrangers(cfg Config) Warning {
+	const most = 3
+	names := strings.Join(p.Strangers[:min(most, len(p.Strangers))], ", ")
+	if more := len(p.Strangers) - most; more > 0 {
+		names += fmt.Sprintf(" and %d more", more)
+	}
+	return Warning{
+		fmt.Sprintf("publication %q names tables that WALPOST_TABLE does not: their rows are no events, "+
+			"and are passed over for good: %s", cfg.Publication, names),
+		fmt.Sprintf("name those that are outboxes in WALPOST_TABLE; if none is, ALTER PUBLICATION %s DROP TABLE %s",
+			quoteIdent(cfg.Publication), p.Strangers[0]),
+	}
 }
 
 // warnOfLoss lists what may keep rows of the table out of the stream.

@@ -65,6 +65,9 @@ type PublicationView struct {
 	ViaRoot   bool                   `json:"via_root"`
 	Generated string                 `json:"generated"` // 18 and later: s = with stored columns
 	Tables    []PublicationTableView `json:"tables"`
+	// Strangers are the tables that it names and that are no outbox tables of ours, nor partitions
+	// or ancestors of one, quoted where SQL needs it: their rows are passed over.
+	Strangers []string `json:"strangers"`
 }
 
 // PublicationTableView is how the publication publishes one of our tables.

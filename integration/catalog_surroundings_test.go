@@ -91,6 +91,26 @@ func TestPartitionOfSomethingElse(t *testing.T) {
 	}
 }
 
+// TestStrangersInThePublication: rows of a table that only the publication names are passed over.
+// Partitions of the outbox are no such tables.
+func TestStrangersInThePublication(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, major int) {
+		t.Parallel()
+		env := Setup(t, Needs{Postgres: major})
+		partitioned(t, env, "insert, update, delete")
+		relay := running(t, env)
+		env.Exec(t, "ALTER PUBLICATION walpost ADD TABLE outbox_new")
+		if output := env.Init(t); strings.Contains(output, "warning") {
+			t.Errorf("init warns of a partition:\n%s", output)
+		}
+		runScript(t, env, `CREATE TABLE "Other" (LIKE outbox); ALTER PUBLICATION walpost ADD TABLE "Other"`)
+		insert(t, env, "order", "k", 1)
+		warned(t, env, relay, "names tables that WALPOST_TABLE does not")
+		relay.Stop(t)
+	})
+}
+
 // TestRulesAndTriggers: an INSERT that succeeds and leaves no row has no event.
 func TestRulesAndTriggers(t *testing.T) {
 	t.Parallel()
