@@ -127,6 +127,27 @@ func TestScriptMakesNoSlotWithoutPublication(t *testing.T) {
 	})
 }
 
+// The names of slots are those of the whole server.
+func TestScriptWithATakenSlot(t *testing.T) {
+	eachMajor(t, func(t *testing.T, db *database) {
+		o := outbox()
+		o.Slot = db.name
+		script, err := SQL(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db.exec("SELECT pg_create_physical_replication_slot('" + o.Slot + "')")
+		if _, err := db.Exec(t.Context(), script); err == nil || !strings.Contains(err.Error(), "belongs to another database, or to none") {
+			t.Errorf("the slot is taken: %v", err)
+		}
+		db.exec("ROLLBACK")
+		db.exec("SELECT pg_drop_replication_slot('" + o.Slot + "')")
+		if got := db.query("SELECT count(*)::text FROM pg_publication"); got != "0" {
+			t.Error("the script has made its publication")
+		}
+	})
+}
+
 func TestChecks(t *testing.T) {
 	eachMajor(t, func(t *testing.T, db *database) {
 		if _, err := db.apply(outbox()); err != nil {

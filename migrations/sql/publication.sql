@@ -1,5 +1,10 @@
 
 BEGIN
+    IF EXISTS (SELECT FROM pg_replication_slots
+            WHERE slot_name = {{.Slot}} AND database IS DISTINCT FROM current_database()) THEN
+        RAISE EXCEPTION 'slot % belongs to another database, or to none: nothing was changed', {{.Slot}}
+            USING HINT = 'Name another slot in WALPOST_SLOT: their names are those of the whole server.';
+    END IF;
     IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = {{.PublicationText}}) THEN
         IF EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {{.Slot}} AND database = current_database()) THEN
             RAISE EXCEPTION 'slot % is older than publication %, which does not exist: nothing was changed', {{.Slot}}, {{.PublicationText}}
