@@ -78,7 +78,7 @@ func (s *session) finish(ctx context.Context, cause error) error {
 	ended := classify(flushed)
 	switch {
 	case ctx.Err() != nil && (late || ended.class.passes()):
-		return &Halt{Err: fmt.Errorf("%w: events that were still in flight after %s (%d) will be sent again",
+		return &Halt{Err: fmt.Errorf("%w: events in flight after %s, which are sent again after the next start: %d",
 			ErrDrain, waited, s.out.Stats().Events)}
 	case ended.class == none && how == atStop && why.class.passes():
 		return nil
