@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -26,7 +25,7 @@ func TestSettingsThatDoNotFit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := setup(t)
-			var log bytes.Buffer
+			var log lockedBuffer
 			f.relay.log = zerolog.New(&log)
 			f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x'), (2, 't', 'k', 'x')")
 			f.exec("ALTER TABLE outbox RENAME payload TO body")

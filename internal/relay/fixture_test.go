@@ -2,6 +2,8 @@ package relay
 
 import (
 	"context"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -156,4 +158,22 @@ func (f *fixture) runFor(s *session, d time.Duration) {
 	if err := s.run(ctx); ctx.Err() == nil {
 		f.t.Fatalf("the session ended: %v", err)
 	}
+}
+
+// lockedBuffer is a log that several goroutines write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
