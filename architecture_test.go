@@ -90,10 +90,13 @@ func filesNamed(t *testing.T, name string) []string {
 	return found
 }
 
-var testName = regexp.MustCompile("`(Test[A-Za-z]+|[a-z_]+_test\\.go)`")
+var (
+	testName     = regexp.MustCompile("`(Test[A-Za-z]+|[a-z_]+_test\\.go)`")
+	mutationName = regexp.MustCompile(`mutation "([^"]+)"`)
+)
 
-// TestTestingNamesTests finds each test that docs/TESTING.md names.
-func TestTestingNamesTests(t *testing.T) {
+// TestPagesNameTests finds each test and each mutation of the simulation that a page names.
+func TestPagesNameTests(t *testing.T) {
 	t.Parallel()
 	there := map[string]bool{}
 	function := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
@@ -110,9 +113,31 @@ func TestTestingNamesTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, match := range testName.FindAllStringSubmatch(read(t, "docs/TESTING.md"), -1) {
-		if !there[match[1]] {
-			t.Errorf("docs/TESTING.md names %s, which is not there", match[1])
+	mutations := read(t, "internal/sim/mutation_test.go")
+	for _, page := range []string{"docs/TESTING.md", architecture} {
+		text := strings.Join(strings.Fields(read(t, page)), " ")
+		for _, match := range testName.FindAllStringSubmatch(text, -1) {
+			if !there[match[1]] {
+				t.Errorf("%s names %s, which is not there", page, match[1])
+			}
+		}
+		for _, match := range mutationName.FindAllStringSubmatch(text, -1) {
+			if !strings.Contains(mutations, `{"`+match[1]+`", `) {
+				t.Errorf("%s names mutation %q, which is not there", page, match[1])
+			}
+		}
+	}
+}
+
+// TestMechanismsHaveTests wants each mechanism that is not obvious to name a test.
+func TestMechanismsHaveTests(t *testing.T) {
+	t.Parallel()
+	_, text, _ := strings.Cut(read(t, architecture), "## Not obvious, and why")
+	text, _, _ = strings.Cut(text, "\n## ")
+	for _, mechanism := range strings.Split(text, "\n- **")[1:] {
+		if !strings.Contains(mechanism, "Test:") && !strings.Contains(mechanism, "Tests:") {
+			title, _, _ := strings.Cut(mechanism, "**")
+			t.Errorf("%s names no test for %q", architecture, title)
 		}
 	}
 }

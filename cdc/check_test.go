@@ -307,6 +307,16 @@ func TestInspect(t *testing.T) {
 			if seen, err := Inspect(t.Context(), plain); err != nil || len(seen.Hazards) != 1 {
 				t.Errorf("a plain role sees hazards of %d tables, want 1 (%v)", len(seen.Hazards), err)
 			}
+			f.exec("ALTER ROLE plain SET default_transaction_isolation = serializable")
+			conn, err := plain.connect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			shown, err := conn.Exec(t.Context(), "SHOW transaction_isolation").ReadAll()
+			if err != nil || string(shown[0].Rows[0][0]) != "read committed" {
+				t.Errorf("the statements of an inspection share a snapshot: %v", err)
+			}
+			_ = conn.Close(t.Context())
 			f.exec("REVOKE SELECT ON pg_catalog.pg_proc FROM PUBLIC")
 			seen, err := Inspect(t.Context(), plain)
 			if err != nil || seen.Slot == nil || len(seen.Tables) != 1 || len(seen.Hazards) != 0 {

@@ -33,6 +33,7 @@ var mutations = []struct{ name, file, old, new string }{
 	{"no bound", "checkpoint/watermark.go", "w.full = w.added-w.safe.Load() >= limit", "w.full = false && w.added-w.safe.Load() >= limit"},
 	{"nobody is told that there is room", "checkpoint/watermark.go", "w.safe.Store(freed)\n\tsignal(w.room)", "w.safe.Store(freed)"},
 	{"the publication is not looked at", "cdc/check.go", "func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {\n", "func (v View) CheckUnaltered(cfg Config, earlier map[string]string) error {\n\tearlier = nil\n"},
+	{"a record without the publication", "internal/relay/keeper.go", "Generation: s.generation, Publication: s.confirmable.inspected().Identity(),", "Generation: s.generation,"},
 	{"confirm past the last look at the publication", "internal/relay/keeper.go", "c.stored = max(c.stored, lsn)\n\tc.stream.Confirm(min(c.stored, c.verified))", "c.stored = max(c.stored, lsn)\n\tc.stream.Confirm(c.stored)"},
 	{"memory of an event that is not published yet is used again", "sink/transactions.go", "confirmed(f *flight) { f.written.Store(true) }", "confirmed(f *flight) { f.free() }"},
 	{"no status while there is no room", "internal/relay/session.go", "return s.stream.Wait(ctx, s.r.room)", "<-s.r.room; return nil"},
