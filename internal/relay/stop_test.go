@@ -174,6 +174,11 @@ func TestDoubtConfirmsNothing(t *testing.T) {
 	f.exec("INSERT INTO outbox VALUES (1, 't', 'k', 'x')")
 	end := f.inspect().WALEnd
 	s.watermark.Idle(end)
+	for s.stream.Received() < end { // what was not is not confirmed anyway
+		if _, err := s.stream.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	_ = s.finish(t.Context(), &cdc.StopError{What: "Postgres has skipped rows", Gap: true}) // which it returns
 	if stored, _, err := s.store.Load(t.Context()); err != nil || stored.End != end {
 		t.Errorf("%s is stored (%v), want %s", stored.End, err, end)
