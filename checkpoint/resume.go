@@ -83,11 +83,7 @@ func Resume(state State, stored bool, server Server) (Start, error) {
 		if !ok {
 			return Start{}, restored
 		}
-		if start = startAfterFailover(state.Position, end); start.Lost != 0 {
-			start.Timeline = server.Timeline
-		} else {
-			start.Timeline = state.Timeline
-		}
+		start.cut(end, server.Timeline)
 	} else if state.End > server.WALEnd || state.Rows > 0 && state.Commit >= server.WALEnd {
 		return Start{}, restored
 	}
@@ -97,9 +93,9 @@ func Resume(state State, stored bool, server Server) (Start, error) {
 	return start, nil
 }
 
-// startAfterFailover cuts a position at the point where its timeline ended.
-func startAfterFailover(p Position, ended LSN) Start {
-	s := Start{Position: p}
+// cut cuts the position at the point where its timeline ended.
+func (s *Start) cut(ended LSN, present uint32) {
+	p := s.Position
 	if p.Commit >= ended {
 		s.Position.Commit, s.Position.Rows = 0, 0
 		s.Lost = p.Commit
@@ -108,5 +104,7 @@ func startAfterFailover(p Position, ended LSN) Start {
 		s.Position.End = ended
 		s.Lost = max(s.Lost, p.End)
 	}
-	return s
+	if s.Lost != 0 {
+		s.Timeline = present
+	}
 }
