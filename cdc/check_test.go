@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -371,6 +372,26 @@ func TestInspect(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestKeptConnection: a connection that inspections share is made anew if the server has ended it,
+// and closed after a while.
+func TestKeptConnection(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 18, nil)
+	var kept Inspector
+	defer kept.Close()
+	if _, err := kept.Inspect(t.Context(), f.cfg, true); err != nil || !kept.Open() {
+		t.Fatalf("open %t, %v", kept.Open(), err)
+	}
+	f.exec(fmt.Sprintf("SELECT pg_terminate_backend(%d)", kept.pg.PID()))
+	if _, err := kept.Inspect(t.Context(), f.cfg, true); err != nil || !kept.Open() {
+		t.Errorf("after its end: open %t, %v", kept.Open(), err)
+	}
+	kept.since = time.Now().Add(-2 * maxConnectionAge)
+	if _, err := kept.Inspect(t.Context(), f.cfg, true); err != nil || kept.Open() {
+		t.Errorf("an old one: open %t, %v", kept.Open(), err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // TestAwaitTheNewestWriter: no transaction that began after the open one has ended yet, so no
@@ -71,5 +72,11 @@ func TestNoTLS(t *testing.T) {
 	err := ConnectError("db", 5432, errors.New("failed to connect: tls error: server refused TLS connection"))
 	if !strings.Contains(err.Error(), "sslmode") {
 		t.Errorf("ConnectError = %v", err)
+	}
+	// With sslmode=prefer the driver tries again without TLS.
+	refused := &pgconn.PgError{Code: "3D000", Message: "no such database"}
+	err = ConnectError("db", 5432, errors.Join(err, refused))
+	if strings.Contains(err.Error(), "sslmode") || !strings.Contains(err.Error(), "no such database") {
+		t.Errorf("ConnectError = %v, want the server's own answer", err)
 	}
 }
