@@ -49,12 +49,6 @@ func (s *Stream) service(ctx context.Context) error {
 	if nothing {
 		return nil
 	}
-	if lsn > s.Received() {
-		return &StopError{
-			What: fmt.Sprintf("bug: about to confirm %s, past %s, the furthest that was received", lsn, s.Received()),
-			Hint: "please report this. Nothing was confirmed: a restart continues from the stored position",
-		}
-	}
 	if err := s.sendStatus(now, lsn); err != nil {
 		return err
 	}
@@ -62,9 +56,15 @@ func (s *Stream) service(ctx context.Context) error {
 	return nil
 }
 
-// sendStatus sends a standby status update that names lsn as written, flushed and applied. It asks
-// for a reply if the server has been quiet.
+// sendStatus sends a standby status update that names lsn as written, flushed and applied, but
+// never past what was received. It asks for a reply if the server has been quiet.
 func (s *Stream) sendStatus(now time.Time, lsn LSN) error {
+	if lsn > s.Received() {
+		return &StopError{
+			What: fmt.Sprintf("bug: about to confirm %s, past %s, the furthest that was received", lsn, s.Received()),
+			Hint: "please report this. Nothing was confirmed: a restart continues from the stored position",
+		}
+	}
 	b := s.status[:0]
 	b = append(b, 'r')
 	for range 3 {

@@ -22,7 +22,7 @@ func (s *Stream) Stop(ctx context.Context) error {
 	if !ok {
 		deadline = time.Now().Add(silence)
 	}
-	if err := s.sendStatus(time.Now(), min(s.Confirmed(), s.Received())); err != nil {
+	if err := s.sendStatus(time.Now(), s.Confirmed()); err != nil {
 		return err
 	}
 	s.frontend.Send(&pgproto3.CopyDone{})

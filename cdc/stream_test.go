@@ -183,7 +183,9 @@ func TestConfirmNeverPassesWhatWasReceived(t *testing.T) {
 		}
 		break
 	}
-	s.Close()
+	if err := s.Stop(t.Context()); !errors.As(err, &stop) {
+		t.Errorf("Stop = %v, want a StopError", err)
+	}
 	if now := f.confirmed(); now != before {
 		t.Errorf("confirmed %s, before %s", now, before)
 	}
