@@ -215,7 +215,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestStrangers: rows of a table that only the publication names are passed over, which one is told.
+// TestStrangers: rows of a table that only the publication names are skipped, which one is told.
 func TestStrangers(t *testing.T) {
 	t.Parallel()
 	cfg := Config{Postgres: &pgconn.Config{User: "relay"}, Publication: "walpost", Tables: []Table{{"public", "outbox"}}}

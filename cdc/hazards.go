@@ -93,7 +93,7 @@ func (p *PublicationView) warnOfStrangers(cfg Config) Warning {
 	}
 	return Warning{
 		fmt.Sprintf("publication %q names tables that WALPOST_TABLE does not: their rows are no events, "+
-			"and are passed over for good: %s", cfg.Publication, names),
+			"and are skipped for good: %s", cfg.Publication, names),
 		fmt.Sprintf("name those that are outboxes in WALPOST_TABLE; if none is, ALTER PUBLICATION %s DROP TABLE %s",
 			quoteIdent(cfg.Publication), p.Strangers[0]),
 	}

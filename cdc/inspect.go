@@ -66,7 +66,7 @@ type PublicationView struct {
 	Generated string                 `json:"generated"` // 18 and later: s = with stored columns
 	Tables    []PublicationTableView `json:"tables"`
 	// Strangers are the tables that it names and that are no outbox tables of ours, nor partitions
-	// or ancestors of one, quoted where SQL needs it: their rows are passed over.
+	// or ancestors of one, quoted where SQL needs it: their rows are skipped.
 	Strangers []string `json:"strangers"`
 }
 

@@ -91,7 +91,7 @@ func TestPartitionOfSomethingElse(t *testing.T) {
 	}
 }
 
-// TestStrangersInThePublication: rows of a table that only the publication names are passed over.
+// TestStrangersInThePublication: rows of a table that only the publication names are skipped.
 // Partitions of the outbox are no such tables.
 func TestStrangersInThePublication(t *testing.T) {
 	t.Parallel()
