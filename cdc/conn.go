@@ -52,7 +52,7 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	c.pg, c.reader = pg, reader
 	if err := c.identify(ctx); err != nil {
 		if errors.Is(err, ErrStandby) {
-			cfg.Hosts.Unfit()
+			cfg.Hosts.MarkUnfit()
 		}
 		c.Close()
 		return nil, err

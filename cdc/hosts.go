@@ -183,9 +183,9 @@ func isSilence(err error) bool {
 	return errors.As(err, &network) && network.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
 
-// Unfit says that no stream can come from the server that answered last: another address may lead
+// MarkUnfit says that no stream can come from the server that answered last: another address may lead
 // to the right one.
-func (h *Hosts) Unfit() {
+func (h *Hosts) MarkUnfit() {
 	if h == nil {
 		return
 	}

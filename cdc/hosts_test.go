@@ -107,7 +107,7 @@ func TestHosts(t *testing.T) {
 	if took := fastest(connect); took > nextHost {
 		t.Errorf("the address that answered last took %s", took)
 	}
-	cfg.Hosts.Unfit() // if it is a standby, for example: the others come first
+	cfg.Hosts.MarkUnfit() // if it is a standby, for example: the others come first
 	if took := connect(t.Context()); took < 2*nextHost {
 		t.Errorf("an address that is unfit was tried first, in %s", took)
 	}

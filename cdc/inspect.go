@@ -151,7 +151,7 @@ func (i *Inspector) Inspect(ctx context.Context, cfg Config, keep bool) (View, e
 		i.Close()
 	}
 	if err == nil && view.Timeline == 0 {
-		cfg.Hosts.Unfit()
+		cfg.Hosts.MarkUnfit()
 	}
 	return view, err
 }

@@ -17,7 +17,7 @@ import (
 // clockEvery is how many messages may pass before the stream reads the clock again.
 const clockEvery = 64
 
-// Stream is a running replication stream. Next, Wait, Pace, Stop and Close belong to one
+// Stream is a running replication stream. Next, Wait, SetBehind, Stop and Close belong to one
 // goroutine, the reader. Any goroutine may call the other methods.
 //
 // The reader also writes. Between two reads it sends a status when one is due, when the server asks
@@ -108,11 +108,11 @@ func (s *Stream) interrupt() {
 	}
 }
 
-// Pace says whether the stream is behind, so that reading in gulps is the faster way.
+// SetBehind says whether the stream is behind, so that reading in gulps is the faster way.
 //
 // Not over TLS: a read returns at most one TLS record, so every read would look like a drained
 // socket, and pause.
-func (s *Stream) Pace(behind bool) {
+func (s *Stream) SetBehind(behind bool) {
 	_, encrypted := s.conn.(*tls.Conn)
 	s.c.reader.behind = behind && !encrypted
 }

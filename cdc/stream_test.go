@@ -388,7 +388,7 @@ func TestNoPaceOverTLS(t *testing.T) {
 		want bool
 	}{{&net.TCPConn{}, true}, {&tls.Conn{}, false}} {
 		s := &Stream{c: &Conn{reader: &pacedReader{}}, conn: c.conn}
-		s.Pace(true)
+		s.SetBehind(true)
 		if s.c.reader.behind != c.want {
 			t.Errorf("%T is paced: %t, want %t", c.conn, s.c.reader.behind, c.want)
 		}

@@ -59,9 +59,9 @@ type workload struct {
 	unanswered int64     // heard, when it was last found idle without an answer; -1 = it never was
 }
 
-// Inspected takes an inspection as a sign of life: a walsender that was found busy is not silent.
+// NoteInspection takes an inspection as a sign of life: a walsender that was found busy is not silent.
 // The goroutine that inspects calls it.
-func (s *Stream) Inspected(view View) {
+func (s *Stream) NoteInspection(view View) {
 	w, l := view.Walsender, &s.work
 	now, heard, asked := int64(time.Since(s.work.start)), l.heard.Load(), l.asked.Load()
 	if !w.atWork() || w.PID != int(s.PID()) {

@@ -95,7 +95,7 @@ func TestSignOfLife(t *testing.T) {
 		}
 		one.work.start, one.work.unanswered = one.heard, -1
 		for _, w := range c.seen {
-			one.Inspected(View{Walsender: &w})
+			one.NoteInspection(View{Walsender: &w})
 		}
 		if quiet := one.quiet(time.Now()); (quiet < silent/2) != c.alive {
 			t.Errorf("%s: quiet for %s, want a sign of life: %t", name, quiet, c.alive)
@@ -117,7 +117,7 @@ func inspectOften(t *testing.T, f *fixture, s *Stream) *atomic.Int64 {
 		for ticker := time.NewTicker(100 * time.Millisecond); ctx.Err() == nil; <-ticker.C {
 			view, err := inspector.Inspect(ctx, f.cfg, true)
 			if err == nil {
-				s.Inspected(view)
+				s.NoteInspection(view)
 			}
 			longest.Store(max(longest.Load(), int64(s.Decoding())))
 		}

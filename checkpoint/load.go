@@ -20,10 +20,10 @@ func (s *Store) Load(ctx context.Context) (state State, stored bool, err error) 
 	return s.load(ctx, (*kadm.Client).ListEndOffsets)
 }
 
-// Glance is Load without the wait, so what it returns may be older. That is enough to estimate
+// LoadCommitted is Load without the wait, so what it returns may be older. That is enough to estimate
 // where to start, and the open transaction of a predecessor that is not fenced yet does not hold it
 // up.
-func (s *Store) Glance(ctx context.Context) (state State, stored bool, err error) {
+func (s *Store) LoadCommitted(ctx context.Context) (state State, stored bool, err error) {
 	return s.load(ctx, (*kadm.Client).ListCommittedOffsets)
 }
 

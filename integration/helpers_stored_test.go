@@ -22,7 +22,7 @@ func storedPosition(t testing.TB, env *Env) checkpoint.State {
 	}
 	defer store.Close()
 	// No wait for the transaction that a killed relay left open: it is aborted.
-	state, stored, err := store.Glance(t.Context())
+	state, stored, err := store.LoadCommitted(t.Context())
 	if err != nil || !stored {
 		t.Fatalf("no stored position: %v", err)
 	}

@@ -160,7 +160,7 @@ func (t *transactions) complete(cut checkpoint.Position) error {
 // waits.
 func (t *transactions) limitTime(ctx context.Context, cancel context.CancelCauseFunc) {
 	for began := time.Now(); sleep(ctx, time.Second) == nil; {
-		if up, _, _ := t.s.health.Look(); up && time.Since(began) > transactionTimeout {
+		if up, _, _ := t.s.health.State(); up && time.Since(began) > transactionTimeout {
 			cancel(nil)
 		}
 	}

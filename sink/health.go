@@ -113,9 +113,9 @@ func (h *Health) fails(addr string, err error) {
 	}
 }
 
-// Look returns whether the last request succeeded, else why not, and how often the brokers came
+// State returns whether the last request succeeded, else why not, and how often the brokers came
 // back after an outage.
-func (h *Health) Look() (up bool, reason string, reconnects uint64) {
+func (h *Health) State() (up bool, reason string, reconnects uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.answered && h.failing.IsZero(), h.reason, h.reconnects

@@ -37,7 +37,7 @@ func TestHealthSaysAgain(t *testing.T) {
 			}
 		}
 		h.answers()
-		if _, _, reconnects := h.Look(); reconnects != 1 {
+		if _, _, reconnects := h.State(); reconnects != 1 {
 			t.Errorf("%d reconnects", reconnects)
 		}
 	})
@@ -80,7 +80,7 @@ func TestHealthAfterClose(t *testing.T) {
 	h.answers()
 	for _, err := range []error{context.Canceled, kgo.ErrClientClosed, net.ErrClosed} {
 		h.fails("broker:9092", fmt.Errorf("dial: %w", err))
-		if up, reason, _ := h.Look(); !up {
+		if up, reason, _ := h.State(); !up {
 			t.Errorf("%v counts as an outage: %s", err, reason)
 		}
 	}

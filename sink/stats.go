@@ -75,7 +75,7 @@ func (s *Sink) Idle() time.Duration { return s.inFlight.idle() }
 // Stats returns a copy.
 func (s *Sink) Stats() Stats {
 	st := Stats{Events: s.inFlight.events.Load(), Bytes: s.bytes.Load(), Published: s.topics.published()}
-	st.Up, st.Reason, st.Reconnects = s.health.Look()
+	st.Up, st.Reason, st.Reconnects = s.health.State()
 	if st.Reason == "" && st.Events > 0 {
 		st.Reason = s.reason(st.Events)
 	}

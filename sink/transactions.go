@@ -19,9 +19,9 @@ type Exactly struct {
 	// ID is the transactional id: one per source, so that the next relay of the source fences this
 	// one.
 	ID string
-	// Claim is told the transaction guarantee: whether the brokers' transactions are strong enough
+	// Guarantee is told the transaction guarantee: whether the brokers' transactions are strong enough
 	// for exactly once. Nil = nobody asks.
-	Claim func(strong bool)
+	Guarantee func(strong bool)
 	// Interval is how long a transaction may stay open, Bytes how much it may hold.
 	Interval time.Duration
 	Bytes    int64
@@ -179,14 +179,14 @@ func (t *transactions) begin(ctx context.Context) error {
 	if err := t.beginTransaction(ctx); err != nil {
 		return fmt.Errorf("fence transactional id %q: %w", t.cfg.ID, err)
 	}
-	if t.cfg.Claim == nil {
+	if t.cfg.Guarantee == nil {
 		return nil
 	}
 	strong, err := strongTransactions(ctx, t.s.client)
 	if err != nil {
 		return err
 	}
-	t.cfg.Claim(strong)
+	t.cfg.Guarantee(strong)
 	return nil
 }
 

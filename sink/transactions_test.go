@@ -190,7 +190,7 @@ func TestWeakTransactions(t *testing.T) {
 		var said []bool
 		f := setup(t, func(c *Config) {
 			c.Exactly = &Exactly{ID: "walpost/7/walpost", Interval: 50 * time.Millisecond, Bytes: 1 << 20}
-			c.Exactly.Claim = func(strong bool) { said = append(said, strong) }
+			c.Exactly.Guarantee = func(strong bool) { said = append(said, strong) }
 		}, kfake.SeedTopics(1, "orders", "other", "state"))
 		req := kmsg.NewPtrUpdateFeaturesRequest()
 		feature := kmsg.NewUpdateFeaturesRequestFeatureUpdate()

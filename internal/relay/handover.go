@@ -84,16 +84,16 @@ func (h *handover) repeats(ctx context.Context) bool {
 	if h.pending == nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastGlance)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastRead)
 	defer cancel()
-	if state, stored, err := h.store.Glance(ctx); err == nil && stored {
+	if state, stored, err := h.store.LoadCommitted(ctx); err == nil && stored {
 		h.noteStored(state)
 	}
 	return h.pending != nil
 }
 
-// lastGlance bounds the read of the stored position when the relay stops.
-const lastGlance = time.Second
+// lastRead bounds the read of the stored position when the relay stops.
+const lastRead = time.Second
 
 // release closes a sink that cannot go on: an error has ended it, or the next session fences it.
 // What became of its events is in the state topic, or they are sent again.

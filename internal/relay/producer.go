@@ -80,7 +80,7 @@ func (s *session) sinkConfig() sink.Config {
 		Health: r.health, Observe: r.cfg.Observe, Log: r.log.With().Str("component", "sink").Logger(),
 	}
 	if r.cfg.ExactlyOnce {
-		cfg.Exactly = &sink.Exactly{ID: TransactionalID(s.source()), Interval: r.cfg.Interval, Bytes: r.batch(), Claim: s.guarantee}
+		cfg.Exactly = &sink.Exactly{ID: TransactionalID(s.source()), Interval: r.cfg.Interval, Bytes: r.batch(), Guarantee: s.guarantee}
 	}
 	return cfg
 }

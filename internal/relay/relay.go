@@ -44,7 +44,7 @@ type Config struct {
 // what each method promises.
 type Store interface {
 	Load(ctx context.Context) (state checkpoint.State, stored bool, err error)
-	Glance(ctx context.Context) (state checkpoint.State, stored bool, err error)
+	LoadCommitted(ctx context.Context) (state checkpoint.State, stored bool, err error)
 	Save(ctx context.Context, state checkpoint.State) error
 	Close()
 }

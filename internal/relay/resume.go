@@ -56,7 +56,7 @@ func (s *session) take(ctx context.Context, conn *cdc.Conn, guess cdc.View) erro
 		return err
 	}
 	s.history = conn.History
-	wanted, err := s.position(ctx, guess, s.store.Glance)
+	wanted, err := s.position(ctx, guess, s.store.LoadCommitted)
 	var gap *checkpoint.GapError
 	if errors.As(err, &gap) { // or an open transaction of another relay hides what we have stored
 		wanted, err = s.position(ctx, guess, s.store.Load)
@@ -134,7 +134,7 @@ func (s *session) inspect(ctx context.Context, inspector *cdc.Inspector, keep bo
 		return cdc.View{}, err
 	}
 	if err := view.CheckServer(s.system, s.history.Current()); err != nil {
-		cfg.Hosts.Unfit()
+		cfg.Hosts.MarkUnfit()
 		inspector.Close()
 		return cdc.View{}, err
 	}

@@ -143,7 +143,7 @@ func (s *session) pump(ctx context.Context) error {
 			commit := cdc.LSN(change.CommitLSN)
 			txn = sink.Transaction{Timeline: s.history.At(commit), Commit: change.CommitLSN, Time: change.CommitTime}
 			s.watermark.Begin(commit, cdc.Time(change.CommitTime))
-			s.stream.Pace(msg.ServerTime-change.CommitTime > catchUpAge.Microseconds())
+			s.stream.SetBehind(msg.ServerTime-change.CommitTime > catchUpAge.Microseconds())
 		case decoder.Insert:
 			if s.start.Published(cdc.LSN(txn.Commit), change.Event.Index) {
 				continue

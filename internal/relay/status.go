@@ -132,7 +132,7 @@ func (r *Relay) Status() Status {
 		st.Sink = v.out.Stats()
 	} else {
 		st.Sink.Errors = sink.NoErrors()
-		st.Sink.Up, st.Sink.Reason, st.Sink.Reconnects = r.health.Look()
+		st.Sink.Up, st.Sink.Reason, st.Sink.Reconnects = r.health.State()
 	}
 	if reason := v.session.unsaved(r.cfg.StateTopic); reason != "" {
 		st.Reasons = append(st.Reasons, reason)

@@ -199,7 +199,7 @@ func (s *session) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.stream.Inspected(view)
+	s.stream.NoteInspection(view)
 	if err := view.CheckUnaltered(s.r.cfg.CDC, s.confirmable.inspected().Identity()); err != nil {
 		return fmt.Errorf("%w (until %s all was well)", err, s.confirmable.verifiedUpTo())
 	}

@@ -90,7 +90,9 @@ func (s *store) Save(ctx context.Context, state checkpoint.State) error {
 
 func (s *store) Load(ctx context.Context) (checkpoint.State, bool, error) { return s.read(ctx, false) }
 
-func (s *store) Glance(ctx context.Context) (checkpoint.State, bool, error) { return s.read(ctx, true) }
+func (s *store) LoadCommitted(ctx context.Context) (checkpoint.State, bool, error) {
+	return s.read(ctx, true)
+}
 
 func (s *store) read(ctx context.Context, glance bool) (checkpoint.State, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
