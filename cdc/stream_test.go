@@ -191,11 +191,13 @@ func TestConfirmNeverPassesWhatWasReceived(t *testing.T) {
 	}
 }
 
-// TestStatusGoesOutWhileNothingIsRead waits for longer than wal_sender_timeout.
+// TestStatusGoesOutWhileNothingIsRead waits for longer than wal_sender_timeout, and than the server
+// may be silent.
 func TestStatusGoesOutWhileNothingIsRead(t *testing.T) {
 	t.Parallel()
 	f := setup(t, 18, map[string]string{"wal_sender_timeout": "3s"})
 	s := f.start()
+	s.silence = 3 * time.Second
 	pid := f.value("SELECT active_pid FROM pg_replication_slots")
 	// More than the sockets hold.
 	f.exec("INSERT INTO outbox SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i")
@@ -242,20 +244,27 @@ func TestReadIsAfterTheWait(t *testing.T) {
 	}
 }
 
+// TestIdleStreamOutlivesTheTimeout: a status is sent in time, and whenever the server asks for one.
 func TestIdleStreamOutlivesTheTimeout(t *testing.T) {
 	t.Parallel()
-	f := setup(t, 15, map[string]string{"wal_sender_timeout": "3s"})
-	s := f.start()
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
-	defer cancel()
-	defer s.WatchContext(ctx)()
-	for {
-		if _, err := s.Next(ctx); err != nil {
-			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatal(err)
+	for name, interval := range map[string]time.Duration{"by itself": time.Second, "asked": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t, 15, map[string]string{"wal_sender_timeout": "3s"})
+			s := f.start()
+			s.interval = interval
+			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+			defer cancel()
+			defer s.WatchContext(ctx)()
+			for {
+				if _, err := s.Next(ctx); err != nil {
+					if !errors.Is(err, context.DeadlineExceeded) {
+						t.Fatal(err)
+					}
+					return
+				}
 			}
-			return
-		}
+		})
 	}
 }
 
@@ -356,6 +365,24 @@ func TestAnInterruptIsNotOverwritten(t *testing.T) {
 	}
 	if n := s.conn.(*interruptingConn).times; n != 1 {
 		t.Fatalf("the deadline was set %d times in one service, an interrupt in between is lost", n)
+	}
+}
+
+// TestAPositionBeforeTheDeadline: a position comes right before the deadline is set, which
+// overwrites its interrupt.
+func TestAPositionBeforeTheDeadline(t *testing.T) {
+	t.Parallel()
+	f := setup(t, 15, nil)
+	s := f.start()
+	f.exec("INSERT INTO outbox VALUES (1, 'x')")
+	next(t.Context(), t, s, 'C')
+	end := s.Received()
+	s.conn = &interruptingConn{Conn: s.conn, times: 1, do: func() { s.Confirm(end) }}
+	if err := s.service(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s.sent != end {
+		t.Errorf("the status named %s, want %s", s.sent, end)
 	}
 }
 

@@ -78,22 +78,24 @@ func TestSignOfLife(t *testing.T) {
 		seen  []Walsender
 		alive bool
 	}{
-		"nothing seen":                {nil, false},
-		"once":                        {[]Walsender{busy("1")}, false},
-		"twice":                       {[]Walsender{busy("1"), busy("1")}, true},
-		"two transactions":            {[]Walsender{busy("1"), busy("2")}, false},
-		"two, then one of them twice": {[]Walsender{busy("1"), busy("2"), busy("2")}, true},
-		"idle between":                {[]Walsender{busy("1"), waiting("Activity"), busy("1")}, false},
-		"blocked on its client":       {[]Walsender{waiting("Client"), waiting("Client")}, false},
-		"waits for the disk":          {[]Walsender{waiting("IO"), waiting("IO")}, true},
-		"of another stream":           {[]Walsender{{PID: 1, Visible: true}, {PID: 1, Visible: true}}, false},
-		"not for us to see":           {[]Walsender{{PID: int(s.PID())}, {PID: int(s.PID())}}, false},
+		"busy after it did not answer": {[]Walsender{waiting("Activity"), busy("1"), busy("1")}, false},
+		"nothing seen":                 {nil, false},
+		"once":                         {[]Walsender{busy("1")}, false},
+		"twice":                        {[]Walsender{busy("1"), busy("1")}, true},
+		"two transactions":             {[]Walsender{busy("1"), busy("2")}, false},
+		"two, then one of them twice":  {[]Walsender{busy("1"), busy("2"), busy("2")}, true},
+		"idle between":                 {[]Walsender{busy("1"), waiting("Activity"), busy("1")}, false},
+		"blocked on its client":        {[]Walsender{waiting("Client"), waiting("Client")}, false},
+		"waits for the disk":           {[]Walsender{waiting("IO"), waiting("IO")}, true},
+		"of another stream":            {[]Walsender{{PID: 1, Visible: true}, {PID: 1, Visible: true}}, false},
+		"not for us to see":            {[]Walsender{{PID: int(s.PID())}, {PID: int(s.PID())}}, false},
 	} {
 		one := &Stream{
 			c: s.c, interval: maxStatusInterval, silence: silence,
 			heard: time.Now().Add(-silent), serviced: time.Now(),
 		}
 		one.work.start, one.work.unanswered = one.heard, -1
+		one.work.asked.Store(1)
 		for _, w := range c.seen {
 			one.NoteInspection(View{Walsender: &w})
 		}
