@@ -108,9 +108,13 @@ func (r *resolver) clear() {
 // report says why the events of a topic wait.
 func (r *resolver) report(name string, err error) {
 	reason := fmt.Sprintf("waiting for topic %q: %v", name, err)
+	absent := errors.Is(err, kerr.UnknownTopicOrPartition) && !r.create
+	if absent {
+		reason = fmt.Sprintf("waiting for topic %q, which does not exist: create it, or set WALPOST_CREATE_TOPICS=true", name)
+	}
 	r.missing.Store(&reason)
 	due := r.notice.Due(name, err.Error())
-	if due && errors.Is(err, kerr.UnknownTopicOrPartition) && !r.create {
+	if due && absent {
 		r.log.Warn().Str("topic", name).
 			Msg("topic does not exist: its events wait, nothing is lost; create it, or set WALPOST_CREATE_TOPICS=true")
 	} else if due {

@@ -106,7 +106,7 @@ func checkColumns(columns map[string]string, extra []string, view cdc.View) (sto
 // name; nil = nothing is.
 func checkColumn(t cdc.TableView, logical, name string, mapped bool) *cdc.StopError {
 	table := t.Schema + "." + t.Name
-	setting := "WALPOST_COLUMNS=" + logical + "=NAME"
+	setting := logical + "=NAME in WALPOST_COLUMNS"
 	c := findColumn(t, name)
 	switch {
 	case c == nil && mapped:

@@ -35,7 +35,7 @@ func TestSettingsThatDoNotFit(t *testing.T) {
 			s := f.resume()
 			err := s.finish(t.Context(), s.run(t.Context()))
 			var stop *cdc.StopError
-			if !errors.As(err, &stop) || stop.Gap || !strings.Contains(stop.What, `table public.outbox has no column "payload"`) || !strings.Contains(stop.Hint, "WALPOST_COLUMNS=payload=NAME") {
+			if !errors.As(err, &stop) || stop.Gap || !strings.Contains(stop.What, `table public.outbox has no column "payload"`) || !strings.Contains(stop.Hint, "payload=NAME in WALPOST_COLUMNS") {
 				t.Errorf("the session ended with %v", err)
 			}
 			if n := s.out.Stats().Published["t"]; n != 2 {
@@ -101,7 +101,7 @@ func TestSettingsThatDoNotFitBesideAnotherRelay(t *testing.T) {
 	f.exec("ALTER TABLE outbox RENAME payload TO body")
 	err := New(f.relay.cfg).Run(t.Context())
 	var halt *Halt
-	if !errors.As(err, &halt) || !strings.Contains(err.Error(), "What was inserted before is left to pid") || !strings.Contains(halt.Hint, "WALPOST_COLUMNS=payload=NAME") {
+	if !errors.As(err, &halt) || !strings.Contains(err.Error(), "What was inserted before is left to pid") || !strings.Contains(halt.Hint, "payload=NAME in WALPOST_COLUMNS") {
 		t.Errorf("Run = %v", err)
 	}
 }
@@ -148,9 +148,9 @@ func TestCheckColumns(t *testing.T) {
 		"no optional ones":               {columns("id", "aggregatetype", "aggregateid", "payload"), nil, nil, ""},
 		"mapped":                         {columns("id", "kind", "aggregateid", "body"), map[string]string{"aggregatetype": "kind", "payload": "body"}, nil, ""},
 		"created_at is of init alone":    {whole, map[string]string{"created_at": "at"}, nil, ""},
-		"no id":                          {columns("aggregatetype", "aggregateid", "payload"), nil, nil, `has no column "id"|WALPOST_COLUMNS=id=NAME`},
+		"no id":                          {columns("aggregatetype", "aggregateid", "payload"), nil, nil, `has no column "id"|id=NAME in WALPOST_COLUMNS`},
 		"no aggregateid":                 {columns("id", "aggregatetype", "payload"), nil, nil, `has no column "aggregateid"`},
-		"mapped to none":                 {whole, map[string]string{"payload": "body"}, nil, `has no column "body", which WALPOST_COLUMNS names as its payload|WALPOST_COLUMNS=payload=NAME`},
+		"mapped to none":                 {whole, map[string]string{"payload": "body"}, nil, `has no column "body", which WALPOST_COLUMNS names as its payload|payload=NAME in WALPOST_COLUMNS`},
 		"an optional one mapped to none": {whole, map[string]string{"headers": "meta"}, nil, `has no column "meta", which WALPOST_COLUMNS names as its headers`},
 		"a type":                         {columns("id", "aggregatetype", "aggregateid", "payload:int"), nil, nil, `column "payload" is of type integer|give this one such a type`},
 		"the type of an optional one":    {columns("id", "aggregatetype", "aggregateid", "payload", "headers:int"), nil, nil, `column "headers" is of type integer`},

@@ -39,7 +39,7 @@ var mutations = []struct{ name, file, old, new string }{
 	{"no status while there is no room", "internal/relay/session.go", "return s.stream.Wait(ctx, s.r.room)", "<-s.r.room; return nil"},
 	{"halt at the first of several that were refused together", "sink/errors.go", "return e.Sent && !e.Outage && !e.Alone && !e.Lost()", "return false"},
 	{"halt at a row whose predecessors wait", "internal/relay/finish.go", "patient := how == inOutage || how == atRow", "patient := how == inOutage"},
-	{"halt at a row whose predecessors have failed", "internal/relay/finish.go", "(why.class.passes() || why.class == refused || why.class == suspect):", "why.class.passes():"},
+	{"halt at a row whose predecessors have failed", "internal/relay/finish.go", "(why.class.passes() || why.class.ofRow()):", "why.class.passes():"},
 	{"halt at a row though the commit before it has failed", "sink/errors.go", "return !before.Sent", "return false"},
 	{"send an event that has to be alone with others", "sink/delivery.go", "if f.alone() && (d.s.client.Flush(d.s.ctx) != nil || d.s.Err() != nil) {", "if false {"},
 	{"an event gets another place in the stream with each timeline", "internal/relay/session.go", "Timeline: s.history.At(commit)", "Timeline: s.history.Current()"},
