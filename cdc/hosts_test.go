@@ -134,7 +134,7 @@ func TestHosts(t *testing.T) {
 
 	// A standby accepts a connection before its primary, which is slow.
 	slow := slowly(t, good, nextHost*3/2)
-	u.Host = slow + "," + good
+	u.Host = good + "," + slow
 	if cfg.Postgres, err = pgconn.ParseConfig(u.String()); err != nil {
 		t.Fatal(err)
 	}
