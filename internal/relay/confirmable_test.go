@@ -164,6 +164,27 @@ func TestPauseEndsForTheServer(t *testing.T) {
 	}
 }
 
+// TestSamePositionIsStoredOnce: a server that stops asks for the position thousands of times a
+// second, and it is stored already.
+func TestSamePositionIsStoredOnce(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	s := f.resume()
+	before, _, err := s.store.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	poke(s.storeNow)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*keepEvery)
+	defer cancel()
+	if err := s.keep(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if after, _, err := s.store.Load(t.Context()); err != nil || !after.At.Equal(before.At) {
+		t.Errorf("%s is stored once more (%v)", after.End, err)
+	}
+}
+
 // TestFullHurriesTheKeeper: at the in-flight bound the stream waits for the next stored position.
 func TestFullHurriesTheKeeper(t *testing.T) {
 	t.Parallel()
