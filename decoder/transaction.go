@@ -19,7 +19,7 @@ func (d *Decoder) begin(r *reader) (Change, *Error) {
 		return Change{}, fault("Begin message without a commit LSN")
 	}
 	d.commitLSN, d.rows, d.foreign = change.CommitLSN, 0, false
-	d.deleted.known = false
+	d.deleted = deletedRow{} // which may be a large one
 	return change, nil
 }
 

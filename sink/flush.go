@@ -7,7 +7,7 @@ import (
 
 // afterFailure is how long records that were sent before a permanent error may take to be
 // confirmed.
-const afterFailure = time.Second
+const afterFailure = 2 * time.Second
 
 // Flush sends what lingers and returns when nothing is in flight any more, or ctx ends. If the wire
 // gate has shut, what was sent already gets a moment to be confirmed. The error is the one that
