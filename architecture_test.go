@@ -19,7 +19,8 @@ var (
 	anyFile  = regexp.MustCompile(`[a-z_/]+\.go\b`)
 )
 
-// TestFileMap compares the file map with the files: all but tests, doc.go and folders that the map does not have.
+// TestFileMap compares the file map with the files: all but tests, doc.go and folders that the map
+// does not have.
 func TestFileMap(t *testing.T) {
 	t.Parallel()
 	_, fileMap, found := strings.Cut(read(t, architecture), "## File map")
@@ -54,7 +55,8 @@ func TestFileMap(t *testing.T) {
 	}
 }
 
-// TestArchitectureNamesTheCode finds each file that the page names, and each name that it says is in a file.
+// TestArchitectureNamesTheCode finds each file that the page names, and each name that it says is
+// in a file.
 func TestArchitectureNamesTheCode(t *testing.T) {
 	t.Parallel()
 	text, _, _ := strings.Cut(read(t, architecture), "## File map")

@@ -1,4 +1,5 @@
-// Package walpost_test checks the pages that people read: that they are narrow, and that their links lead somewhere.
+// Package walpost_test checks the pages that people read: that they are narrow, and that their
+// links lead somewhere.
 package walpost_test
 
 import (
@@ -158,8 +159,8 @@ var (
 	joined      = regexp.MustCompile(`" \+\n\s*"`)
 )
 
-// TestOperationsQuotesTheLog finds what the lists of docs/OPERATIONS.md begin with in the sources, piece by piece: a
-// message that has other words now is missing on the page.
+// TestOperationsQuotesTheLog finds what the lists of docs/OPERATIONS.md begin with in the sources,
+// piece by piece: a message that has other words now is missing on the page.
 func TestOperationsQuotesTheLog(t *testing.T) {
 	t.Parallel()
 	sources := sourceText(t)

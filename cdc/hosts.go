@@ -183,8 +183,8 @@ func isSilence(err error) bool {
 	return errors.As(err, &network) && network.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
 
-// MarkUnfit says that no stream can come from the server that answered last: another address may lead
-// to the right one.
+// MarkUnfit says that no stream can come from the server that answered last: another address may
+// lead to the right one.
 func (h *Hosts) MarkUnfit() {
 	if h == nil {
 		return

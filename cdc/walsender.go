@@ -59,8 +59,8 @@ type workload struct {
 	unanswered int64     // heard, when it was last found idle without an answer; -1 = it never was
 }
 
-// NoteInspection takes an inspection as a sign of life: a walsender that was found busy is not silent.
-// The goroutine that inspects calls it.
+// NoteInspection takes an inspection as a sign of life: a walsender that was found busy is not
+// silent. The goroutine that inspects calls it.
 func (s *Stream) NoteInspection(view View) {
 	w, l := view.Walsender, &s.work
 	now, heard, asked := int64(time.Since(s.work.start)), l.heard.Load(), l.asked.Load()

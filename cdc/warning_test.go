@@ -27,8 +27,8 @@ func (w *warnings) Run(_ *zerolog.Event, level zerolog.Level, _ string) {
 }
 
 // TestServerAwaitsStandbys: the standby of synchronized_standby_slots is away, or its slot does not
-// exist. The server warns of it on the stream, and reports an error when it stops. Both are outages:
-// nothing is left out.
+// exist. The server warns of it on the stream, and reports an error when it stops. Both are
+// outages: nothing is left out.
 func TestServerAwaitsStandbys(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{17, 18} {

@@ -20,9 +20,9 @@ func (s *Store) Load(ctx context.Context) (state State, stored bool, err error) 
 	return s.load(ctx, (*kadm.Client).ListEndOffsets)
 }
 
-// LoadCommitted is Load without the wait, so what it returns may be older. That is enough to estimate
-// where to start, and the open transaction of a predecessor that is not fenced yet does not hold it
-// up.
+// LoadCommitted is Load without the wait, so what it returns may be older. That is enough to
+// estimate where to start, and the open transaction of a predecessor that is not fenced yet does
+// not hold it up.
 func (s *Store) LoadCommitted(ctx context.Context) (state State, stored bool, err error) {
 	return s.load(ctx, (*kadm.Client).ListCommittedOffsets)
 }

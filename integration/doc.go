@@ -52,7 +52,8 @@
 //     shared server grows by other tests at any moment.
 //   - Wait for what can be seen (a log line, /status, a record, a row of pg_stat_activity), never
 //     for a time. A time.Sleep needs a reason beside it.
-//   - Deadlines of package wait (Eventually, Relay.Ready, Relay.Wait, Workload.WaitCommitted) do not
+//   - Deadlines of package wait (Eventually, Relay.Ready, Relay.Wait, Workload.WaitCommitted) do
+//     not
 //     run while the machine is overloaded. Take one that is generous, and check a delay only where
 //     the delay is the promise: with wait.In, not with the clock.
 //   - Do not count log lines that a slow machine may repeat.

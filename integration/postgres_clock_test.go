@@ -26,8 +26,8 @@ func TestClockSteps(t *testing.T) {
 			relay.Ready(t, 30*time.Second)
 			work := env.Workload(t, WorkloadOptions{Rate: 1000, NoLarge: true})
 			clocks := env.Clocks
-			// Kafka's goes ahead alone: a broker that was set back runs none of its quorum's timers until
-			// the time has come again.
+			// Kafka's goes ahead alone: a broker that was set back runs none of its quorum's timers
+			// until the time has come again.
 			for _, to := range []struct {
 				name  string
 				clock *Clock

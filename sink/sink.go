@@ -38,14 +38,16 @@ type Config struct {
 // Handover is what one Sink leaves to the next. The zero value is for the first.
 type Handover struct {
 	Before *Sink // it was closed: its counts go on; nil = there was none
-	// Refused is an event that the brokers refused, perhaps for the sake of another in the same batch. What is before it is
-	// published first, and from it on each event is sent in a batch of its own, until one is refused. Nil = there is none.
+	// Refused is an event that the brokers refused, perhaps for the sake of another in the same
+	// batch. What is before it is published first, and from it on each event is sent in a batch of
+	// its own, until one is refused. Nil = there is none.
 	Refused *EventError
-	// Stuck is the event with which the Sink before failed although nobody refused it. What is before it is published first, then
-	// that event alone, and nothing behind it until it is: a Sink that fails again with it repeats nothing. Nil = there is none.
+	// Stuck is the event with which the Sink before failed although nobody refused it. What is
+	// before it is published first, then that event alone, and nothing behind it until it is: a
+	// Sink that fails again with it repeats nothing. Nil = there is none.
 	Stuck *EventError
-	// First is what the first Kafka transaction may hold, in bytes; each next one holds more while they do not take long.
-	// 0 = as much as Exactly says.
+	// First is what the first Kafka transaction may hold, in bytes; each next one holds more while
+	// they do not take long. 0 = as much as Exactly says.
 	First int64
 }
 

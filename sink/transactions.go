@@ -19,8 +19,8 @@ type Exactly struct {
 	// ID is the transactional id: one per source, so that the next relay of the source fences this
 	// one.
 	ID string
-	// Guarantee is told the transaction guarantee: whether the brokers' transactions are strong enough
-	// for exactly once. Nil = nobody asks.
+	// Guarantee is told the transaction guarantee: whether the brokers' transactions are strong
+	// enough for exactly once. Nil = nobody asks.
 	Guarantee func(strong bool)
 	// Interval is how long a transaction may stay open, Bytes how much it may hold.
 	Interval time.Duration

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// Ports are chosen below those that kernels give to clients: a server that is stopped must find its port free when it
-// starts again, and nothing holds the port meanwhile.
+// Ports are chosen below those that kernels give to clients: a server that is stopped must find its
+// port free when it starts again, and nothing holds the port meanwhile.
 const firstPort, lastPort = 10_000, 32_000
 
 var given struct {
@@ -18,7 +18,8 @@ var given struct {
 	ports []int
 }
 
-// FreePort returns a port of the local host on which nobody listens. No port is given twice in one process.
+// FreePort returns a port of the local host on which nobody listens. No port is given twice in one
+// process.
 func FreePort() (int, error) {
 	given.Lock()
 	defer given.Unlock()

@@ -103,7 +103,8 @@ func (r *rules) confirmed(lsn cdc.LSN) {
 		r.violate("%s was confirmed, %s is stored", lsn, limit)
 	}
 	for _, row := range r.w.pg.rowsBefore(lsn) {
-		// A stored position may pass it: the publication identity is stored with it, and a start compares.
+		// A stored position may pass it: the publication identity is stored with it, and a start
+		// compares.
 		if row.skipped {
 			r.violate("%s was confirmed past event %s, which the publication left out", lsn, row.id)
 		}
