@@ -222,7 +222,7 @@ func TestRowsThatMoveBelow(t *testing.T) {
 			if n := len(awaitRecords(t, env, env.Prefix+"order", 6)); n != 6 {
 				t.Errorf("%d records, want 6", n)
 			}
-			quietly(t, relay)
+			quietly(t, relay, "for good: public.audit")
 			env.Exec(t, "ALTER TABLE o_relayed REPLICA IDENTITY FULL")
 			if output := env.Init(t); !strings.Contains(output, "publishes it again") ||
 				!strings.Contains(output, `OLD."done"`) || !strings.Contains(output, `OLD."relayed"`) {
