@@ -213,7 +213,8 @@ func untilRoom(full func() bool, wait func() error) error {
 	return nil
 }
 
-// keepalive takes the server's WAL end as an idle advance, and hurries if the server wants to know.
+// keepalive takes the server's WAL end as an idle advance. If the server asks for our position, it is
+// stored at once.
 func (s *session) keepalive(msg cdc.Message) {
 	s.watermark.Idle(msg.WALEnd)
 	s.out.Reached(s.watermark.Reached())
